@@ -1,0 +1,62 @@
+// 2 of 6. Parameters: named tensors that training changes. A model declares them (name, shape, flags); an arena then
+// gives all of them their memory, values in one flat buffer and gradients in another, so that the gradient norm, the
+// optimizer and the reduction over ranks each walk one array. Read next: autograd/tape.h.
+#pragma once
+
+#include "autograd/variable.h"
+#include "core/tensor.h"
+
+#include <span>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+struct Parameter {
+  /// How a parameter gets its gradient and its update.
+  enum class Role {
+    direct,   // the tape writes its gradient, the optimizer changes it
+    derived,  // made from factors once a step (W = U diag(s) Vᵀ); the tape writes its gradient, nobody steps it
+    factor,   // its gradient is formed from that of a derived parameter, then the optimizer changes it
+  };
+
+  std::string name;  // "blocks.3.moe.experts.U1", given by Module::visit
+  Shape shape;
+  Role role = Role::direct;
+  bool decay = false;           // weight decay applies (matrices, not biases or norms)
+  bool orthonormal = false;     // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
+  bool expert_sharded = false;  // first axis is the expert
+  bool frozen = false;          // takes no gradient and no step
+  float lr_scale = 1.0f;        // layer decay
+
+  Tensor value;           // window of the value arena
+  Tensor grad;            // window of the gradient arena
+  bool has_grad = false;  // the slot holds this step's sum; the next writer adds
+};
+
+/// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given; roles are kept together,
+/// direct first, then derived, then factors: the first two are what ranks reduce.
+class ParameterArena {
+ public:
+  /// Gives every parameter its value and gradient window and zeroes both. The parameters must outlive the arena.
+  ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
+
+  std::span<Parameter* const> parameters() const { return parameters_; }
+  /// All gradients of a role as one flat tensor, padding included (zero).
+  Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
+  Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
+  DType dtype() const { return dtype_; }
+
+  /// Starts a new gradient sum: the next write of each slot overwrites.
+  void begin_gradients();
+  /// Zeroes the slots that nobody wrote, so that the whole arena is valid.
+  void end_gradients();
+
+ private:
+  DType dtype_;
+  std::vector<Parameter*> parameters_;
+  Tensor value_sections_[3];  // by Role
+  Tensor grad_sections_[3];
+};
+
+}  // namespace ermoe

@@ -1,0 +1,6 @@
+set(SOURCES
+  gradcheck.cpp
+  parameter.cpp
+  recompute.cpp
+  tape.cpp
+)

@@ -1,0 +1,103 @@
+#include "autograd/tape.h"
+
+#include "autograd/parameter.h"
+
+#include <algorithm>
+
+namespace ermoe {
+
+Variable Tape::leaf(Tensor value) { return append(std::move(value), {}, nullptr); }
+
+Variable Tape::append(Tensor y, std::span<const Variable* const> inputs, std::unique_ptr<Node> node) {
+  Entry entry;
+  entry.node = std::move(node);
+  entry.first_input = edges_.size();
+  entry.input_count = inputs.size();
+  entry.shape = y.shape();
+  entry.dtype = y.dtype();
+  for (const Variable* input : inputs) edges_.push_back(input->edge);
+  entries_.push_back(std::move(entry));
+  return {std::move(y), Edge{.node = static_cast<int64_t>(entries_.size()) - 1}};
+}
+
+void Tape::backward(const ExecContext& ctx, const Variable& root, Tensor seed) {
+  check(root.edge.node >= 0, "[backward] the root was not computed from anything that wants a gradient");
+  if (!seed.defined()) {
+    check(root.value.numel() == 1, "[backward] root {} is not a scalar and no seed was given", root.shape().str());
+    seed = ctx.empty(root.shape(), root.dtype(), "gradient");
+    dispatch_float(seed.dtype(), "backward", [&](auto tag) { *seed.data<decltype(tag)>() = 1; });
+  }
+  check(seed.shape() == root.shape(), "[backward] seed {} for root {}", seed.shape().str(), root.shape().str());
+  entries_[static_cast<size_t>(root.edge.node)].grad = std::move(seed);
+
+  for (auto id = static_cast<size_t>(root.edge.node) + 1; id-- > 0;) {
+    Entry& entry = entries_[id];
+    if (!entry.node) continue;  // a leaf keeps its gradient
+    const std::unique_ptr<Node> node = std::move(entry.node);
+    const Tensor dy = std::move(entry.grad);
+    entry.grad = {};
+    if (!dy.defined()) continue;  // nothing that the root depends on
+    GradWriter out(ctx, *this, std::span(edges_).subspan(entry.first_input, entry.input_count));
+    node->backward(ctx, dy, out);
+  }
+}
+
+Tensor Tape::grad(const Variable& leaf) const {
+  check(leaf.edge.node >= 0, "[tape] the gradient of a constant");
+  return entries_[static_cast<size_t>(leaf.edge.node)].grad;
+}
+
+void Tape::clear() {
+  entries_.clear();
+  edges_.clear();
+}
+
+GradSlot GradWriter::into(size_t i) {
+  const Edge& edge = inputs_[i];
+  if (edge.parameter != nullptr) {
+    Parameter& p = *edge.parameter;
+    const auto mode = p.has_grad ? Accumulate::add : Accumulate::overwrite;
+    p.has_grad = true;
+    return {p.grad, mode};
+  }
+  check(edge.node >= 0, "[grad_writer] input {} wants no gradient", i);
+  Tape::Entry& entry = tape_.entries_[static_cast<size_t>(edge.node)];
+  if (!entry.grad.defined()) {
+    entry.grad = ctx_.empty(entry.shape, entry.dtype, "gradient");
+    return {entry.grad, Accumulate::overwrite};
+  }
+  // The first gradient may be a handle that someone else still reads (a residual gives the same dy to both sides).
+  if (!entry.grad.unique()) entry.grad = entry.grad.clone("gradient");
+  return {entry.grad, Accumulate::add};
+}
+
+void GradWriter::give(size_t i, const Tensor& grad) {
+  const Edge& edge = inputs_[i];
+  if (edge.node >= 0 && !tape_.entries_[static_cast<size_t>(edge.node)].grad.defined()) {
+    Tape::Entry& entry = tape_.entries_[static_cast<size_t>(edge.node)];
+    check(grad.numel() == entry.shape.numel() && grad.dtype() == entry.dtype, "[grad_writer] gradient {} for {}", grad.shape().str(),
+          entry.shape.str());
+    entry.grad = grad.reshape(entry.shape);
+    return;
+  }
+  const GradSlot slot = into(i);
+  const Tensor src = grad.reshape(slot.dst.shape());
+  if (slot.mode == Accumulate::add)
+    accumulate(ctx_, src, slot.dst);
+  else
+    copy(src, slot.dst);
+}
+
+void accumulate(const ExecContext&, const Tensor& src, const Tensor& dst) {
+  check(src.numel() == dst.numel(), "[accumulate] {} into {}", src.shape().str(), dst.shape().str());
+  dispatch_float(dst.dtype(), "accumulate", [&](auto tag) {
+    using T = decltype(tag);
+    const T* from = src.data<T>();
+    T* to = dst.data<T>();
+    const int64_t n = dst.numel();
+#pragma omp parallel for simd if (n > 65536) schedule(static)
+    for (int64_t i = 0; i < n; ++i) to[i] += from[i];
+  });
+}
+
+}  // namespace ermoe

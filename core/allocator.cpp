@@ -1,0 +1,131 @@
+#include "core/allocator.h"
+
+#include "core/error.h"
+
+#include <sys/mman.h>
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace ermoe {
+namespace {
+
+constexpr size_t huge_page = size_t{2} << 20;
+constexpr size_t alignment = 64;
+
+class HostSource final : public MemorySource {
+ public:
+  Device device() const override { return {}; }
+
+  void* allocate(size_t bytes) override {
+    const bool large = bytes >= huge_page;
+    void* block = std::aligned_alloc(large ? huge_page : alignment, bytes);
+    if (block != nullptr && large) madvise(block, bytes, MADV_HUGEPAGE);  // a hint: failure costs speed only
+    return block;
+  }
+
+  void release(void* block, size_t) noexcept override { std::free(block); }
+};
+
+/// Small blocks to 512 B, large ones to 1/8 of their power of two (at least 4 KiB), so that nearly equal
+/// sizes share a free list entry; blocks of 2 MiB and more to whole huge pages, as aligned_alloc wants.
+size_t round_size(size_t bytes) {
+  if (bytes == 0) bytes = 1;
+  if (bytes <= 8192) return (bytes + 511) / 512 * 512;
+  size_t step = 4096;
+  while (step * 16 <= bytes) step *= 2;
+  const size_t rounded = (bytes + step - 1) / step * step;
+  return rounded < huge_page ? rounded : (rounded + huge_page - 1) / huge_page * huge_page;
+}
+
+}  // namespace
+
+std::unique_ptr<MemorySource> make_host_source() { return std::make_unique<HostSource>(); }
+
+CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, Fill fill)
+    : source_(std::move(source)), device_(source_->device()), fill_(fill) {}
+
+CachingAllocator::~CachingAllocator() { trim(); }
+
+Block CachingAllocator::allocate(size_t bytes, const char* scope) {
+  const size_t wanted = round_size(bytes);
+  const std::lock_guard lock(mutex_);
+  Block block{nullptr, wanted, scope};
+  const auto it = free_.lower_bound(wanted);
+  if (it != free_.end() && it->first <= 2 * wanted) {
+    block.bytes = it->first;
+    block.data = it->second;
+    free_.erase(it);
+  } else {
+    block.data = take_from_source(wanted, scope);
+  }
+  stats_.live += block.bytes;
+  stats_.peak = std::max(stats_.peak, stats_.live);
+  live_by_scope_[scope] += block.bytes;
+  if (fill_ == Fill::poison && !device_.is_cuda()) std::memset(block.data, 0xff, block.bytes);
+  return block;
+}
+
+void CachingAllocator::release(const Block& block) noexcept {
+  const std::lock_guard lock(mutex_);
+  stats_.live -= block.bytes;
+  live_by_scope_[block.scope] -= block.bytes;
+  free_.emplace(block.bytes, block.data);
+}
+
+void* CachingAllocator::take_from_source(size_t bytes, const char* scope) {
+  stats_.source_calls += 1;
+  void* data = source_->allocate(bytes);
+  if (data == nullptr) {  // give the cache back and try once more
+    for (const auto& [size, cached] : free_) {
+      source_->release(cached, size);
+      stats_.reserved -= size;
+    }
+    free_.clear();
+    data = source_->allocate(bytes);
+  }
+  if (data == nullptr) {
+    std::string users;
+    std::vector<std::pair<const char*, size_t>> sorted(live_by_scope_.begin(), live_by_scope_.end());
+    std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.second > b.second; });
+    for (size_t i = 0; i < std::min<size_t>(5, sorted.size()); ++i)
+      users += fmt::format("{}{} {:.1f} MiB", i > 0 ? ", " : "", sorted[i].first, static_cast<double>(sorted[i].second) / 1048576.0);
+    fail("[memory] out of memory: {:.1f} MiB wanted for {}, {:.1f} MiB in use (largest: {}); a smaller batch needs less",
+         static_cast<double>(bytes) / 1048576.0, scope, static_cast<double>(stats_.live) / 1048576.0, users);
+  }
+  stats_.reserved += bytes;
+  return data;
+}
+
+AllocatorStats CachingAllocator::stats() const {
+  const std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+std::vector<std::pair<std::string, size_t>> CachingAllocator::users() const {
+  std::map<std::string, size_t> merged;  // the same literal may have several addresses
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [scope, bytes] : live_by_scope_)
+      if (bytes > 0) merged[scope] += bytes;
+  }
+  std::vector<std::pair<std::string, size_t>> sorted(merged.begin(), merged.end());
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.second > b.second; });
+  return sorted;
+}
+
+void CachingAllocator::reset_peak() {
+  const std::lock_guard lock(mutex_);
+  stats_.peak = stats_.live;
+}
+
+void CachingAllocator::trim() {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [size, data] : free_) {
+    source_->release(data, size);
+    stats_.reserved -= size;
+  }
+  free_.clear();
+}
+
+}  // namespace ermoe

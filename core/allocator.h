@@ -1,0 +1,82 @@
+// Who gives out memory. `CachingAllocator` keeps freed blocks and hands them out again, so that a training step
+// whose shapes repeat never goes back to the system. Read next: core/tensor.h, core/workspace.h.
+#pragma once
+
+#include "core/device.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// What allocators are asked for: raw blocks of one device's memory, 64-byte aligned.
+class MemorySource {
+ public:
+  virtual ~MemorySource() = default;
+  virtual Device device() const = 0;
+  /// Null on failure.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* block, size_t bytes) noexcept = 0;
+};
+
+/// Host memory from the system. Blocks of 2 MiB and more ask for huge pages.
+std::unique_ptr<MemorySource> make_host_source();
+
+struct Block {
+  void* data = nullptr;
+  size_t bytes = 0;        // rounded size, what the free list sorts by
+  const char* scope = "";  // whom it was given to, for statistics
+};
+
+struct AllocatorStats {
+  size_t live = 0;           // bytes in use
+  size_t peak = 0;           // highest `live` since the last reset_peak()
+  size_t reserved = 0;       // bytes held from the source, in use or cached
+  int64_t source_calls = 0;  // how often the source was asked
+};
+
+/// `poison` fills every block handed out with NaN bit patterns, so that a kernel that leaves a part of its output
+/// unwritten, or reads what it should not, is seen by its test.
+enum class Fill { none, poison };
+
+/// Best fit over cached blocks; a block up to twice the wanted size is taken. Thread-safe.
+/// It must outlive every tensor it gave out memory for.
+class CachingAllocator {
+ public:
+  explicit CachingAllocator(std::unique_ptr<MemorySource> source, Fill fill = Fill::none);
+  ~CachingAllocator();
+  CachingAllocator(const CachingAllocator&) = delete;
+  CachingAllocator& operator=(const CachingAllocator&) = delete;
+
+  Device device() const { return device_; }
+  Fill fill() const { return fill_; }
+  /// `scope` is a string literal that names the user in statistics.
+  /// Throws `Error` with the largest users when the source has no more.
+  Block allocate(size_t bytes, const char* scope);
+  void release(const Block& block) noexcept;
+
+  AllocatorStats stats() const;
+  /// Live bytes by scope, largest first.
+  std::vector<std::pair<std::string, size_t>> users() const;
+  void reset_peak();
+  /// Gives every cached block back to the source.
+  void trim();
+
+ private:
+  void* take_from_source(size_t bytes, const char* scope);
+
+  std::unique_ptr<MemorySource> source_;
+  Device device_;
+  Fill fill_;
+  mutable std::mutex mutex_;
+  std::multimap<size_t, void*> free_;
+  std::map<const char*, size_t> live_by_scope_;
+  AllocatorStats stats_;
+};
+
+}  // namespace ermoe

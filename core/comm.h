@@ -1,0 +1,56 @@
+// Collectives between ranks. Everything above talks to this interface; one process uses `SelfCommunicator`, so
+// nobody writes `if (world > 1)`. It takes tensors, so a dtype or a count cannot be wrong.
+#pragma once
+
+#include "core/tensor.h"
+
+#include <memory>
+#include <span>
+
+namespace ermoe {
+
+enum class ReduceOp { sum, max };
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// Index of this rank among those of its host: picks the GPU.
+  virtual int local_rank() const = 0;
+
+  /// In place: every rank ends with the reduction over all ranks.
+  virtual void all_reduce(const Tensor& t, ReduceOp op) = 0;
+  /// `out` (n, …) is this rank's slice of the sum of every rank's `in` (W*n, …).
+  virtual void reduce_scatter(const Tensor& in, const Tensor& out) = 0;
+  /// `out` (W*n, …) is the concatenation of every rank's `in` (n, …).
+  virtual void all_gather(const Tensor& in, const Tensor& out) = 0;
+  virtual void broadcast(const Tensor& t, int root) = 0;
+  /// Sends `send_rows[w]` rows to rank w, in order, and receives `recv_rows[w]` rows from it.
+  virtual void all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv,
+                          std::span<const int64_t> recv_rows) = 0;
+  virtual void barrier() = 0;
+  /// The communicator of the ranks that name the same colour, ordered by rank.
+  virtual std::unique_ptr<Communicator> split(int colour) = 0;
+};
+
+/// One process alone: every collective is the identity or a copy.
+class SelfCommunicator final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  int local_rank() const override { return 0; }
+  void all_reduce(const Tensor&, ReduceOp) override {}
+  void reduce_scatter(const Tensor& in, const Tensor& out) override { copy(in, out); }
+  void all_gather(const Tensor& in, const Tensor& out) override { copy(in, out); }
+  void broadcast(const Tensor&, int) override {}
+  void all_to_all(const Tensor& send, std::span<const int64_t>, const Tensor& recv, std::span<const int64_t>) override { copy(send, recv); }
+  void barrier() override {}
+  std::unique_ptr<Communicator> split(int) override { return std::make_unique<SelfCommunicator>(); }
+};
+
+/// Throws `InputError` where a launcher's variables (Open MPI, PMI, Slurm) say that this process is one of several:
+/// a build without MPI would otherwise run N unconnected copies.
+void refuse_silent_multi_launch();
+
+}  // namespace ermoe

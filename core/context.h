@@ -1,0 +1,57 @@
+// What anything needs in order to run, passed first and by reference. There are no globals: whoever holds an
+// ExecContext knows the device, the memory, the random key, the tape and the other ranks.
+#pragma once
+
+#include "core/comm.h"
+#include "core/device.h"
+#include "core/rng.h"
+#include "core/tensor.h"
+#include "core/workspace.h"
+
+namespace ermoe {
+
+class Tape;  // autograd/tape.h; core only carries the pointer
+
+enum class Mode { eval, train };
+
+struct ExecContext {
+  CachingAllocator* allocator = nullptr;
+  Workspace* workspace = nullptr;
+  Communicator* comm = nullptr;
+  Tape* tape = nullptr;  // null: no gradients
+  Device device;
+  Stream stream;
+  RngKey rng;
+  Mode mode = Mode::eval;
+
+  bool training() const { return mode == Mode::train; }
+  ExecContext with_tape(Tape* other) const {
+    ExecContext ctx = *this;
+    ctx.tape = other;
+    return ctx;
+  }
+  ExecContext with_rng(RngKey key) const {
+    ExecContext ctx = *this;
+    ctx.rng = key;
+    return ctx;
+  }
+
+  /// Uninitialised tensor on this context's device.
+  Tensor empty(const Shape& shape, DType dtype, const char* scope = "activation") const {
+    return Tensor::empty(*allocator, shape, dtype, scope);
+  }
+};
+
+/// Runs the branch of the context's device. `on_cuda` is a generic lambda that takes an ignored tag: a build
+/// without CUDA never instantiates it, so the CUDA functions it names need not exist.
+template <typename CpuFn, typename CudaFn>
+void on_device(const ExecContext& ctx, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda) {
+  if (!ctx.device.is_cuda()) return on_cpu();
+#if defined(ERMOE_WITH_CUDA)
+  on_cuda(0);
+#else
+  fail("[device] this build has no CUDA");
+#endif
+}
+
+}  // namespace ermoe

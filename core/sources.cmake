@@ -1,0 +1,7 @@
+set(SOURCES
+  allocator.cpp
+  comm.cpp
+  shape.cpp
+  tensor.cpp
+  workspace.cpp
+)

@@ -1,0 +1,12 @@
+// Gaussian error linear unit (Hendrycks & Gimpel, arXiv 1606.08415). The smallest op of the tree and the pattern for
+// every other: docs/adding_an_op.md walks through it.
+#pragma once
+
+#include "autograd/tape.h"
+
+namespace ermoe {
+
+/// Exact GELU, element-wise; y has the shape of x. f32 or f64.
+Variable gelu(const ExecContext& ctx, const Variable& x);
+
+}  // namespace ermoe

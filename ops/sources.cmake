@@ -1,0 +1,5 @@
+set(SOURCES
+  cpu/blas.cpp
+  cpu/gelu.cpp
+  gelu.cpp
+)

@@ -1,0 +1,3 @@
+set(SOURCES
+  tape_test.cpp
+)

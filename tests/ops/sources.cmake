@@ -1,0 +1,3 @@
+set(SOURCES
+  gelu_test.cpp
+)

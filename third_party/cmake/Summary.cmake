@@ -1,0 +1,16 @@
+# What was found, at a glance, at the end of configuring.
+function(ermoe_mark condition text)
+  if(${condition})
+    message(STATUS "  ✓ ${text}")
+  else()
+    message(STATUS "  ✗ ${text}")
+  endif()
+endfunction()
+
+message(STATUS "ERMoE ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE}")
+ermoe_mark(BLAS_LIBRARY "BLAS ${BLAS_LIBRARY}")
+ermoe_mark(OpenMP_CXX_FOUND "OpenMP ${OpenMP_CXX_VERSION}")
+ermoe_mark(ERMOE_CUDA_FOUND "CUDA (${ERMOE_CUDA})")
+ermoe_mark(ERMOE_NATIVE "this machine's instruction set")
+ermoe_mark(ERMOE_SANITIZE "sanitizers")
+ermoe_mark(CCACHE "compiler cache")

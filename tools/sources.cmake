@@ -1,0 +1,5 @@
+set(SOURCES
+  empty.cpp
+)
+set(PROGRAMS
+)
