@@ -13,7 +13,8 @@ namespace ermoe {
 
 using RecomputeFn = std::function<Variable(const ExecContext&, std::span<const Variable>)>;
 
-/// fn(inputs), with gradients equal bit for bit to calling `fn` directly. `fn` is called twice while training.
+/// fn(inputs). `fn` is called twice while training. Gradients equal those of calling `fn` directly, bit for bit where
+/// nobody but `fn` uses the inputs (elsewhere the same terms may be added in another order).
 Variable recompute(const ExecContext& ctx, RecomputeFn fn, std::vector<Variable> inputs);
 
 }  // namespace ermoe

@@ -7,9 +7,8 @@ namespace {
 
 Variable run(const ExecContext& ctx, Vars x) { return gelu(ctx, x[0]); }
 
-INSTANTIATE_OP_CASES(Gelu, {.name = "one", .inputs = {{.shape = {1}}}, .run = run},
-                     {.name = "ragged", .inputs = {{.shape = {3, 7}}}, .run = run},
-                     {.name = "large", .inputs = {{.shape = {37, 129}}}, .run = run});
+OP_CASES(GeluOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run}, {.name = "ragged", .inputs = {{.shape = {3, 7}}}, .run = run},
+         {.name = "large", .inputs = {{.shape = {37, 129}}}, .run = run});
 
 TEST(Gelu, FloatMatchesTheLibraryEverywhere) {
   TestBench bench;
