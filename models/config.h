@@ -1,0 +1,103 @@
+// Everything that describes a model and its training, as plain structs with defaults. tools/config_table.cpp gives each
+// member its flag, JSON key, help and check; nothing else parses or validates them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+enum class Pool { token, average };
+enum class Positions { learned, sincos };
+enum class ExpertKind { eigen, plain };
+enum class RouterKind { ermoe, linear, vmoe, switch_lbl };
+enum class Orthogonality { newton_schulz, gram_schmidt, cholesky_qr, cayley, penalty, none };
+enum class Basis { leading, disjoint, untied };
+enum class Score { context_cosine, subspace_cosine };
+enum class Context { attention, attention_mean };
+enum class CombineRule { normalized, softmax, raw };
+
+/// Which blocks carry experts: "none", "every:2" (blocks 1, 3, …), "last:3", or a list "1,3,5".
+using MoeLayers = std::string;
+/// "none", a number ("0.2"), or "quantile:0.1".
+using Threshold = std::string;
+
+struct MoeConfig {
+  MoeLayers layers = "every:2";
+  RouterKind router = RouterKind::ermoe;
+  ExpertKind expert = ExpertKind::eigen;
+  int64_t experts = 8;  // E, scored experts
+  int64_t top_k = 2;    // K
+  int64_t hidden = 0;   // F of one expert; 0: 4 D
+  int64_t rank = 0;     // r of the factors; 0: full, min(F, D)
+  Orthogonality orthogonality = Orthogonality::newton_schulz;
+  double penalty = 5e-5;      // λ of Orthogonality::penalty
+  bool decay_scales = false;  // weight decay on s
+  // Eigenbasis routing
+  Basis basis = Basis::leading;
+  int64_t basis_rank = 0;  // R; 0: D/8 rounded to a multiple of 8 (disjoint: D/E)
+  Score score = Score::context_cosine;
+  Context context = Context::attention;
+  bool center = true;
+  bool standardize = true;
+  double momentum = 0.05;  // of the running means, deviations and histogram
+  Threshold threshold = "none";
+  int64_t free_experts = 0;
+  CombineRule combine = CombineRule::normalized;
+  // Routers with logits
+  double noise = 1.0;  // vmoe: standard deviation of the logits' noise, in units of 1/E
+  double importance_weight = 0.005;
+  double load_weight = 0.005;
+  int64_t group_images = 8;   // vmoe: images a group of its balance loss
+  double capacity_train = 0;  // vmoe: capacity factor; 0: dropless
+  double capacity_eval = 0;
+  double balance_weight = 0.01;  // α of switch_lbl
+  double z_weight = 0.0;
+};
+
+struct VitConfig {
+  int64_t image_size = 32;  // pixels a side
+  int64_t channels = 3;
+  int64_t patch = 4;       // P
+  int64_t width = 192;     // D
+  int64_t depth = 8;       // L
+  int64_t heads = 6;       // H
+  double mlp_ratio = 4.0;  // F / D of dense blocks
+  int64_t classes = 10;    // Y
+  Pool pool = Pool::token;
+  Positions positions = Positions::learned;
+  bool qk_norm = false;
+  double layer_scale = 0;  // initial γ; 0: none
+  double dropout = 0;
+  double drop_path = 0;    // stochastic depth, linear in depth up to this
+  bool recompute = false;  // keep only block inputs while training
+  MoeConfig moe;
+};
+
+enum class Schedule { cosine, linear, constant, rsqrt };
+
+struct OptimConfig {
+  double lr = 1e-3;
+  double min_lr = 1e-5;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0.05;
+  double layer_decay = 1.0;  // learning rate of a block times this per block below the last
+  double clip = 1.0;         // global gradient norm; 0: off
+  Schedule schedule = Schedule::cosine;
+  int64_t warmup_steps = 0;
+  int64_t cooldown_steps = 0;  // linear descent to min_lr at the end
+  double ema = 0;              // decay of the averaged weights; 0: none
+};
+
+enum class LossKind { cross_entropy, sigmoid };
+
+struct LossConfig {
+  LossKind kind = LossKind::cross_entropy;
+  double smoothing = 0.0;
+  std::vector<double> class_weights;  // empty: all 1
+};
+
+}  // namespace ermoe
