@@ -1,5 +1,9 @@
 set(SOURCES
+  column_sum.cpp
   cpu/blas.cpp
+  cpu/column_sum.cpp
   cpu/gelu.cpp
+  cpu/linear.cpp
   gelu.cpp
+  linear.cpp
 )

@@ -1,11 +1,13 @@
 // CBLAS under one name for float and double, row-major. Sizes are checked to fit BLAS's int.
 #pragma once
 
+#include "ops/trans.h"
+
 #include <cstdint>
 
 namespace ermoe::cpu {
 
-enum class Trans { no, yes };
+using ermoe::Trans;
 
 /// C (m, n) = alpha op(A) op(B) + beta C; op(A) is (m, k), op(B) is (k, n); ld* are row lengths as stored.
 void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const float* b, int64_t ldb,

@@ -1,3 +1,4 @@
 set(SOURCES
   gelu_test.cpp
+  linear_test.cpp
 )
