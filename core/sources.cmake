@@ -1,6 +1,8 @@
 set(SOURCES
   allocator.cpp
   comm.cpp
+  file_io.cpp
+  json.cpp
   shape.cpp
   tensor.cpp
   workspace.cpp

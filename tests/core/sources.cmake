@@ -1,2 +1,4 @@
 set(SOURCES
+  file_io_test.cpp
+  json_test.cpp
 )
