@@ -1,5 +1,7 @@
 set(SOURCES
   column_sum.cpp
+  attention.cpp
+  cpu/attention.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/gelu.cpp

@@ -1,4 +1,5 @@
 set(SOURCES
+  attention_test.cpp
   gelu_test.cpp
   linear_test.cpp
 )

@@ -1,0 +1,155 @@
+#include "ops/attention.h"
+
+#include "tests/ops/op_case.h"
+
+#include <omp.h>
+
+namespace ermoe::testing {
+namespace {
+
+std::function<Variable(const ExecContext&, Vars)> attend(int64_t heads, AttentionMask mask) {
+  return [=](const ExecContext& ctx, Vars x) { return attention(ctx, x[0], heads, mask); };
+}
+constexpr auto none = AttentionMask::none;
+constexpr auto causal = AttentionMask::causal;
+
+OP_CASES(AttentionOp, {.name = "one_token", .inputs = {{.shape = {2, 1, 9}}}, .run = attend(1, none)},
+         {.name = "narrow_heads", .inputs = {{.shape = {2, 7, 30}}}, .run = attend(2, none)},
+         {.name = "ragged", .inputs = {{.shape = {3, 17, 63}}}, .run = attend(3, none)},
+         {.name = "ragged_causal", .inputs = {{.shape = {3, 17, 63}}}, .run = attend(3, causal)},
+         {.name = "wide_head", .inputs = {{.shape = {1, 23, 249}}}, .run = attend(1, none)},
+         {.name = "two_query_blocks", .inputs = {{.shape = {1, 101, 24}}}, .run = attend(2, none)},
+         {.name = "causal_blocks", .inputs = {{.shape = {2, 53, 24}}}, .run = attend(1, causal)});
+
+/// The textbook formula with whole (T, T) matrices: y (B, T, D) and dqkv (B, T, 3D), in double.
+struct Naive {
+  int64_t batch, tokens, heads, dh;
+  bool is_causal;
+  std::vector<double> y, dqkv;
+
+  size_t at(int64_t b, int64_t t, int64_t part, int64_t h, int64_t c) const {
+    return static_cast<size_t>(((b * tokens + t) * 3 + part) * heads * dh + h * dh + c);
+  }
+  size_t out(int64_t b, int64_t t, int64_t h, int64_t c) const { return static_cast<size_t>(((b * tokens + t) * heads + h) * dh + c); }
+
+  void run(const std::vector<double>& qkv, const std::vector<double>& dy) {
+    y.assign(qkv.size() / 3, 0);
+    dqkv.assign(qkv.size(), 0);
+    for (int64_t b = 0; b < batch; ++b)
+      for (int64_t h = 0; h < heads; ++h)
+        for (int64_t i = 0; i < tokens; ++i) row(qkv, dy, b, h, i);
+  }
+
+  void row(const std::vector<double>& qkv, const std::vector<double>& dy, int64_t b, int64_t h, int64_t i) {
+    const double scale = 1 / std::sqrt(static_cast<double>(dh));
+    const int64_t keys = is_causal ? i + 1 : tokens;
+    std::vector<double> p(static_cast<size_t>(keys)), dp(p.size());
+    double total = 0, mean = 0;
+    for (int64_t j = 0; j < keys; ++j) {
+      double s = 0;
+      for (int64_t c = 0; c < dh; ++c) s += qkv[at(b, i, 0, h, c)] * qkv[at(b, j, 1, h, c)];
+      total += p[static_cast<size_t>(j)] = std::exp(s * scale);
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      const auto u = static_cast<size_t>(j);
+      p[u] /= total;
+      for (int64_t c = 0; c < dh; ++c) {
+        y[out(b, i, h, c)] += p[u] * qkv[at(b, j, 2, h, c)];
+        dqkv[at(b, j, 2, h, c)] += p[u] * dy[out(b, i, h, c)];
+        dp[u] += dy[out(b, i, h, c)] * qkv[at(b, j, 2, h, c)];
+      }
+      mean += p[u] * dp[u];
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - mean) * scale;
+      for (int64_t c = 0; c < dh; ++c) {
+        dqkv[at(b, i, 0, h, c)] += ds * qkv[at(b, j, 1, h, c)];
+        dqkv[at(b, j, 1, h, c)] += ds * qkv[at(b, i, 0, h, c)];
+      }
+    }
+  }
+};
+
+struct Size {
+  int64_t batch, tokens, heads, dh;
+  AttentionMask mask;
+};
+
+class AttentionAgainstNaive : public ::testing::TestWithParam<Size> {};
+
+TEST_P(AttentionAgainstNaive, OutputAndGradient) {
+  const Size s = GetParam();
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    TestBench bench;
+    const OpCase op{.name = "", .inputs = {{.shape = {s.batch, s.tokens, 3 * s.heads * s.dh}}}, .run = attend(s.heads, s.mask)};
+    const OpRun got = run_op(bench, op, dtype);
+    Naive naive{s.batch, s.tokens, s.heads, s.dh, s.mask == causal, {}, {}};
+    naive.run(to_doubles(random_input(bench.ctx, op.inputs[0], dtype, RngKey{17}.fold(0))),  // as run_op draws them
+              to_doubles(random_input(bench.ctx, {Shape{s.batch, s.tokens, s.heads * s.dh}}, dtype, RngKey{23})));
+    const double tolerance = dtype == DType::f64 ? 1e-26 : 1e-11;
+    EXPECT_LE(normalised_error(got.tensors[0], naive.y), tolerance);
+    EXPECT_LE(normalised_error(got.tensors[1], naive.dqkv), tolerance);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, AttentionAgainstNaive,
+                         ::testing::Values(Size{2, 65, 6, 64, none}, Size{3, 50, 2, 16, none}, Size{2, 77, 4, 32, causal},
+                                           Size{1, 197, 2, 20, none}, Size{1, 17, 1, 5, causal}, Size{1, 513, 1, 64, causal},
+                                           Size{1, 700, 1, 24, none}));
+
+TEST(Attention, LargeScoresStayFinite) {
+  TestBench bench;
+  Tensor qkv = random_input(bench.ctx, {Shape{1, 9, 24}}, DType::f32, RngKey{3});
+  for (float& v : qkv.span<float>()) v *= 1e4f;
+  for (float v : attention(bench.ctx, Variable(qkv), 2).value.span<float>()) EXPECT_TRUE(std::isfinite(v));
+}
+
+TEST(Attention, CausalIgnoresTheFuture) {
+  TestBench bench;
+  Tensor qkv = random_input(bench.ctx, {Shape{1, 40, 48}}, DType::f32, RngKey{3});
+  const Tensor before = attention(bench.ctx, Variable(qkv), 2, causal).value;
+  std::fill_n(qkv.data<float>() + 30 * 48, 10 * 48, 1e3f);
+  const Tensor after = attention(bench.ctx, Variable(qkv), 2, causal).value;
+  EXPECT_EQ(0, std::memcmp(before.data<float>(), after.data<float>(), 30 * 16 * sizeof(float)));
+}
+
+TEST(Attention, ThreadsDoNotChangeTheBits) {
+  const OpCase op{.name = "", .inputs = {{.shape = {3, 65, 96}}}, .run = attend(2, none)};
+  const int before = omp_get_max_threads();
+  std::vector<OpRun> runs;
+  for (int threads : {1, 2, 5}) {
+    omp_set_num_threads(threads);
+    TestBench bench;
+    runs.push_back(run_op(bench, op, DType::f32));
+  }
+  omp_set_num_threads(before);
+  for (size_t i = 1; i < runs.size(); ++i) EXPECT_EQ(runs[0].tensors, runs[i].tensors);
+}
+
+TEST(Attention, NeverHoldsAllScores) {
+  TestBench bench;
+  const int64_t batch = 2, tokens = 2600, heads = 2, dh = 8;
+  const size_t all_scores = static_cast<size_t>(batch * heads * tokens * tokens) * sizeof(float);
+  const OpCase op{.name = "", .inputs = {{.shape = {batch, tokens, 3 * heads * dh}}}, .run = attend(heads, none)};
+  run_op(bench, op, DType::f32);
+  EXPECT_LT(bench.allocator.stats().peak, all_scores / 8);
+}
+
+TEST(Attention, NamesWrongShapes) {
+  TestBench bench;
+  const auto message = [&](const Shape& shape, int64_t heads) -> std::string {
+    try {
+      attention(bench.ctx, Variable(Tensor::zeros(bench.allocator, shape, DType::f32)), heads);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message({2, 5, 14}, 1), "[attention] wants qkv (B, T, 3D) but got (2, 5, 14)");
+  EXPECT_EQ(message({5, 12}, 1), "[attention] wants qkv (B, T, 3D) but got (5, 12)");
+  EXPECT_EQ(message({2, 5, 12}, 3), "[attention] qkv (2, 5, 12) holds D=4, which 3 heads do not divide");
+  EXPECT_EQ(message({2, 5, 12}, 0), "[attention] qkv (2, 5, 12) holds D=4, which 0 heads do not divide");
+}
+
+}  // namespace
+}  // namespace ermoe::testing
