@@ -8,4 +8,15 @@ set(SOURCES
   cpu/linear.cpp
   gelu.cpp
   linear.cpp
+  combine.cpp
+  cpu/blas.cpp
+  cpu/combine.cpp
+  cpu/dispatch.cpp
+  cpu/gelu.cpp
+  cpu/grouped_linear.cpp
+  cpu/routing_plan.cpp
+  dispatch.cpp
+  gelu.cpp
+  grouped_linear.cpp
+  routing_plan.cpp
 )

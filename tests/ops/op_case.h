@@ -91,10 +91,13 @@ inline std::string case_name(const ::testing::TestParamInfo<OpCase>& info) { ret
 }  // namespace ermoe::testing
 
 /// Declares suite `Suite` and runs the four tests on every case.
-#define OP_CASES(Suite, ...)                                                                     \
+#define OP_CASES(Suite, ...) OP_CASES_OF(Suite, (std::vector<OpCase>{__VA_ARGS__}))
+
+/// The same for a std::vector<OpCase>.
+#define OP_CASES_OF(Suite, cases)                                                                \
   class Suite : public ::testing::TestWithParam<OpCase> {};                                      \
   TEST_P(Suite, GradientMatchesDifferences) { expect_gradient_matches_differences(GetParam()); } \
   TEST_P(Suite, Float32MatchesFloat64) { expect_f32_matches_f64(GetParam()); }                   \
   TEST_P(Suite, AddingEqualsOverwritingPlusSum) { expect_adding_equals_sum(GetParam()); }        \
   TEST_P(Suite, RepeatsBitForBit) { expect_repeats_bit_for_bit(GetParam()); }                    \
-  INSTANTIATE_TEST_SUITE_P(Op, Suite, ::testing::ValuesIn(std::vector<OpCase>{__VA_ARGS__}), case_name)
+  INSTANTIATE_TEST_SUITE_P(Op, Suite, ::testing::ValuesIn(cases), case_name)

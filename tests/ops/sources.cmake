@@ -2,4 +2,9 @@ set(SOURCES
   attention_test.cpp
   gelu_test.cpp
   linear_test.cpp
+  combine_test.cpp
+  dispatch_test.cpp
+  gelu_test.cpp
+  grouped_linear_test.cpp
+  routing_plan_test.cpp
 )

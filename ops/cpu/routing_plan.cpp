@@ -1,0 +1,37 @@
+// Sorting slots by expert on the CPU: one counting sort in one thread. It moves 20 bytes a slot, which no GEMM over the
+// same rows notices.
+#include "ops/kernels/routing_plan.h"
+
+#include "core/error.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace ermoe::cpu {
+
+void make_plan(const RoutingPlanDims& dims, const int32_t* ids, const RoutingPlanBuffers& plan) {
+  const int64_t rows = dims.tokens * dims.slots;
+  std::fill_n(plan.counts, dims.experts, 0);
+  for (int64_t slot = 0; slot < rows; ++slot) {
+    check(ids[slot] >= -1 && ids[slot] < dims.experts, "[make_plan] expert id {} at token {} of {} experts", ids[slot], slot / dims.slots,
+          dims.experts);
+    if (ids[slot] >= 0) ++plan.counts[ids[slot]];
+  }
+  plan.offsets[0] = 0;
+  for (int64_t e = 0; e < dims.experts; ++e) plan.offsets[e + 1] = plan.offsets[e] + plan.counts[e];
+
+  std::vector<int32_t> next(plan.offsets, plan.offsets + dims.experts);
+  for (int64_t slot = 0; slot < rows; ++slot) {
+    const int32_t expert = ids[slot];
+    const int32_t row = expert < 0 ? -1 : next[static_cast<size_t>(expert)]++;
+    plan.slot_row[slot] = row;
+    if (row < 0) continue;
+    plan.row_slot[row] = static_cast<int32_t>(slot);
+    plan.row_token[row] = static_cast<int32_t>(slot / dims.slots);
+  }
+  const int64_t filled = plan.offsets[dims.experts];
+  std::fill(plan.row_slot + filled, plan.row_slot + rows, -1);
+  std::fill(plan.row_token + filled, plan.row_token + rows, -1);
+}
+
+}  // namespace ermoe::cpu

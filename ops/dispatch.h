@@ -1,0 +1,13 @@
+// Copies tokens into the experts' row order. Its backward is a sum over the slots of a token, like `combine`.
+// Read next: ops/grouped_linear.h.
+#pragma once
+
+#include "autograd/tape.h"
+#include "ops/routing_plan.h"
+
+namespace ermoe {
+
+/// y (N*K, D): row i is x[row_token[i]], zeros beyond the filled rows. x (N, D), f32 or f64.
+Variable dispatch(const ExecContext& ctx, const Variable& x, const RoutingPlan& plan);
+
+}  // namespace ermoe

@@ -1,0 +1,37 @@
+// Contract of the kernel that sorts slots by expert. Read next: ops/cpu/routing_plan.cpp.
+#pragma once
+
+#include "core/device.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct RoutingPlanDims {
+  int64_t tokens = 0;   // N
+  int64_t slots = 0;    // K
+  int64_t experts = 0;  // E
+};
+
+/// Where the plan is written; see `RoutingPlan` for the meaning of each.
+struct RoutingPlanBuffers {
+  int32_t* counts;     // (E)
+  int32_t* offsets;    // (E+1)
+  int32_t* row_slot;   // (N*K)
+  int32_t* slot_row;   // (N*K)
+  int32_t* row_token;  // (N*K)
+};
+
+namespace cpu {
+
+/// Stable counting sort of the slots by expert. Throws on an id outside [-1, E).
+void make_plan(const RoutingPlanDims& dims, const int32_t* ids /* (N,K) */, const RoutingPlanBuffers& plan);
+
+}  // namespace cpu
+
+namespace cuda {
+
+void make_plan(const Stream& stream, const RoutingPlanDims& dims, const int32_t* ids, const RoutingPlanBuffers& plan);
+
+}  // namespace cuda
+}  // namespace ermoe

@@ -1,0 +1,32 @@
+// The routing plan: which token goes to which expert, in the order in which the experts' GEMMs want their rows. It is
+// made once per layer and step; dispatch, the experts, combine, both backward passes and the metrics read it.
+// Read next: ops/dispatch.h, ops/grouped_linear.h, ops/combine.h.
+#pragma once
+
+#include "core/context.h"
+
+namespace ermoe {
+
+/// Rows are the filled slots (n, k) sorted by expert, in slot order within an expert. Buffers of rows always have N*K
+/// of them, so that no size depends on the data: the first offsets[E] are filled. Ops never read the rows beyond, and
+/// write zeros there.
+struct RoutingPlan {
+  int64_t tokens = 0;   // N
+  int64_t slots = 0;    // K, slots a token
+  int64_t experts = 0;  // E, free experts included
+  Tensor expert_ids;    // (N, K) i32: the expert of each slot, -1 where nobody fills it
+  Tensor counts;        // (E) i32: rows of each expert
+  Tensor offsets;       // (E+1) i32: rows [offsets[e], offsets[e+1]) are expert e's
+  Tensor row_slot;      // (N*K) i32: the flat slot n*K + k of each row; -1 beyond the filled rows
+  Tensor slot_row;      // (N*K) i32: the row of each flat slot; -1 where the slot is missing
+  Tensor row_token;     // (N*K) i32: row_slot / K; -1 beyond the filled rows
+
+  /// Rows of the buffers, N*K.
+  int64_t rows() const { return tokens * slots; }
+};
+
+/// Plan of ids (N, K) i32 in [-1, experts). The plan keeps a handle on `ids`. Throws on an id outside (on a GPU such an
+/// id counts as missing).
+RoutingPlan make_plan(const ExecContext& ctx, const Tensor& ids, int64_t experts);
+
+}  // namespace ermoe

@@ -1,0 +1,39 @@
+#include "ops/combine.h"
+
+#include "ops/dispatch.h"
+#include "tests/ops/op_case.h"
+#include "tests/ops/routing_fixture.h"
+
+namespace ermoe::testing {
+namespace {
+
+std::vector<OpCase> cases() {
+  std::vector<OpCase> all;
+  for (const Routing& r : routings())
+    all.push_back({.name = r.name,
+                   .inputs = {{.shape = {r.tokens * r.slots, 6}}, {.shape = {r.tokens, r.slots}}},
+                   .run = [r](const ExecContext& ctx, Vars x) { return combine(ctx, x[0], x[1], plan_of(ctx, r)); }});
+  return all;
+}
+
+OP_CASES_OF(CombineOp, cases());
+
+TEST(Combine, UndoesDispatchWithWeightsThatAddToOne) {
+  for (const Routing& r : routings()) {
+    TestBench bench;
+    const RoutingPlan plan = plan_of(bench.ctx, r);
+    const Tensor x = random_input(bench.ctx, {{r.tokens, 6}}, DType::f64, RngKey{1});
+    Tensor weights = bench.ctx.empty({r.tokens, r.slots}, DType::f64);
+    std::vector<int> filled(static_cast<size_t>(r.tokens), 0);
+    for (int64_t slot = 0; slot < plan.rows(); ++slot)
+      filled[static_cast<size_t>(slot / r.slots)] += plan.slot_row.data<int32_t>()[slot] >= 0;
+    for (int64_t slot = 0; slot < plan.rows(); ++slot)  // a missing slot's weight stays the poison it was
+      if (plan.slot_row.data<int32_t>()[slot] >= 0) weights.data<double>()[slot] = 1.0 / filled[static_cast<size_t>(slot / r.slots)];
+    const Tensor out = combine(bench.ctx, dispatch(bench.ctx, Variable(x), plan), Variable(weights), plan).value;
+    for (int64_t i = 0; i < x.numel(); ++i)
+      EXPECT_NEAR(out.data<double>()[i], filled[static_cast<size_t>(i / 6)] > 0 ? x.data<double>()[i] : 0.0, 1e-15) << r.name;
+  }
+}
+
+}  // namespace
+}  // namespace ermoe::testing
