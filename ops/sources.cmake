@@ -1,12 +1,19 @@
 set(SOURCES
+  add.cpp
   column_sum.cpp
   attention.cpp
   cpu/attention.cpp
+  cpu/add.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/gelu.cpp
+  cpu/layer_norm.cpp
+  cpu/layer_scale.cpp
   cpu/linear.cpp
+  cpu/scale.cpp
   gelu.cpp
+  layer_norm.cpp
+  layer_scale.cpp
   linear.cpp
   combine.cpp
   cpu/blas.cpp
@@ -19,4 +26,5 @@ set(SOURCES
   gelu.cpp
   grouped_linear.cpp
   routing_plan.cpp
+  scale.cpp
 )

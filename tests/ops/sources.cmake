@@ -1,6 +1,8 @@
 set(SOURCES
   attention_test.cpp
+  add_test.cpp
   gelu_test.cpp
+  layer_norm_test.cpp
   linear_test.cpp
   combine_test.cpp
   dispatch_test.cpp

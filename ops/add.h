@@ -1,0 +1,17 @@
+// Sums of two tensors: of equal shape (residuals), along the batch (positions), along rows (biases).
+#pragma once
+
+#include "autograd/tape.h"
+
+namespace ermoe {
+
+/// y = a + b, equal shapes. f32 or f64.
+Variable add(const ExecContext& ctx, const Variable& a, const Variable& b);
+
+/// y[i] = x[i] + p[0]: x (B, …), p (1, …).
+Variable add_rows(const ExecContext& ctx, const Variable& x, const Variable& p);
+
+/// x (…, D) + b (D).
+Variable add_bias(const ExecContext& ctx, const Variable& x, const Variable& b);
+
+}  // namespace ermoe

@@ -1,0 +1,44 @@
+// Contract of the LayerNorm kernels. Read next: ops/cpu/layer_norm.cpp.
+#pragma once
+
+#include "core/device.h"
+#include "ops/kernels/column_sum.h"
+#include "ops/kernels/destination.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct LayerNormDims {
+  int64_t rows = 0, cols = 0;
+  double eps = 0;
+
+  RowChunks chunks() const { return {rows}; }
+  /// Scratch of the backward pass: one row for dw and one for db a chunk.
+  int64_t partials() const { return 2 * chunks().count() * cols; }
+};
+
+namespace cpu {
+
+/// y = (x - mean) · rstd · w + b; mean and rstd are kept for the backward pass.
+template <typename T>
+void layer_norm_forward(const LayerNormDims& dims, const T* x /* (rows, cols) */, const T* w /* (cols) */, const T* b /* (cols) */, T* y,
+                        T* mean /* (rows) */, T* rstd /* (rows) */);
+
+/// With x̂ = (x - mean) · rstd and g = dy · w: dx (+)= rstd (g - mean(g) - x̂ mean(g x̂)), dw (+)= Σ dy x̂, db (+)= Σ dy.
+template <typename T>
+void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const T* mean, const T* rstd, const T* dy, Destination<T> dx,
+                         Destination<T> dw, Destination<T> db, T* partials /* (2, chunks, cols) */);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <typename T>
+void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd);
+template <typename T>
+void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* mean, const T* rstd, const T* dy,
+                         Destination<T> dx, Destination<T> dw, Destination<T> db, T* partials);
+
+}  // namespace cuda
+}  // namespace ermoe
