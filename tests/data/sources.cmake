@@ -1,2 +1,3 @@
 set(SOURCES
+  corrupt_safetensors_test.cpp
 )
