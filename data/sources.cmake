@@ -1,3 +1,9 @@
 set(SOURCES
-  empty.cpp
+  decode.cpp
+  decode_jpeg.cpp
+  decode_png.cpp
+  decode_pnm.cpp
+  decode_stb.cpp
+  exif.cpp
+  image.cpp
 )

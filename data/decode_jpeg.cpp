@@ -1,0 +1,158 @@
+// JPEG through libjpeg-turbo. The library reports errors through a callback that must not return, so each group of its calls
+// sits in a function that sets a jump target and holds no C++ object whose destructor a jump would skip.
+#include "core/error.h"
+#include "data/decode_formats.h"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+
+// libjpeg's header needs <cstdio> before it.
+#include <jerror.h>
+#include <jpeglib.h>
+
+namespace ermoe {
+namespace {
+
+// A progressive file may repeat passes over the picture at almost no cost in bytes; real encoders write about ten.
+constexpr int64_t max_scans = 100;
+constexpr int64_t max_scans_at_full_size = 20;
+// Some cameras pad the compressed data by a few bytes; more than that means that the decoder lost its way.
+constexpr int tolerated_padding = 16;
+
+struct ErrorManager {
+  jpeg_error_mgr base;  // first, so that the library's pointer to it is a pointer to this
+  std::jmp_buf jump;
+  char message[JMSG_LENGTH_MAX];
+};
+
+struct ScanLimit {
+  jpeg_progress_mgr base;  // first, as above
+  int64_t scans;
+};
+
+[[noreturn]] void stop(j_common_ptr info) { std::longjmp(reinterpret_cast<ErrorManager*>(info->err)->jump, 1); }
+
+[[noreturn]] void on_error(j_common_ptr info) {
+  info->err->format_message(info, reinterpret_cast<ErrorManager*>(info->err)->message);
+  stop(info);
+}
+
+/// Warnings that mean damaged pixels are errors here; remarks about odd but readable files pass.
+void on_message(j_common_ptr info, int level) {
+  if (level >= 0) return;
+  switch (info->err->msg_code) {
+    case JWRN_ADOBE_XFORM:
+    case JWRN_JFIF_MAJOR:
+    case JWRN_BOGUS_PROGRESSION: return;
+    case JWRN_EXTRANEOUS_DATA:
+      if (info->err->msg_parm.i[0] <= tolerated_padding) return;
+      break;
+    default: break;
+  }
+  on_error(info);
+}
+
+void on_progress(j_common_ptr info) {
+  const auto* limit = reinterpret_cast<const ScanLimit*>(info->progress);
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= limit->scans) return;
+  std::snprintf(reinterpret_cast<ErrorManager*>(info->err)->message, JMSG_LENGTH_MAX, "it has more than %d passes over the picture",
+                static_cast<int>(limit->scans));
+  stop(info);
+}
+
+class JpegDecoder {
+ public:
+  JpegDecoder(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits)
+      : bytes_(bytes), name_(name), limits_(limits) {
+    info_.err = jpeg_std_error(&error_.base);
+    error_.base.error_exit = on_error;
+    error_.base.emit_message = on_message;
+    error_.base.output_message = [](j_common_ptr) {};
+    progress_.base.progress_monitor = on_progress;
+  }
+  JpegDecoder(const JpegDecoder&) = delete;
+  JpegDecoder& operator=(const JpegDecoder&) = delete;
+  ~JpegDecoder() { jpeg_destroy_decompress(&info_); }
+
+  Image decode() {
+    require(read_header());
+    const int64_t height = info_.image_height, width = info_.image_width;
+    check_image_size(name_, height, width, limits_);
+    progress_.scans = std::min(max_scans, std::max<int64_t>(1, max_scans_at_full_size * limits_.max_pixels / (height * width)));
+    const bool four_inks = info_.jpeg_color_space == JCS_CMYK || info_.jpeg_color_space == JCS_YCCK;
+    info_.out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
+    const int orientation = stored_orientation();
+    require(start());
+    image_ = {height, width, 3, std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
+    if (four_inks) inks_.resize(static_cast<size_t>(width * 4));
+    require(read_rows());
+    return apply_orientation(std::move(image_), orientation);
+  }
+
+ private:
+  void require(bool ok) const { check_input(ok, "{}: the JPEG is damaged or of a kind not read: {}", name_, error_.message); }
+
+  bool read_header() {
+    if (setjmp(error_.jump)) return false;
+    jpeg_create_decompress(&info_);
+    info_.progress = &progress_.base;
+    info_.mem->max_memory_to_use = static_cast<long>(limits_.max_bytes);
+    jpeg_mem_src(&info_, reinterpret_cast<const unsigned char*>(bytes_.data()), bytes_.size());
+    jpeg_save_markers(&info_, JPEG_APP0 + 1, 0xffff);
+    jpeg_read_header(&info_, TRUE);
+    return true;
+  }
+
+  bool start() {
+    if (setjmp(error_.jump)) return false;
+    jpeg_start_decompress(&info_);
+    return true;
+  }
+
+  bool read_rows() {
+    if (setjmp(error_.jump)) return false;
+    while (info_.output_scanline < info_.output_height) {
+      uint8_t* rgb = image_.pixels.data() + static_cast<int64_t>(info_.output_scanline) * image_.width * 3;
+      JSAMPROW row = inks_.empty() ? rgb : inks_.data();
+      jpeg_read_scanlines(&info_, &row, 1);
+      if (!inks_.empty()) inks_to_rgb(rgb);
+    }
+    jpeg_finish_decompress(&info_);
+    return true;
+  }
+
+  /// Ink covers light: R = (1 - C) (1 - K). Adobe's programs store the complements of the inks, and say who they are in a marker.
+  void inks_to_rgb(uint8_t* rgb) const {
+    const int flip = info_.saw_Adobe_marker ? 0 : 255;
+    for (size_t i = 0; i < inks_.size(); i += 4) {
+      const int light = inks_[i + 3] ^ flip;
+      for (size_t c = 0; c < 3; ++c) *rgb++ = static_cast<uint8_t>(((inks_[i + c] ^ flip) * light + 127) / 255);
+    }
+  }
+
+  int stored_orientation() const {
+    constexpr std::string_view tag("Exif\0\0", 6);
+    for (auto marker = info_.marker_list; marker; marker = marker->next)
+      if (marker->data_length >= tag.size() && std::memcmp(marker->data, tag.data(), tag.size()) == 0)
+        return exif_orientation(std::as_bytes(std::span(marker->data, marker->data_length)).subspan(tag.size()));
+    return 1;
+  }
+
+  std::span<const std::byte> bytes_;
+  std::string_view name_;
+  DecodeLimits limits_;
+  ErrorManager error_{};
+  ScanLimit progress_{};
+  jpeg_decompress_struct info_{};
+  Image image_;
+  std::vector<uint8_t> inks_;  // one row (W, 4) of C, M, Y, K; empty where the file has none
+};
+
+}  // namespace
+
+Image decode_jpeg(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits) {
+  return JpegDecoder(bytes, name, limits).decode();
+}
+
+}  // namespace ermoe
