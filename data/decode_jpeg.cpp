@@ -38,7 +38,14 @@ struct ScanLimit {
   stop(info);
 }
 
-/// Warnings that mean damaged pixels are errors here; remarks about odd but readable files pass.
+/// True in the later passes of a progressive file, which refine a picture that is already there.
+bool in_detail_pass(j_common_ptr info) {
+  const auto* picture = reinterpret_cast<const jpeg_decompress_struct*>(info);
+  return picture->progressive_mode && picture->Ss > 0;
+}
+
+/// Warnings that mean damaged pixels are errors here; remarks about odd but readable files pass. So do detail passes that end early
+/// or late while the file itself is complete: programs that thin out progressive files write them, and they cost sharpness only.
 void on_message(j_common_ptr info, int level) {
   if (level >= 0) return;
   switch (info->err->msg_code) {
@@ -46,7 +53,10 @@ void on_message(j_common_ptr info, int level) {
     case JWRN_JFIF_MAJOR:
     case JWRN_BOGUS_PROGRESSION: return;
     case JWRN_EXTRANEOUS_DATA:
-      if (info->err->msg_parm.i[0] <= tolerated_padding) return;
+      if (info->err->msg_parm.i[0] <= tolerated_padding || in_detail_pass(info)) return;
+      break;
+    case JWRN_HIT_MARKER:
+      if (in_detail_pass(info)) return;
       break;
     default: break;
   }

@@ -58,8 +58,9 @@ uint32_t little_endian(std::span<const std::byte> bytes, size_t offset, size_t s
 /// An uncompressed BMP is at least as large as its pixels: says so before they are allocated.
 void check_bmp_holds(std::span<const std::byte> bytes, std::string_view name, int64_t height, int64_t width) {
   constexpr size_t file_header = 14, old_header = 12, info_header = 40;
-  check_input(bytes.size() >= file_header + info_header, "{}: the BMP ends within its header", name);
+  check_input(bytes.size() >= file_header + old_header, "{}: the BMP ends within its header", name);
   const bool old = little_endian(bytes, file_header, 4) == old_header;
+  check_input(old || bytes.size() >= file_header + info_header, "{}: the BMP ends within its header", name);
   const int64_t bits = little_endian(bytes, old ? 24 : 28, 2);
   constexpr uint32_t run_lengths_8 = 1, run_lengths_4 = 2;
   const uint32_t compression = old ? 0 : little_endian(bytes, 30, 4);

@@ -4,6 +4,9 @@ set(SOURCES
   decode_png.cpp
   decode_pnm.cpp
   decode_stb.cpp
+  encode_png.cpp
   exif.cpp
+  gzip.cpp
   image.cpp
+  tar.cpp
 )

@@ -1,3 +1,6 @@
 set(SOURCES
   corrupt_safetensors_test.cpp
+  corrupt_test.cpp
+  gzip_test.cpp
+  tar_test.cpp
 )
