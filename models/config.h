@@ -2,6 +2,8 @@
 // member its flag, JSON key, help and check; nothing else parses or validates them.
 #pragma once
 
+#include "ops/combine_weights.h"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -16,7 +18,6 @@ enum class Orthogonality { newton_schulz, gram_schmidt, cholesky_qr, cayley, pen
 enum class Basis { leading, disjoint, untied };
 enum class Score { context_cosine, subspace_cosine };
 enum class Context { attention, attention_mean };
-enum class CombineRule { normalized, softmax, raw };
 
 /// Which blocks carry experts: "none", "every:2" (blocks 1, 3, …), "last:3", or a list "1,3,5".
 using MoeLayers = std::string;

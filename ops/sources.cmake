@@ -2,6 +2,9 @@ set(SOURCES
   add.cpp
   column_sum.cpp
   attention.cpp
+  column_sum.cpp
+  combine.cpp
+  combine_weights.cpp
   cpu/attention.cpp
   cpu/add.cpp
   cpu/blas.cpp
@@ -18,13 +21,20 @@ set(SOURCES
   combine.cpp
   cpu/blas.cpp
   cpu/combine.cpp
+  cpu/combine_weights.cpp
   cpu/dispatch.cpp
+  cpu/gather_slots.cpp
   cpu/gelu.cpp
   cpu/grouped_linear.cpp
+  cpu/linear.cpp
   cpu/routing_plan.cpp
+  cpu/select_experts.cpp
   dispatch.cpp
+  gather_slots.cpp
   gelu.cpp
   grouped_linear.cpp
+  linear.cpp
   routing_plan.cpp
   scale.cpp
+  select_experts.cpp
 )

@@ -5,8 +5,12 @@ set(SOURCES
   layer_norm_test.cpp
   linear_test.cpp
   combine_test.cpp
+  combine_weights_test.cpp
   dispatch_test.cpp
+  gather_slots_test.cpp
   gelu_test.cpp
   grouped_linear_test.cpp
+  linear_test.cpp
   routing_plan_test.cpp
+  select_experts_test.cpp
 )
