@@ -1,25 +1,14 @@
 set(SOURCES
   add.cpp
-  column_sum.cpp
   attention.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
   cpu/attention.cpp
   cpu/add.cpp
+  cpu/attention.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
-  cpu/gelu.cpp
-  cpu/layer_norm.cpp
-  cpu/layer_scale.cpp
-  cpu/linear.cpp
-  cpu/scale.cpp
-  gelu.cpp
-  layer_norm.cpp
-  layer_scale.cpp
-  linear.cpp
-  combine.cpp
-  cpu/blas.cpp
   cpu/combine.cpp
   cpu/combine_weights.cpp
   cpu/dispatch.cpp
@@ -29,6 +18,13 @@ set(SOURCES
   cpu/linear.cpp
   cpu/routing_plan.cpp
   cpu/select_experts.cpp
+  cpu/layer_norm.cpp
+  cpu/layer_scale.cpp
+  cpu/linear.cpp
+  cpu/patch_embed.cpp
+  cpu/routing_plan.cpp
+  cpu/scale.cpp
+  cpu/tokens.cpp
   dispatch.cpp
   gather_slots.cpp
   gelu.cpp
@@ -37,4 +33,11 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
+  layer_norm.cpp
+  layer_scale.cpp
+  linear.cpp
+  patch_embed.cpp
+  routing_plan.cpp
+  scale.cpp
+  tokens.cpp
 )

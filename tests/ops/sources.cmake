@@ -1,9 +1,6 @@
 set(SOURCES
-  attention_test.cpp
   add_test.cpp
-  gelu_test.cpp
-  layer_norm_test.cpp
-  linear_test.cpp
+  attention_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
   dispatch_test.cpp
@@ -13,4 +10,9 @@ set(SOURCES
   linear_test.cpp
   routing_plan_test.cpp
   select_experts_test.cpp
+  layer_norm_test.cpp
+  linear_test.cpp
+  patch_embed_test.cpp
+  routing_plan_test.cpp
+  tokens_test.cpp
 )

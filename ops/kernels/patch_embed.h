@@ -1,0 +1,41 @@
+// Contract of cutting images into patches. Images are volumes whose first side is 1. Read next: ops/cpu/patch_embed.cpp.
+#pragma once
+
+#include "autograd/grad_writer.h"
+#include "core/device.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct PatchDims {
+  int64_t batch = 0, channels = 0;
+  int64_t grid[3] = {1, 1, 1};   // patches along each side
+  int64_t patch[3] = {1, 1, 1};  // elements of a patch along each side
+
+  int64_t tokens() const { return grid[0] * grid[1] * grid[2]; }
+  int64_t patch_elements() const { return patch[0] * patch[1] * patch[2]; }
+  int64_t side(int axis) const { return grid[axis] * patch[axis]; }
+};
+
+namespace cpu {
+
+/// y (batch, tokens, channels · patch_elements) = the patches of x (batch, channels, side(0), side(1), side(2)).
+template <typename T>
+void extract_patches_forward(const PatchDims& dims, const T* x, T* y);
+
+/// dx (+)= the image that the patches dy make up.
+template <typename T>
+void extract_patches_backward(const PatchDims& dims, const T* dy, T* dx, Accumulate mode);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <typename T>
+void extract_patches_forward(const Stream& stream, const PatchDims& dims, const T* x, T* y);
+template <typename T>
+void extract_patches_backward(const Stream& stream, const PatchDims& dims, const T* dy, T* dx, Accumulate mode);
+
+}  // namespace cuda
+}  // namespace ermoe
