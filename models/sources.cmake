@@ -1,3 +1,4 @@
 set(SOURCES
+  config_rules.cpp
   empty.cpp
 )

@@ -1,5 +1,11 @@
 set(SOURCES
-  empty.cpp
+  command_line.cpp
+  config_check.cpp
+  config_io.cpp
+  config_table.cpp
+  json_text.cpp
+  presets.cpp
+  setting.cpp
 )
 set(PROGRAMS
 )

@@ -1,0 +1,172 @@
+#include "models/config_rules.h"
+
+#include "core/enum_names.h"
+#include "core/error.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <string_view>
+
+namespace ermoe {
+namespace {
+
+std::optional<int64_t> parse_count(std::string_view text) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
+
+std::optional<double> parse_finite(std::string_view text) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(value)) return std::nullopt;
+  return value;
+}
+
+struct LayerRule {
+  enum class Kind { none, every, last, list };
+  Kind kind = Kind::none;
+  int64_t n = 0;
+  std::vector<int64_t> blocks;
+};
+
+LayerRule parse_layers(std::string_view text) {
+  const auto refuse = [&] { fail_input("must be none, every:N, last:N or a list of blocks as in 1,3,5, not \"{}\"", text.substr(0, 60)); };
+  LayerRule rule;
+  if (text == "none") return rule;
+  for (const auto& [prefix, kind] : {std::pair{"every:", LayerRule::Kind::every}, std::pair{"last:", LayerRule::Kind::last}}) {
+    if (!text.starts_with(prefix)) continue;
+    const auto n = parse_count(text.substr(std::string_view(prefix).size()));
+    if (!n || *n < 1) refuse();
+    rule.kind = kind;
+    rule.n = *n;
+    return rule;
+  }
+  rule.kind = LayerRule::Kind::list;
+  for (std::string_view rest = text;;) {
+    const size_t comma = rest.find(',');
+    const auto block = parse_count(rest.substr(0, comma));
+    if (!block) refuse();
+    rule.blocks.push_back(*block);
+    if (comma == std::string_view::npos) return rule;
+    rest.remove_prefix(comma + 1);
+  }
+}
+
+void check_shape(const VitConfig& m) {
+  check_input(m.width % m.heads == 0, "model.heads: {} heads do not divide model.width {}", m.heads, m.width);
+  check_input(m.positions != Positions::sincos || m.width % 4 == 0, "model.positions: sincos needs a model.width divisible by 4, not {}",
+              m.width);
+  check_input(m.image_size % m.patch == 0, "model.patch: images of {} pixels a side do not split into patches of {}", m.image_size,
+              m.patch);
+}
+
+void check_basis(const VitConfig& m) {
+  const MoeConfig& moe = m.moe;
+  const int64_t D = m.width, E = moe.experts, r = factor_rank(m), R = basis_rank(m);
+  check_input(moe.expert == ExpertKind::eigen || moe.basis == Basis::untied,
+              "moe.basis: {} bases are columns of an eigen-expert's V1; with moe.expert plain choose untied", enum_name(moe.basis));
+  check_input(R >= 1, "moe.basis_rank: {} experts are too many to share model.width {} in disjoint bases", E, D);
+  check_input(R != D,
+              "moe.basis_rank: R = D = {} gives no routing signal, because in a full orthogonal basis every expert would get the same "
+              "score cos(x,c); choose less",
+              D);
+  check_input(R < D, "moe.basis_rank: {} lies above model.width {}; a routing basis has fewer columns than that", R, D);
+  check_input(moe.basis == Basis::untied || R <= r, "moe.basis_rank: {} lies above the rank {} of the factors (moe.rank)", R, r);
+  check_input(moe.basis != Basis::disjoint || E * R <= D,
+              "moe.basis_rank: disjoint bases of {} experts times {} columns do not fit into model.width {}", E, R, D);
+}
+
+void check_router(const MoeConfig& moe) {
+  const bool scored = moe.router == RouterKind::ermoe;
+  check_input(scored || moe.free_experts == 0, "moe.free_experts: only moe.router ermoe has free experts, not {}", enum_name(moe.router));
+  check_input(moe.top_k <= moe.experts + moe.free_experts, "moe.top_k: {} experts a token are more than the {} there are (moe.experts{})",
+              moe.top_k, moe.experts + moe.free_experts, moe.free_experts > 0 ? " and moe.free_experts" : "");
+  check_input(moe.free_experts == 0 || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
+              "moe.free_experts: nothing would ever fall back to them without a moe.threshold");
+  const bool capacity = moe.capacity_train > 0 || moe.capacity_eval > 0;
+  check_input(!capacity || moe.router == RouterKind::vmoe, "moe.capacity_{}: only moe.router vmoe has a capacity, not {}",
+              moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));
+}
+
+std::vector<std::string> router_warnings(const MoeConfig& moe) {
+  std::vector<std::string> warnings;
+  if (moe.router != RouterKind::ermoe) return warnings;
+  if (moe.top_k == 1 && moe.combine == CombineRule::normalized) {
+    warnings.emplace_back("moe.top_k 1 with moe.combine normalized: the weight is the constant 1 and the router gets no gradient");
+  }
+  if (parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none && moe.free_experts == 0 && !moe.standardize) {
+    warnings.emplace_back("moe.threshold changes nothing without moe.free_experts or moe.standardize: the next best scores fill in");
+  }
+  return warnings;
+}
+
+}  // namespace
+
+void check_moe_layers_syntax(const MoeLayers& layers) { parse_layers(layers); }
+
+std::vector<int64_t> moe_blocks(const MoeLayers& layers, int64_t depth) {
+  LayerRule rule;
+  try {
+    rule = parse_layers(layers);
+  } catch (const InputError& e) {
+    fail_input("moe.layers: {}", e.what());
+  }
+  check_input(rule.n <= depth, "moe.layers: {} does not fit into model.depth {}", layers, depth);
+  std::vector<int64_t> blocks = rule.blocks;
+  if (rule.kind == LayerRule::Kind::every) {
+    for (int64_t b = rule.n - 1; b < depth; b += rule.n) blocks.push_back(b);
+  }
+  if (rule.kind == LayerRule::Kind::last) {
+    for (int64_t b = depth - rule.n; b < depth; ++b) blocks.push_back(b);
+  }
+  std::sort(blocks.begin(), blocks.end());
+  check_input(std::adjacent_find(blocks.begin(), blocks.end()) == blocks.end(), "moe.layers: {} names a block twice", layers);
+  check_input(blocks.empty() || blocks.back() < depth, "moe.layers: block {} does not exist in a model of model.depth {} (0 to {})",
+              blocks.empty() ? 0 : blocks.back(), depth, depth - 1);
+  return blocks;
+}
+
+ThresholdRule parse_threshold(const Threshold& threshold) {
+  if (threshold == "none") return {};
+  const std::string_view text = threshold, prefix = "quantile:";
+  const bool quantile = text.starts_with(prefix);
+  const auto value = parse_finite(quantile ? text.substr(prefix.size()) : text);
+  check_input(value.has_value(), "must be none, a number as in 0.2, or quantile:q as in quantile:0.1, not \"{}\"", text.substr(0, 60));
+  check_input(!quantile || (*value > 0 && *value < 1), "the q of quantile:q must lie between 0 and 1, both excluded, not {}", *value);
+  return {quantile ? ThresholdRule::Kind::quantile : ThresholdRule::Kind::number, *value};
+}
+
+int64_t expert_hidden(const VitConfig& model) { return model.moe.hidden > 0 ? model.moe.hidden : 4 * model.width; }
+
+int64_t factor_rank(const VitConfig& model) { return model.moe.rank > 0 ? model.moe.rank : std::min(expert_hidden(model), model.width); }
+
+int64_t basis_rank(const VitConfig& model) {
+  const int64_t D = model.width, r = factor_rank(model);
+  if (model.moe.basis_rank > 0) return model.moe.basis_rank;
+  if (model.moe.basis == Basis::disjoint) return std::min({D / model.moe.experts, r, D - 1});
+  const int64_t eighth = std::max<int64_t>(8, (D + 32) / 64 * 8);  // D/8 to the nearest multiple of 8
+  return std::min({eighth, r, D - 1});
+}
+
+std::vector<std::string> check_model(const VitConfig& model) {
+  check_shape(model);
+  const MoeConfig& moe = model.moe;
+  if (moe_blocks(moe.layers, model.depth).empty()) return {};
+  try {
+    parse_threshold(moe.threshold);
+  } catch (const InputError& e) {
+    fail_input("moe.threshold: {}", e.what());
+  }
+  check_router(moe);
+  const int64_t full = std::min(expert_hidden(model), model.width);
+  check_input(moe.expert != ExpertKind::eigen || factor_rank(model) <= full,
+              "moe.rank: {} lies above {}, the smaller of an expert's hidden width and model.width", factor_rank(model), full);
+  if (moe.router == RouterKind::ermoe) check_basis(model);
+  return router_warnings(moe);
+}
+
+}  // namespace ermoe

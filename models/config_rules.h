@@ -1,0 +1,40 @@
+// What the settings of a model mean where they are left open or are written as a small rule, and which of them do not
+// go together. The one place for it: layers, reports and programs ask here. Read next: models/config_rules.cpp.
+#pragma once
+
+#include "models/config.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// The blocks that carry experts, ascending, of a model of `depth` blocks. Throws InputError on a fault in the rule.
+std::vector<int64_t> moe_blocks(const MoeLayers& layers, int64_t depth);
+
+/// Throws InputError unless `layers` is a rule at all; whether its blocks exist depends on the depth.
+void check_moe_layers_syntax(const MoeLayers& layers);
+
+struct ThresholdRule {
+  enum class Kind { none, number, quantile };
+  Kind kind = Kind::none;
+  double value = 0;  // T, or the share of the slots that falls back, in (0, 1)
+};
+
+/// Throws InputError where `threshold` is neither "none", nor a finite number, nor "quantile:q" with q in (0, 1).
+ThresholdRule parse_threshold(const Threshold& threshold);
+
+/// F of one expert.
+int64_t expert_hidden(const VitConfig& model);
+/// r of the factors.
+int64_t factor_rank(const VitConfig& model);
+/// R of the routing basis: as given; else D/E for disjoint bases and D/8 rounded to a multiple of 8 (at least 8) for
+/// the others, never above r or D - 1.
+int64_t basis_rank(const VitConfig& model);
+
+/// Throws InputError naming the keys that cannot be had together; returns warnings about settings that are allowed but
+/// odd. Image size, channels and classes may still be 0 (read off the data later): their checks wait.
+std::vector<std::string> check_model(const VitConfig& model);
+
+}  // namespace ermoe

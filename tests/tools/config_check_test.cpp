@@ -1,0 +1,164 @@
+// Combinations of settings that cannot be had: each is refused with the key it is about.
+#include "tools/config_check.h"
+
+#include "core/error.h"
+#include "models/config_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace ermoe {
+namespace {
+
+using Change = std::function<void(RunConfig&)>;
+
+std::string refusal(const Change& change) {
+  RunConfig config;
+  change(config);
+  try {
+    validate(config);
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+std::vector<std::string> warnings(const Change& change) {
+  RunConfig config;
+  change(config);
+  return validate(config);
+}
+
+TEST(ConfigCheck, DefaultsAreSound) { EXPECT_TRUE(validate(RunConfig{}).empty()); }
+
+TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
+  const std::vector<std::pair<std::string, Change>> cases = {
+      {"moe.top_k", [](RunConfig& c) { c.model.moe.top_k = 9; }},
+      {"moe.basis_rank", [](RunConfig& c) { c.model.moe.basis = Basis::disjoint, c.model.moe.basis_rank = 25; }},
+      {"moe.basis_rank", [](RunConfig& c) { c.model.moe.basis = Basis::disjoint, c.model.moe.experts = 193; }},
+      {"moe.basis_rank", [](RunConfig& c) { c.model.moe.basis_rank = 192; }},
+      {"moe.basis_rank", [](RunConfig& c) { c.model.moe.basis_rank = 193; }},
+      {"moe.basis_rank", [](RunConfig& c) { c.model.moe.rank = 16, c.model.moe.basis_rank = 17; }},
+      {"moe.basis", [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain; }},
+      {"moe.rank", [](RunConfig& c) { c.model.moe.rank = 193; }},
+      {"moe.rank", [](RunConfig& c) { c.model.moe.hidden = 64, c.model.moe.rank = 65; }},
+      {"moe.free_experts", [](RunConfig& c) { c.model.moe.free_experts = 1; }},
+      {"moe.free_experts",
+       [](RunConfig& c) { c.model.moe.free_experts = 1, c.model.moe.threshold = "0.1", c.model.moe.router = RouterKind::vmoe; }},
+      {"moe.capacity_train", [](RunConfig& c) { c.model.moe.capacity_train = 1; }},
+      {"moe.threshold", [](RunConfig& c) { c.model.moe.threshold = "quantile:0"; }},
+      {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "1,8"; }},
+      {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "1,1"; }},
+      {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "last:9"; }},
+      {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "every:9"; }},
+      {"model.heads", [](RunConfig& c) { c.model.heads = 7; }},
+      {"model.patch", [](RunConfig& c) { c.model.image_size = 30; }},
+      {"model.positions", [](RunConfig& c) { c.model.width = 6, c.model.positions = Positions::sincos; }},
+      {"data.mean",
+       [](RunConfig& c) {
+         c.data.mean = {0.5}, c.data.std = {1, 1};
+       }},
+      {"data.std", [](RunConfig& c) { c.data.std = {1}; }},
+      {"data.mean", [](RunConfig& c) { c.data.mean = c.data.std = {1}, c.model.channels = 3; }},
+      {"loss.class_weights",
+       [](RunConfig& c) {
+         c.loss.class_weights = {1, 2}, c.model.classes = 3;
+       }},
+      {"loss.class_weights",
+       [](RunConfig& c) {
+         c.loss.class_weights = {0, 0};
+       }},
+      {"optim.min_lr", [](RunConfig& c) { c.optim.min_lr = 1; }},
+      {"optim.warmup_steps", [](RunConfig& c) { c.optim.warmup_steps = 11, c.train.steps = 10; }},
+      {"optim.cooldown_steps", [](RunConfig& c) { c.optim.cooldown_steps = 6, c.optim.warmup_steps = 5, c.train.steps = 10; }},
+      {"train.epochs", [](RunConfig& c) { c.train.epochs = 0; }},
+      {"train.batch", [](RunConfig& c) { c.train.accumulate = 3; }},
+      {"train.resume", [](RunConfig& c) { c.train.resume = c.train.init = "x"; }},
+      {"train.freeze", [](RunConfig& c) { c.train.freeze = {""}; }},
+  };
+  for (size_t i = 0; i < cases.size(); ++i)
+    EXPECT_TRUE(refusal(cases[i].second).starts_with(cases[i].first)) << i << ": " << refusal(cases[i].second);
+}
+
+TEST(ConfigCheck, BorderCasesAreAccepted) {
+  const std::vector<Change> cases = {
+      [](RunConfig& c) { c.model.moe.top_k = 8; },
+      [](RunConfig& c) { c.model.moe.top_k = 9, c.model.moe.free_experts = 1, c.model.moe.threshold = "quantile:0.1"; },
+      [](RunConfig& c) { c.model.moe.basis = Basis::disjoint, c.model.moe.basis_rank = 24; },
+      [](RunConfig& c) { c.model.moe.basis_rank = 191; },
+      [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain, c.model.moe.basis = Basis::untied; },
+      [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain, c.model.moe.router = RouterKind::linear; },
+      [](RunConfig& c) { c.model.moe.layers = "none", c.model.moe.top_k = 99; },
+      [](RunConfig& c) { c.model.moe.layers = "last:8"; },
+      [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = CombineRule::raw; },
+  };
+  for (size_t i = 0; i < cases.size(); ++i) EXPECT_EQ(refusal(cases[i]), "accepted") << i;
+}
+
+TEST(ConfigCheck, FullBasisIsRefusedWithTheReason) {
+  const std::string message = refusal([](RunConfig& c) { c.model.moe.basis_rank = 192; });
+  EXPECT_NE(message.find("every expert would get the same score cos(x,c)"), std::string::npos) << message;
+}
+
+TEST(ConfigCheck, OddButAllowedSettingsAreWarnedOf) {
+  const auto one = warnings([](RunConfig& c) { c.model.moe.top_k = 1; });
+  ASSERT_EQ(one.size(), 1u);
+  EXPECT_NE(one[0].find("no gradient"), std::string::npos);
+  EXPECT_EQ(warnings([](RunConfig& c) { c.model.moe.threshold = "0.1", c.model.moe.standardize = false; }).size(), 1u);
+  EXPECT_EQ(warnings([](RunConfig& c) { c.augment.mixup = 1, c.augment.off_epochs = 10; }).size(), 1u);
+}
+
+TEST(ConfigRules, MoeBlocks) {
+  EXPECT_EQ(moe_blocks("every:2", 8), (std::vector<int64_t>{1, 3, 5, 7}));
+  EXPECT_EQ(moe_blocks("every:1", 3), (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(moe_blocks("last:3", 8), (std::vector<int64_t>{5, 6, 7}));
+  EXPECT_EQ(moe_blocks("5,1,0", 8), (std::vector<int64_t>{0, 1, 5}));
+  EXPECT_TRUE(moe_blocks("none", 8).empty());
+  for (const char* bad : {"", "every", "every:", "every:0", "every:-1", "every:2x", "last:0", "1,", ",1", "1,,2", "-1", "1.5", "all",
+                          "1 ,2", "99999999999999999999"}) {
+    EXPECT_THROW(moe_blocks(bad, 8), InputError) << bad;
+  }
+}
+
+TEST(ConfigRules, Threshold) {
+  EXPECT_EQ(parse_threshold("none").kind, ThresholdRule::Kind::none);
+  EXPECT_EQ(parse_threshold("-0.25").value, -0.25);
+  EXPECT_EQ(parse_threshold("quantile:0.1").kind, ThresholdRule::Kind::quantile);
+  for (const char* bad : {"", "nan", "inf", "quantile", "quantile:", "quantile:1", "quantile:0", "quantile:-0.5", "0.1x", "None"}) {
+    EXPECT_THROW(parse_threshold(bad), InputError) << bad;
+  }
+}
+
+TEST(ConfigRules, RanksThatAreLeftOpen) {
+  VitConfig m;
+  m.width = 384;
+  EXPECT_EQ(basis_rank(m), 48);
+  m.width = 192;
+  EXPECT_EQ(basis_rank(m), 24);
+  m.width = 100;
+  EXPECT_EQ(basis_rank(m), 16);
+  m.width = 32;
+  EXPECT_EQ(basis_rank(m), 8);
+  m.width = 4;
+  EXPECT_EQ(basis_rank(m), 3);
+  m.width = 192;
+  m.moe.rank = 10;
+  EXPECT_EQ(basis_rank(m), 10);
+  m.moe.rank = 0;
+  m.moe.basis = Basis::disjoint;
+  EXPECT_EQ(basis_rank(m), 24);
+  m.moe.hidden = 64;
+  EXPECT_EQ(factor_rank(m), 64);
+  EXPECT_EQ(expert_hidden(m), 64);
+}
+
+TEST(Threads, GivenOrCounted) {
+  TrainConfig train;
+  EXPECT_GE(resolve_threads(train), 1);
+  train.threads = 3;
+  EXPECT_EQ(resolve_threads(train), 3);
+}
+
+}  // namespace
+}  // namespace ermoe

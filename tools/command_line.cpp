@@ -1,0 +1,166 @@
+#include "tools/command_line.h"
+
+#include "core/error.h"
+#include "tools/config_io.h"
+#include "tools/config_table.h"
+#include "tools/json_text.h"
+#include "tools/presets.h"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <filesystem>
+
+namespace ermoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool wanted(const Setting& setting, std::span<const std::string_view> sections) {
+  const std::string section = setting.section();
+  return sections.empty() || section.empty() || std::find(sections.begin(), sections.end(), section) != sections.end();
+}
+
+std::string flag_names(const Setting& setting) {
+  return setting.short_name.empty() || setting.short_name == setting.key ? "--" + setting.key
+                                                                         : "--" + setting.short_name + ",--" + setting.key;
+}
+
+/// The last text given under `key`; null where it was not given.
+const std::string* last_given(const std::vector<Assignment>& flags, std::string_view key) {
+  const auto found = std::find_if(flags.rbegin(), flags.rend(), [&](const Assignment& a) { return a.key == key; });
+  return found == flags.rend() ? nullptr : &found->text;
+}
+
+/// The run folder that `path` means: itself, or the one that a checkpoint RUN/checkpoints/NAME lies in.
+fs::path run_folder_of(const fs::path& path) {
+  const fs::path clean = path.has_filename() ? path : path.parent_path();
+  if (!fs::exists(clean / "config.json") && clean.parent_path().filename() == "checkpoints") {
+    return clean.parent_path().parent_path();
+  }
+  return clean;
+}
+
+/// Breaks `text` into lines of at most `width`, each after the first indented by `indent` spaces.
+std::string wrap(const std::string& text, size_t width, size_t indent) {
+  std::string out, line;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find(' ', at), text.size());
+    const std::string word = text.substr(at, end - at);
+    if (!line.empty() && line.size() + 1 + word.size() > width) {
+      out += line + "\n" + std::string(indent, ' ');
+      line.clear();
+    }
+    line += line.empty() ? word : " " + word;
+    at = end + 1;
+  }
+  return out + line;
+}
+
+std::string help_line(const Setting& setting, const RunConfig& defaults) {
+  constexpr size_t column = 30, width = 86;
+  std::string what = setting.help;
+  if (setting.kind == Kind::choice) what += fmt::format(" ({})", fmt::join(setting.choices, ", "));
+  const std::string value = to_text(setting.get(defaults));
+  if (!value.empty()) what += " [" + value + "]";
+  std::string names = "  --" + setting.key;
+  if (!setting.short_name.empty() && setting.short_name != setting.key) names += ", --" + setting.short_name;
+  const std::string gap = names.size() + 2 > column ? "\n" + std::string(column, ' ') : std::string(column - names.size(), ' ');
+  return names + gap + wrap(what, width, column) + "\n";
+}
+
+}  // namespace
+
+void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<const std::string_view> sections) {
+  const auto add = [&](const std::string& names, const std::string& key, const std::string& help, Kind kind) {
+    const auto store = [&flags, key, kind](const CLI::results_t& given) {
+      const std::string text = given.empty() ? std::string{} : given.back();
+      flags.push_back({key, kind == Kind::flag && text.empty() ? "true" : text});
+      return true;
+    };
+    CLI::Option* option = app.add_option(names, store, help)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    if (kind == Kind::flag) option->expected(0, 1);  // "--augment.flip" alone switches on
+  };
+  for (const auto& setting : config_table()) {
+    if (wanted(setting, sections)) add(flag_names(setting), setting.key, setting.help, setting.kind);
+  }
+  add("--config", "config", "JSON file of settings", Kind::text);
+}
+
+bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
+  app.allow_extras();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return false;
+  } catch (const CLI::ParseError& e) {
+    fail_input("{}", printable(e.what(), 200));
+  }
+  for (std::string extra : app.remaining()) {
+    check_input(extra.starts_with("--") && extra.size() > 2, "\"{}\" is not understood; settings are given as --name value",
+                printable(extra));
+    extra = extra.substr(2, extra.find('=') - 2);
+    const std::string near = nearest_setting(extra);
+    fail_input("--{}{}", printable(extra),
+               near.empty() ? " is not a flag; --help lists them all" : " is not a flag; did you mean --" + near + "?");
+  }
+  return true;
+}
+
+RunConfig resolve_config(const std::vector<Assignment>& flags) {
+  const std::string* resume = last_given(flags, "train.resume");
+  const std::string* file = last_given(flags, "config");
+  std::string path = file != nullptr ? *file : std::string{};
+  if (file == nullptr && resume != nullptr && !resume->empty()) {
+    const fs::path recorded = run_folder_of(*resume) / "config.json";
+    if (fs::exists(recorded)) path = recorded.string();
+  }
+  RunConfig config;
+  const nlohmann::json json = path.empty() ? nlohmann::json::object() : read_json_file(path);
+  const std::string* preset = last_given(flags, "preset");
+  apply_preset(config, preset != nullptr ? *preset : preset_of(json));
+  const std::string chosen = config.preset;
+  apply_json(config, json, path);
+  if (preset != nullptr) config.preset = chosen;
+  if (resume != nullptr && !resume->empty()) config.train.out = run_folder_of(*resume).string();
+  for (const auto& flag : flags) {
+    if (flag.key == "config" || flag.key == "preset") continue;
+    set_from_text(config, *find_setting(flag.key), flag.text, "--");
+  }
+  return config;
+}
+
+CommandLine parse_command_line(std::string_view program, std::string_view about, int argc, const char* const* argv) {
+  CLI::App app{std::string(about), std::string(program)};
+  std::vector<Assignment> flags;
+  add_setting_flags(app, flags);
+  CommandLine result;
+  if (parse_flags(app, argc, argv)) {
+    result.config = resolve_config(flags);
+  } else {
+    result.help = help_text(program, about);
+  }
+  return result;
+}
+
+std::string help_text(std::string_view program, std::string_view about, std::span<const std::string_view> sections) {
+  const RunConfig defaults;
+  std::string out = fmt::format("{}: {}\n\nusage: {} [--preset NAME] [--config FILE] [--SETTING VALUE ...]\n", program, about, program);
+  out += "The command line wins over the file, the file over the preset. Defaults stand in brackets.\n\n";
+  out += "  --config                    JSON file of settings, nested or dotted: {\"optim\": {\"lr\": 0.001}}\n";
+  std::string section;
+  for (const auto& setting : config_table()) {
+    if (!wanted(setting, sections)) continue;
+    if (setting.section() != section) {
+      section = setting.section();
+      out += "\n" + section_title(section) + "\n";
+    }
+    out += help_line(setting, defaults);
+  }
+  out += "\npresets\n";
+  for (const auto& preset : presets()) out += fmt::format("  {:<28}{}\n", preset.name, preset.about);
+  return out;
+}
+
+}  // namespace ermoe

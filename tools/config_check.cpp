@@ -1,0 +1,89 @@
+#include "tools/config_check.h"
+
+#include "core/error.h"
+#include "models/config_rules.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <thread>
+
+namespace ermoe {
+namespace {
+
+void check_data(const RunConfig& config) {
+  const DataConfig& data = config.data;
+  check_input(data.mean.size() == data.std.size() || data.mean.empty() || data.std.empty(),
+              "data.mean has {} values but data.std has {}; both need one a channel", data.mean.size(), data.std.size());
+  check_input(data.mean.empty() == data.std.empty(), "data.{} is given without data.{}", data.mean.empty() ? "std" : "mean",
+              data.mean.empty() ? "mean" : "std");
+  const auto channels = static_cast<size_t>(config.model.channels);
+  check_input(data.mean.empty() || channels == 0 || data.mean.size() == channels,
+              "data.mean has {} values for {} channels (model.channels)", data.mean.size(), channels);
+}
+
+void check_loss(const RunConfig& config) {
+  const auto& weights = config.loss.class_weights;
+  const int64_t classes = config.model.classes;
+  check_input(weights.empty() || classes == 0 || static_cast<int64_t>(weights.size()) == classes,
+              "loss.class_weights has {} values for {} classes (model.classes)", weights.size(), classes);
+  check_input(weights.empty() || *std::max_element(weights.begin(), weights.end()) > 0, "loss.class_weights are all 0");
+}
+
+void check_optim(const RunConfig& config) {
+  const OptimConfig& optim = config.optim;
+  check_input(optim.min_lr <= optim.lr || optim.schedule == Schedule::constant, "optim.min_lr {} lies above optim.lr {}", optim.min_lr,
+              optim.lr);
+  const int64_t steps = config.train.steps, warmup = optim.warmup_steps, cooldown = optim.cooldown_steps;
+  check_input(steps == 0 || warmup <= steps, "optim.warmup_steps {} is longer than the run of {} steps", warmup, steps);
+  check_input(steps == 0 || cooldown <= steps - warmup,
+              "optim.cooldown_steps {} with optim.warmup_steps {} is longer than the run of {} steps", cooldown, warmup, steps);
+}
+
+void check_train(const RunConfig& config) {
+  const TrainConfig& train = config.train;
+  check_input(train.epochs > 0 || train.steps > 0, "train.epochs and train.steps are both 0: there is nothing to do");
+  check_input(train.batch % train.accumulate == 0, "train.batch: {} images do not split into {} micro-batches (train.accumulate)",
+              train.batch, train.accumulate);
+  check_input(train.resume.empty() || train.init.empty(),
+              "train.resume and train.init cannot both be given: one goes on, the other starts anew");
+  check_input(std::none_of(train.freeze.begin(), train.freeze.end(), [](const std::string& p) { return p.empty(); }),
+              "train.freeze holds an empty pattern");
+}
+
+}  // namespace
+
+std::vector<std::string> validate(const RunConfig& config) {
+  check_data(config);
+  auto warnings = check_model(config.model);
+  check_loss(config);
+  check_optim(config);
+  check_train(config);
+  if (config.augment.off_epochs > 0 && config.train.steps == 0 && config.augment.off_epochs >= config.train.epochs &&
+      (config.augment.mixup > 0 || config.augment.cutmix > 0)) {
+    warnings.push_back(fmt::format("augment.off_epochs {} covers all {} epochs: mixup and cutmix are never used", config.augment.off_epochs,
+                                   config.train.epochs));
+  }
+  return warnings;
+}
+
+void require_data(const RunConfig& config) { check_input(!config.data.path.empty(), "data.path is not set: give --data PATH"); }
+
+int resolve_threads(const TrainConfig& train) {
+  if (train.threads > 0) return static_cast<int>(train.threads);
+  // The kernel refuses a mask smaller than its own, so it grows until it fits.
+  for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
+    cpu_set_t* mask = CPU_ALLOC(cpus);
+    const size_t bytes = CPU_ALLOC_SIZE(cpus);
+    const bool ok = mask != nullptr && sched_getaffinity(0, bytes, mask) == 0;
+    const int error = errno;
+    const int count = ok ? CPU_COUNT_S(bytes, mask) : 0;
+    CPU_FREE(mask);
+    if (ok) return std::max(count, 1);
+    if (error != EINVAL) break;
+  }
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+}  // namespace ermoe

@@ -1,0 +1,21 @@
+// What cannot be had together, found before any work starts. Single values were checked when they were read.
+#pragma once
+
+#include "tools/run_config.h"
+
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// Throws InputError naming the keys of an impossible combination; returns warnings. Settings that are still to be read
+/// off the data (0) are taken as fitting: call it again once they are filled in.
+std::vector<std::string> validate(const RunConfig& config);
+
+/// Throws InputError unless a data set is given.
+void require_data(const RunConfig& config);
+
+/// Threads to compute with: as set, or the cores that this process may use (its affinity mask; `nproc` says the same).
+int resolve_threads(const TrainConfig& train);
+
+}  // namespace ermoe

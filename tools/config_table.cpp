@@ -1,0 +1,242 @@
+#include "tools/config_table.h"
+
+#include "core/error.h"
+#include "models/config_rules.h"
+#include "tools/config_sections.h"
+#include "tools/json_text.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+namespace ermoe {
+namespace {
+
+void add_data(std::vector<Setting>& table) {
+  Section<DataConfig> data(table, "data", [](RunConfig& c) -> DataConfig& { return c.data; });
+  data.add("path", &DataConfig::path, "data set: a folder, an archive, or a file of one of the formats in docs/").short_name = "data";
+  data.add("max_bad", &DataConfig::max_bad, between(0, 1), "share of unreadable samples at which the run stops");
+  data.add("workers", &DataConfig::workers, between(0, 1024), "threads that read and decode; 0: as many as train.threads");
+  data.add("mean", &DataConfig::mean, "per channel, for images in [0, 1]; empty: measured on the training images");
+  data.add("std", &DataConfig::std, above(0), "per channel, likewise");
+  data.add("limit", &DataConfig::limit, at_least(0), "use the first N training images only; 0: all");
+  data.add("overfit", &DataConfig::overfit, at_least(0),
+           "train and evaluate on the first N images, unaugmented: a test of the set-up; 0: off")
+      .short_name = "overfit";
+  data.add("val_share", &DataConfig::val_share, from_to_below(0, 1),
+           "part of the training images held out where the data set has no evaluation split");
+}
+
+void add_model(std::vector<Setting>& table) {
+  Section<VitConfig> model(table, "model", [](RunConfig& c) -> VitConfig& { return c.model; });
+  model.add("image_size", &VitConfig::image_size, between(0, 4096), "pixels a side, images are resized to it; 0: as the data");
+  model.add("channels", &VitConfig::channels, between(0, 64), "0: as the data");
+  model.add("patch", &VitConfig::patch, between(1, 4096), "pixels a side of a patch");
+  model.add("width", &VitConfig::width, between(1, 65536), "width D of a token");
+  model.add("depth", &VitConfig::depth, between(1, 1024), "number of blocks");
+  model.add("heads", &VitConfig::heads, between(1, 1024), "attention heads; they divide the width");
+  model.add("mlp_ratio", &VitConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
+            "hidden width of dense blocks, in units of D");
+  model.add("classes", &VitConfig::classes, between(0, 1 << 24), "0: as the data");
+  model.add("pool", &VitConfig::pool, "what the head reads: the class token, or the average of the patches");
+  model.add("positions", &VitConfig::positions, "position embedding");
+  model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
+  model.add("layer_scale", &VitConfig::layer_scale, at_least(0), "initial scale of each residual branch; 0: none");
+  model.add("dropout", &VitConfig::dropout, from_to_below(0, 1), "probability");
+  model.add("drop_path", &VitConfig::drop_path, from_to_below(0, 1), "stochastic depth of the last block, linear in depth");
+  model.add("recompute", &VitConfig::recompute, "keep only block inputs while training: less memory, more time");
+}
+
+void add_experts(Section<MoeConfig>& moe) {
+  moe.add("layers", &MoeConfig::layers, "blocks with experts: none, every:N, last:N, or a list as in 1,3,5").check_syntax =
+      check_moe_layers_syntax;
+  moe.add("router", &MoeConfig::router, "who sends tokens to experts");
+  moe.add("expert", &MoeConfig::expert, "factored with orthonormal bases, or plain matrices");
+  moe.add("experts", &MoeConfig::experts, between(1, 4096), "scored experts E a layer");
+  moe.add("top_k", &MoeConfig::top_k, between(1, 64), "experts K a token");
+  moe.add("hidden", &MoeConfig::hidden, between(0, 1 << 20), "hidden width of one expert; 0: 4 D");
+  moe.add("rank", &MoeConfig::rank, between(0, 65536), "rank of the factors; 0: full");
+  moe.add("orthogonality", &MoeConfig::orthogonality, "what keeps the bases orthonormal");
+  moe.add("penalty", &MoeConfig::penalty, at_least(0), "weight of moe.orthogonality penalty");
+  moe.add("decay_scales", &MoeConfig::decay_scales, "weight decay on the singular values");
+}
+
+void add_routing(Section<MoeConfig>& moe) {
+  moe.add("basis", &MoeConfig::basis, "routing basis: V1's leading columns, bases disjoint between experts, or one of its own");
+  moe.add("basis_rank", &MoeConfig::basis_rank, between(0, 65536), "columns R of a routing basis, below D; 0: about D/8 (disjoint: D/E)");
+  moe.add("score", &MoeConfig::score, "cosine with the attention context, or with the expert's subspace");
+  moe.add("context", &MoeConfig::context, "context: the attention's output, or its head-mean over normalised tokens");
+  moe.add("center", &MoeConfig::center, "subtract running means before scoring");
+  moe.add("standardize", &MoeConfig::standardize, "select by calibrated scores: flat load without a loss term");
+  moe.add("momentum", &MoeConfig::momentum, {.low = 0, .high = 1, .low_end = End::excluded}, "of the running statistics");
+  Setting& threshold = moe.add("threshold", &MoeConfig::threshold, "lowest score that qualifies: none, a number, or quantile:0.1");
+  threshold.kind = Kind::rule;
+  threshold.check_syntax = [](const std::string& value) { parse_threshold(value); };
+  moe.add("free_experts", &MoeConfig::free_experts, between(0, 4096), "unscored experts that take tokens below the threshold");
+  moe.add("combine", &MoeConfig::combine, "weights of the chosen experts");
+  moe.add("noise", &MoeConfig::noise, at_least(0), "vmoe: deviation of the logits' noise, in units of 1/E");
+  moe.add("importance_weight", &MoeConfig::importance_weight, at_least(0), "vmoe: weight of the importance loss");
+  moe.add("load_weight", &MoeConfig::load_weight, at_least(0), "vmoe: weight of the load loss");
+  moe.add("group_images", &MoeConfig::group_images, at_least(1), "vmoe: images a group of its losses");
+  moe.add("capacity_train", &MoeConfig::capacity_train, at_least(0), "vmoe: capacity factor; 0: no token is dropped");
+  moe.add("capacity_eval", &MoeConfig::capacity_eval, at_least(0), "vmoe: the same at evaluation");
+  moe.add("balance_weight", &MoeConfig::balance_weight, at_least(0), "switch_lbl: weight of the balance loss");
+  moe.add("z_weight", &MoeConfig::z_weight, at_least(0), "routers with logits: weight of the z-loss");
+}
+
+void add_moe(std::vector<Setting>& table) {
+  Section<MoeConfig> moe(table, "moe", [](RunConfig& c) -> MoeConfig& { return c.model.moe; });
+  add_experts(moe);
+  add_routing(moe);
+}
+
+void add_optim(std::vector<Setting>& table) {
+  Section<OptimConfig> optim(table, "optim", [](RunConfig& c) -> OptimConfig& { return c.optim; });
+  optim.add("lr", &OptimConfig::lr, at_least(0), "peak learning rate");
+  optim.add("min_lr", &OptimConfig::min_lr, at_least(0), "learning rate at the end");
+  optim.add("beta1", &OptimConfig::beta1, from_to_below(0, 1), "decay of the first moment");
+  optim.add("beta2", &OptimConfig::beta2, from_to_below(0, 1), "decay of the second moment");
+  optim.add("eps", &OptimConfig::eps, above(0), "added to the root of the second moment");
+  optim.add("weight_decay", &OptimConfig::weight_decay, at_least(0), "decoupled, on matrices");
+  optim.add("layer_decay", &OptimConfig::layer_decay, {.low = 0, .high = 1, .low_end = End::excluded},
+            "learning rate of a block, per block below the last");
+  optim.add("clip", &OptimConfig::clip, at_least(0), "largest global gradient norm; 0: off");
+  optim.add("schedule", &OptimConfig::schedule, "course of the learning rate after the warm-up");
+  optim.add("warmup_steps", &OptimConfig::warmup_steps, at_least(0), "steps of linear ascent");
+  optim.add("cooldown_steps", &OptimConfig::cooldown_steps, at_least(0), "steps of linear descent to min_lr at the end");
+  optim.add("ema", &OptimConfig::ema, from_to_below(0, 1), "decay of the averaged weights; 0: none");
+}
+
+void add_loss(std::vector<Setting>& table) {
+  Section<LossConfig> loss(table, "loss", [](RunConfig& c) -> LossConfig& { return c.loss; });
+  loss.add("kind", &LossConfig::kind, "softmax cross-entropy, or a sigmoid per class");
+  loss.add("smoothing", &LossConfig::smoothing, from_to_below(0, 1), "share of the target spread over all classes");
+  loss.add("class_weights", &LossConfig::class_weights, at_least(0), "one a class; empty: all 1");
+}
+
+void add_augment(std::vector<Setting>& table) {
+  Section<AugmentConfig> augment(table, "augment", [](RunConfig& c) -> AugmentConfig& { return c.augment; });
+  augment.add("crop_padding", &AugmentConfig::crop_padding, between(0, 1024), "pixels of border before a random crop; 0: off");
+  augment.add("flip", &AugmentConfig::flip, "mirror half of the images");
+  augment.add("randaugment_n", &AugmentConfig::randaugment_n, between(0, 16), "RandAugment operations an image; 0: off");
+  augment.add("randaugment_m", &AugmentConfig::randaugment_m, between(0, 10), "their strength");
+  augment.add("erasing", &AugmentConfig::erasing, between(0, 1), "probability of erasing a random rectangle");
+  augment.add("mixup", &AugmentConfig::mixup, at_least(0), "alpha of mixup; 0: off");
+  augment.add("cutmix", &AugmentConfig::cutmix, at_least(0), "alpha of cutmix; 0: off");
+  augment.add("mix_probability", &AugmentConfig::mix_probability, between(0, 1), "share of batches that are mixed at all");
+  augment.add("mix_switch", &AugmentConfig::mix_switch, between(0, 1), "share of cutmix where mixup is on too");
+  augment.add("off_epochs", &AugmentConfig::off_epochs, at_least(0), "last epochs without mixup and cutmix");
+}
+
+void add_train(std::vector<Setting>& table) {
+  Section<TrainConfig> train(table, "train", [](RunConfig& c) -> TrainConfig& { return c.train; });
+  train.add("epochs", &TrainConfig::epochs, at_least(0), "passes over the training images");
+  train.add("steps", &TrainConfig::steps, at_least(0), "optimizer steps; 0: as train.epochs says");
+  train.add("batch", &TrainConfig::batch, between(1, 1 << 24), "images of one step, over all ranks and micro-batches");
+  train.add("accumulate", &TrainConfig::accumulate, between(1, 1 << 20), "micro-batches that a step is split into");
+  train.add("eval_batch", &TrainConfig::eval_batch, between(0, 1 << 24), "images at a time at evaluation; 0: as one micro-batch");
+  train.add("eval_every", &TrainConfig::eval_every, at_least(0), "steps between evaluations; 0: after every epoch");
+  train.add("log_every", &TrainConfig::log_every, at_least(1), "steps between lines of metrics");
+  train.add("max_bad_steps", &TrainConfig::max_bad_steps, at_least(0), "non-finite steps in a row that are skipped before the run stops")
+      .short_name = "max_bad_steps";
+  train.add("seed", &TrainConfig::seed, at_least(0), "of everything random").short_name = "seed";
+  train.add("threads", &TrainConfig::threads, between(0, 4096), "0: the cores that this process may use").short_name = "threads";
+  train.add("device", &TrainConfig::device, "auto: a GPU where there is one").short_name = "device";
+  train.add("out", &TrainConfig::out, "run folder; empty: runs/NAME, or the date and time").short_name = "out";
+  train.add("name", &TrainConfig::name, "of the run, for its folder and report");
+  Setting& resume = train.add("resume", &TrainConfig::resume, "run folder or checkpoint to go on from, with its settings");
+  resume.short_name = "resume";
+  resume.saved = Saved::no;
+  train.add("init", &TrainConfig::init, "weights to start from: a checkpoint or a .safetensors file").short_name = "init";
+  train.add("freeze", &TrainConfig::freeze, "parameters that are not trained: names, with * and ?").short_name = "freeze";
+}
+
+void add_checkpoint(std::vector<Setting>& table) {
+  Section<CheckpointConfig> checkpoint(table, "checkpoint", [](RunConfig& c) -> CheckpointConfig& { return c.checkpoint; });
+  checkpoint.add("every", &CheckpointConfig::every, at_least(0), "steps between checkpoints; 0: after every evaluation");
+  checkpoint.add("keep", &CheckpointConfig::keep, at_least(1), "newest ones kept besides the best");
+  checkpoint.add("best", &CheckpointConfig::best, "what decides which one is the best");
+}
+
+std::vector<Setting> make_table() {
+  std::vector<Setting> table;
+  table.reserve(128);  // `add` hands out references
+  Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
+  top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
+  for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint}) add(table);
+  return table;
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
+  for (size_t i = 0; i <= a.size(); ++i) {
+    for (size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        d[i][j] = i + j;
+        continue;
+      }
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  }
+  return d[a.size()][b.size()];
+}
+
+}  // namespace
+
+const std::vector<Setting>& config_table() {
+  static const std::vector<Setting> table = make_table();
+  return table;
+}
+
+const Setting* find_setting(std::string_view name) {
+  for (const auto& setting : config_table()) {
+    if (setting.key == name || (!setting.short_name.empty() && setting.short_name == name)) return &setting;
+  }
+  return nullptr;
+}
+
+std::string nearest_setting(std::string_view name) {
+  if (name.size() > 64) return {};
+  std::string best;
+  size_t least = std::max<size_t>(2, name.size() / 3) + 1;
+  const auto consider = [&](std::string_view candidate, const std::string& answer) {
+    const size_t distance = edit_distance(name, candidate);
+    if (distance < least) {
+      least = distance;
+      best = answer;
+    }
+  };
+  std::set<std::string> sections;
+  for (const auto& setting : config_table()) {
+    consider(setting.key, setting.key);
+    if (!setting.short_name.empty()) consider(setting.short_name, setting.short_name);
+    if (!setting.section().empty()) sections.insert(setting.section());
+  }
+  for (const auto& section : sections) consider(section, section);
+  // "--lr" and "model.top_k" lack only the right section.
+  const std::string_view last = name.substr(name.rfind('.') + 1);
+  for (const auto& setting : config_table()) {
+    if (least > 0 && setting.key.substr(setting.key.rfind('.') + 1) == last && !last.empty()) return setting.key;
+  }
+  return best;
+}
+
+std::string unknown_setting(std::string_view name) {
+  const std::string near = nearest_setting(name);
+  return fmt::format("{} is not a setting; {}", printable(name), near.empty() ? "--help lists them all" : "did you mean " + near + "?");
+}
+
+std::string section_title(std::string_view section) {
+  static const std::map<std::string, std::string, std::less<>> titles = {
+      {"data", "data: what it is trained on"}, {"model", "model: the vision transformer"},
+      {"moe", "moe: experts and routing"},     {"optim", "optim: optimizer and learning rate"},
+      {"loss", "loss: what is minimised"},     {"augment", "augment: how training images are varied"},
+      {"train", "train: the run itself"},      {"checkpoint", "checkpoint: what is kept on disk"},
+  };
+  const auto found = titles.find(section);
+  return found == titles.end() ? std::string(section) : found->second;
+}
+
+}  // namespace ermoe

@@ -1,0 +1,86 @@
+// Everything that a user can set about one run, as plain structs with defaults. The model's, optimizer's and loss's own
+// settings come from models/config.h. Keys, help and checks: tools/config_table.cpp. Combinations: tools/config_check.h.
+#pragma once
+
+#include "models/config.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+struct DataConfig {
+  std::string path;
+  double max_bad = 0.01;     // share of unreadable samples at which a run stops
+  int64_t workers = 0;       // decoding threads; 0: as many as train.threads
+  std::vector<double> mean;  // per channel, in [0, 1] units; empty: measured on the training images
+  std::vector<double> std;
+  int64_t limit = 0;       // use the first N training images only; 0: all
+  int64_t overfit = 0;     // train and evaluate on the first N training images, unaugmented; 0: off
+  double val_share = 0.1;  // split off the training images where the data set brings no evaluation split
+};
+
+struct AugmentConfig {
+  int64_t crop_padding = 0;  // pixels of zero border before a random crop back to the image size
+  bool flip = false;
+  int64_t randaugment_n = 0;  // operations an image; 0: off
+  double randaugment_m = 9;   // their strength, 0 to 10
+  double erasing = 0;         // probability of erasing a random rectangle
+  double mixup = 0;           // α of Beta(α, α); 0: off
+  double cutmix = 0;          // α likewise
+  double mix_probability = 1.0;
+  double mix_switch = 0.5;  // share of cutmix where both are on
+  int64_t off_epochs = 0;   // the last N epochs go without mixup and cutmix
+};
+
+/// `auto_`: a GPU where there is one.
+enum class DeviceChoice { auto_, cpu, cuda };
+
+struct TrainConfig {
+  int64_t epochs = 10;
+  int64_t steps = 0;           // 0: as `epochs` says
+  int64_t batch = 128;         // images of one step, over all ranks and micro-batches
+  int64_t accumulate = 1;      // micro-batches that a step is split into
+  int64_t eval_batch = 0;      // 0: as batch / accumulate
+  int64_t eval_every = 0;      // steps; 0: after every epoch
+  int64_t log_every = 20;      // steps
+  int64_t max_bad_steps = 10;  // non-finite steps in a row that are skipped before the run stops
+  uint64_t seed = 0;
+  int64_t threads = 0;  // 0: the cores that this process may use
+  DeviceChoice device = DeviceChoice::auto_;
+  std::string out;                  // run folder; empty: runs/<name, or date and time>
+  std::string name;                 // of the run, for folder and report
+  std::string resume;               // run folder or checkpoint to go on from
+  std::string init;                 // weights to start from: a checkpoint or a .safetensors file
+  std::vector<std::string> freeze;  // parameters that stay as they are: names with * and ?
+};
+
+/// Which metric on the evaluation split decides about `checkpoints/best`.
+enum class BestMetric { accuracy, loss };
+
+struct CheckpointConfig {
+  int64_t every = 0;  // steps; 0: after every evaluation
+  int64_t keep = 3;   // newest ones kept besides `best`
+  BestMetric best = BestMetric::accuracy;
+};
+
+/// A model whose image size, channels and classes (0) are read off the data.
+inline VitConfig vit_from_data() {
+  VitConfig model;
+  model.image_size = model.channels = model.classes = 0;
+  return model;
+}
+
+struct RunConfig {
+  std::string preset;  // the recipe that the others started from; empty: none
+  DataConfig data;
+  VitConfig model = vit_from_data();
+  OptimConfig optim;
+  LossConfig loss;
+  AugmentConfig augment;
+  TrainConfig train;
+  CheckpointConfig checkpoint;
+};
+
+}  // namespace ermoe
