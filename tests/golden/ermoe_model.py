@@ -1,0 +1,435 @@
+"""ViT-ERMoE in float64 PyTorch: the independent model that the C++ engine is compared with.
+
+It follows the method's description (README.md lists every choice where that is silent) and shares nothing with the
+engine: parameters are a dict of plain tensors under timm names, gradients come from torch's autograd, and selection is
+a loop over tokens, so that each rule can be read as a sentence. Read next: ermoe_optim.py (one optimizer step),
+make_golden.py (the cases).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as nnf
+
+NORM_EPS = 1e-6
+SIGMA_EPS = 1e-6  # inside the root of the score's standard deviation
+WEIGHT_FLOOR = 1e-3  # of a score in the normalized combine
+HISTOGRAM_BINS = 4096  # uniform on [-1, 1]
+CV_EPS = 1e-10
+
+# Names and defaults of models/config.h under the dotted keys of the case files.
+DEFAULTS = {
+    "model.image_size": 32, "model.channels": 3, "model.patch": 4, "model.width": 192, "model.depth": 8,
+    "model.heads": 6, "model.mlp_ratio": 4.0, "model.classes": 10, "model.pool": "token",
+    "model.positions": "learned", "model.qk_norm": False, "model.layer_scale": 0.0, "model.dropout": 0.0,
+    "model.drop_path": 0.0, "model.recompute": False,
+    "moe.layers": "every:2", "moe.router": "ermoe", "moe.expert": "eigen", "moe.experts": 8, "moe.top_k": 2,
+    "moe.hidden": 0, "moe.rank": 0, "moe.orthogonality": "newton_schulz", "moe.penalty": 5e-5,
+    "moe.decay_scales": False, "moe.basis": "leading", "moe.basis_rank": 0, "moe.score": "context_cosine",
+    "moe.context": "attention", "moe.center": True, "moe.standardize": True, "moe.momentum": 0.05,
+    "moe.threshold": "none", "moe.free_experts": 0, "moe.combine": "normalized", "moe.noise": 0.0,
+    "moe.importance_weight": 0.005, "moe.load_weight": 0.005, "moe.group_images": 8, "moe.capacity_train": 0.0,
+    "moe.capacity_eval": 0.0, "moe.balance_weight": 0.01, "moe.z_weight": 0.0,
+    "optim.lr": 1e-3, "optim.min_lr": 1e-5, "optim.beta1": 0.9, "optim.beta2": 0.999, "optim.eps": 1e-8,
+    "optim.weight_decay": 0.05, "optim.layer_decay": 1.0, "optim.clip": 1.0, "optim.schedule": "constant",
+    "optim.warmup_steps": 0, "optim.cooldown_steps": 0, "optim.ema": 0.0,
+    "loss.kind": "cross_entropy", "loss.smoothing": 0.0, "loss.class_weights": [],
+}
+
+
+# Sizes and names
+
+def moe_blocks(config):
+    """Indices of the blocks with experts; every:n takes the last block of each n."""
+    depth, text = config["model.depth"], config["moe.layers"]
+    if text == "none":
+        return []
+    kind, _, count = text.partition(":")
+    if kind == "every":
+        return [i for i in range(depth) if (i + 1) % int(count) == 0]
+    if kind == "last":
+        return list(range(depth - int(count), depth))
+    return [int(i) for i in text.split(",")]
+
+
+def tokens_per_image(config):
+    """T: patches, and the class token where pooling is by token."""
+    side = config["model.image_size"] // config["model.patch"]
+    return side * side + (config["model.pool"] == "token")
+
+
+def quantile_of(config):
+    """The share q of "quantile:q", or None."""
+    kind, _, value = config["moe.threshold"].partition(":")
+    return float(value) if kind == "quantile" else None
+
+
+def parameter_shapes(config):
+    """Name -> shape, in the order of the model."""
+    width, patch, classes = config["model.width"], config["model.patch"], config["model.classes"]
+    shapes = {}
+    if config["model.pool"] == "token":
+        shapes["cls_token"] = (1, 1, width)
+    if config["model.positions"] == "learned":
+        shapes["pos_embed"] = (1, tokens_per_image(config), width)
+    shapes["patch_embed.proj.weight"] = (width, config["model.channels"], patch, patch)
+    shapes["patch_embed.proj.bias"] = (width,)
+    for block in range(config["model.depth"]):
+        shapes.update({f"blocks.{block}.{name}": shape for name, shape in block_shapes(config, block).items()})
+    norm = "norm" if config["model.pool"] == "token" else "fc_norm"
+    shapes.update({f"{norm}.weight": (width,), f"{norm}.bias": (width,)})
+    shapes.update({"head.weight": (classes, width), "head.bias": (classes,)})
+    return shapes
+
+
+def block_shapes(config, block):
+    width = config["model.width"]
+    shapes = {"norm1.weight": (width,), "norm1.bias": (width,)}
+    shapes.update({"attn.qkv.weight": (3 * width, width), "attn.qkv.bias": (3 * width,)})
+    if config["model.qk_norm"]:
+        head = (width // config["model.heads"],)
+        for name in ("q_norm", "k_norm"):
+            shapes.update({f"attn.{name}.weight": head, f"attn.{name}.bias": head})
+    shapes.update({"attn.proj.weight": (width, width), "attn.proj.bias": (width,)})
+    if config["model.layer_scale"]:
+        shapes["ls1.gamma"] = (width,)
+    shapes.update({"norm2.weight": (width,), "norm2.bias": (width,)})
+    if block in moe_blocks(config):
+        shapes.update({f"moe.{name}": shape for name, shape in moe_shapes(config).items()})
+    else:
+        hidden = int(width * config["model.mlp_ratio"])
+        shapes.update({"mlp.fc1.weight": (hidden, width), "mlp.fc1.bias": (hidden,)})
+        shapes.update({"mlp.fc2.weight": (width, hidden), "mlp.fc2.bias": (width,)})
+    if config["model.layer_scale"]:
+        shapes["ls2.gamma"] = (width,)
+    return shapes
+
+
+def moe_shapes(config):
+    width, experts, free = config["model.width"], config["moe.experts"], config["moe.free_experts"]
+    hidden = config["moe.hidden"] or 4 * width
+    rank, basis_rank = config["moe.rank"] or min(hidden, width), config["moe.basis_rank"]
+    every = experts + free
+    ermoe, disjoint = config["moe.router"] == "ermoe", config["moe.basis"] == "disjoint"
+    shapes = {}
+    if not ermoe:
+        shapes["router.weight"] = (experts, width)
+    elif disjoint:
+        shapes["router.basis"] = (width, experts * basis_rank)
+    elif config["moe.basis"] == "untied":
+        shapes["router.basis"] = (experts, width, basis_rank)
+    if ermoe and config["moe.combine"] == "softmax":
+        shapes["router.temperature"] = (1,)
+    if config["moe.expert"] == "plain":
+        shapes.update({"experts.W1": (every, hidden, width), "experts.b1": (every, hidden)})
+        shapes.update({"experts.W2": (every, width, hidden), "experts.b2": (every, width)})
+        return shapes
+    shapes.update({"experts.U1": (every, hidden, rank), "experts.s1": (every, rank)})
+    if ermoe and disjoint:
+        shapes["experts.V1"] = (experts, width, rank - basis_rank)
+        if free:
+            shapes["experts.free_V1"] = (free, width, rank)
+    else:
+        shapes["experts.V1"] = (every, width, rank)
+    shapes["experts.b1"] = (every, hidden)
+    shapes.update({"experts.U2": (every, width, rank), "experts.s2": (every, rank)})
+    shapes.update({"experts.V2": (every, hidden, rank), "experts.b2": (every, width)})
+    return shapes
+
+
+def is_orthonormal(name):
+    """Whether the columns of this parameter are kept orthonormal."""
+    return name.endswith((".U1", ".V1", ".U2", ".V2", ".free_V1", ".router.basis"))
+
+
+def buffer_shapes(config):
+    """Only the statistics that the settings use; none for routers with logits."""
+    if config["moe.router"] != "ermoe":
+        return {}
+    width, experts = config["model.width"], config["moe.experts"]
+    shapes = {}
+    if config["moe.center"]:
+        shapes["mean_x"] = (width,)
+        if config["moe.score"] == "context_cosine":
+            shapes["mean_c"] = (width,)
+    if config["moe.standardize"]:
+        shapes.update({"score_mean": (experts,), "score_var": (experts,)})
+    if quantile_of(config) is not None:
+        shapes["histogram"] = (HISTOGRAM_BINS,)
+    if shapes:
+        shapes["updates"] = (1,)
+    return {f"blocks.{b}.moe.router.{name}": shape for b in moe_blocks(config) for name, shape in shapes.items()}
+
+
+# The vision transformer
+
+def sincos_positions(config):
+    """(1, T, D): for each patch [sin y, cos y, sin x, cos x] of D/4 each; the class token has zeros."""
+    side, quarter = config["model.image_size"] // config["model.patch"], config["model.width"] // 4
+    frequency = 10000.0 ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    rows = []
+    for y in range(side):
+        for x in range(side):
+            rows.append(torch.cat([torch.sin(y * frequency), torch.cos(y * frequency),
+                                   torch.sin(x * frequency), torch.cos(x * frequency)]))
+    table = torch.stack(rows)
+    if config["model.pool"] == "token":
+        table = torch.cat([torch.zeros(1, config["model.width"], dtype=torch.float64), table])
+    return table[None]
+
+
+def gelu(x):
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def norm(p, name, x):
+    return nnf.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"], NORM_EPS)
+
+
+def linear(p, name, x):
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def attention(config, p, name, x):
+    """x (B, T, D) -> after the output projection (B, T, D), and the attention averaged over heads (B, T, T)."""
+    batch, tokens, width = x.shape
+    heads = config["model.heads"]
+    q, k, v = linear(p, f"{name}.qkv", x).reshape(batch, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    if config["model.qk_norm"]:
+        q, k = norm(p, f"{name}.q_norm", q), norm(p, f"{name}.k_norm", k)
+    share = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(width // heads), dim=-1)  # (B, H, T, T)
+    y = (share @ v).transpose(1, 2).reshape(batch, tokens, width)
+    return linear(p, f"{name}.proj", y), share.mean(1)
+
+
+def forward(config, p, buffers, images, allow=None, constants=None):
+    """Logits (B, Y), the sum of the balance terms, and what each MoE block did: {block: trace}.
+
+    `constants`: a trace of an earlier call, whose load thresholds are used again (finite differences need them fixed,
+    since they carry no gradient).
+    """
+    x = nnf.conv2d(images, p["patch_embed.proj.weight"], p["patch_embed.proj.bias"], stride=config["model.patch"])
+    x = x.flatten(2).transpose(1, 2)
+    if config["model.pool"] == "token":
+        x = torch.cat([p["cls_token"].expand(len(x), -1, -1), x], dim=1)
+    x = x + (p["pos_embed"] if config["model.positions"] == "learned" else sincos_positions(config))
+    extra, traces = torch.zeros((), dtype=torch.float64), {}
+    for block in range(config["model.depth"]):
+        name = f"blocks.{block}"
+        gamma = (lambda ls: p[f"{name}.{ls}.gamma"]) if config["model.layer_scale"] else (lambda ls: 1.0)
+        tokens = norm(p, f"{name}.norm1", x)
+        context, share = attention(config, p, f"{name}.attn", tokens)
+        x = x + gamma("ls1") * context
+        h = norm(p, f"{name}.norm2", x)
+        if block in moe_blocks(config):
+            if config["moe.context"] == "attention_mean":
+                context = share @ tokens
+            trace = {"load_threshold": constants[block]["load_threshold"] if constants else None}
+            y, balance = moe(config, p, buffers, f"{name}.moe", h, context, allow, trace)
+            extra, traces[block] = extra + balance, trace
+        else:
+            y = linear(p, f"{name}.mlp.fc2", gelu(linear(p, f"{name}.mlp.fc1", h)))
+        x = x + gamma("ls2") * y
+    x = norm(p, "norm", x)[:, 0] if config["model.pool"] == "token" else norm(p, "fc_norm", x.mean(1))
+    return linear(p, "head", x), extra, traces
+
+
+def task_loss(config, logits, labels):
+    """Mean over images of the class-weighted sum over classes; smoothing spreads over all classes."""
+    classes, smoothing = logits.shape[1], config["loss.smoothing"]
+    targets = nnf.one_hot(labels, classes).to(logits.dtype) * (1 - smoothing) + smoothing / classes
+    weights = torch.tensor(config["loss.class_weights"] or [1.0] * classes, dtype=logits.dtype)
+    if config["loss.kind"] == "sigmoid":
+        terms = -(targets * nnf.logsigmoid(logits) + (1 - targets) * nnf.logsigmoid(-logits))
+    else:
+        terms = -targets * torch.log_softmax(logits, dim=1)
+    return (terms * weights).sum(1).mean()
+
+
+# The mixture of experts
+
+def moe(config, p, buffers, name, h, context, allow, trace):
+    """h, context (B, T, D) -> (B, T, D) and the balance terms. Fills `trace`."""
+    batch, tokens, width = h.shape
+    x, c = h.reshape(-1, width), context.reshape(-1, width)
+    if config["moe.router"] == "ermoe":
+        ids, weights = route_by_basis(config, p, buffers, name, x, c, allow, trace)
+        balance = torch.zeros((), dtype=torch.float64)
+    else:
+        ids, weights, balance = route_by_logits(config, p[f"{name}.router.weight"], x, batch, trace)
+    trace.update({"ids": ids, "weights": weights.detach()})
+    outputs = expert_outputs(config, p, name, x)  # (N, E_all, D)
+    chosen = outputs.gather(1, ids.clamp(min=0)[:, :, None].expand(-1, -1, width))
+    return (weights[:, :, None] * chosen).sum(1).reshape(batch, tokens, width), balance
+
+
+def bases(config, p, name):
+    """(E, D, R): the routing bases of the scored experts."""
+    experts, rank = config["moe.experts"], config["moe.basis_rank"]
+    if config["moe.basis"] == "leading":
+        return p[f"{name}.experts.V1"][:experts, :, :rank]
+    basis = p[f"{name}.router.basis"]
+    if config["moe.basis"] == "disjoint":
+        return torch.stack([basis[:, e * rank:(e + 1) * rank] for e in range(experts)])
+    return basis
+
+
+def expert_outputs(config, p, name, x):
+    """Every expert on every token, (N, E_all, D): wasteful, and plain to read."""
+    e = {key: p.get(f"{name}.experts.{key}") for key in ("U1", "s1", "V1", "free_V1", "U2", "s2", "V2", "W1", "W2")}
+    if config["moe.expert"] == "plain":
+        w1, w2 = e["W1"], e["W2"]
+    else:
+        v1 = e["V1"]
+        if config["moe.router"] == "ermoe" and config["moe.basis"] == "disjoint":
+            v1 = torch.cat([bases(config, p, name), v1], dim=2)
+            v1 = v1 if e["free_V1"] is None else torch.cat([v1, e["free_V1"]])
+        w1 = torch.einsum("efr,er,edr->efd", e["U1"], e["s1"], v1)
+        w2 = torch.einsum("edr,er,efr->edf", e["U2"], e["s2"], e["V2"])
+    hidden = gelu(torch.einsum("nd,efd->nef", x, w1) + p[f"{name}.experts.b1"])
+    return torch.einsum("nef,edf->ned", hidden, w2) + p[f"{name}.experts.b2"]
+
+
+def ratio(above, below_squared):
+    """above / sqrt(below_squared), with value and gradient zero where the norm is."""
+    some = below_squared > 0
+    return torch.where(some, above, torch.zeros_like(above)) / torch.sqrt(
+        torch.where(some, below_squared, torch.ones_like(below_squared)))
+
+
+def scores(config, basis, x, c, mean_x, mean_c):
+    """(N, E): the cosine of x and c inside each basis, or the share of x's norm that lies in it."""
+    z = torch.einsum("nd,edr->ner", x - mean_x, basis)
+    if config["moe.score"] == "subspace_cosine":
+        inside = (z * z).sum(2)
+        some = inside > 0
+        length = torch.where(some, torch.sqrt(torch.where(some, inside, torch.ones_like(inside))), inside * 0)
+        return ratio(length, ((x - mean_x) ** 2).sum(1, keepdim=True).expand_as(length))
+    w = torch.einsum("nd,edr->ner", c - mean_c, basis)
+    return ratio((z * w).sum(2), (z * z).sum(2) * (w * w).sum(2))
+
+
+def route_by_basis(config, p, buffers, name, x, c, allow, trace):
+    """Chosen experts (N, K) and their weights (N, K). Reads the statistics, never writes them."""
+    zero = torch.zeros(x.shape[1], dtype=torch.float64)
+    read = lambda key: buffers.get(f"{name}.router.{key}")
+    started = bool(read("updates") is not None and read("updates") > 0)
+    mean_x = read("mean_x") if config["moe.center"] else zero
+    mean_c = read("mean_c") if read("mean_c") is not None else zero
+    s = scores(config, bases(config, p, name), x, c, mean_x, mean_c)
+    order = s.detach()
+    if config["moe.standardize"] and started:
+        order = (order - read("score_mean")) / torch.sqrt(read("score_var") + SIGMA_EPS)
+    threshold = threshold_value(config, read("histogram"), started)
+    mask = torch.ones_like(s, dtype=torch.bool) if allow is None else allow.reshape(s.shape).bool()
+    ids = select(config, s.detach(), order, threshold, mask)
+    trace.update({"x": x.detach(), "c": c.detach(), "s": s.detach(), "order": order, "mask": mask,
+                  "threshold": threshold})
+    return ids, combine_weights(config, s, ids, threshold, p.get(f"{name}.router.temperature"))
+
+
+def threshold_value(config, histogram, started):
+    """A number, the running quantile, or None where nothing is asked of a score."""
+    text, share = config["moe.threshold"], quantile_of(config)
+    if text == "none" or (share is not None and not started):
+        return None
+    if share is None:
+        return float(text)
+    target, below = share * float(histogram.sum()), 0.0
+    for index, height in enumerate(histogram.tolist()):
+        if height > 0 and below + height >= target:
+            return -1.0 + (index + (target - below) / height) * 2.0 / HISTOGRAM_BINS
+        below += height
+    return 1.0
+
+
+def select(config, s, order, threshold, mask):
+    """(N, K) expert ids, -1 where nobody is to be had. Slots: the qualified by order, then the fallback."""
+    experts, slots, free = config["moe.experts"], config["moe.top_k"], config["moe.free_experts"]
+    rows = []
+    for token in range(len(s)):
+        allowed = [e for e in range(experts) if mask[token, e]]
+        allowed.sort(key=lambda e: (-float(order[token, e]), e))
+        qualified = [e for e in allowed if threshold is None or float(s[token, e]) > threshold]
+        row = qualified[:slots]
+        if free:
+            spare = [experts + (token + i) % free for i in range(free)]
+        else:
+            spare = [e for e in allowed if e not in qualified]
+        row = (row + spare)[:slots]
+        rows.append(row + [-1] * (slots - len(row)))
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def combine_weights(config, s, ids, threshold, temperature):
+    """(N, K): a free expert enters with the threshold as its score (0 without one); a missing slot weighs 0."""
+    free = torch.full((len(s), config["moe.free_experts"]), threshold or 0.0, dtype=s.dtype)
+    chosen = torch.cat([s, free], dim=1).gather(1, ids.clamp(min=0))
+    filled = ids >= 0
+    if config["moe.combine"] == "raw":
+        return chosen * filled
+    if config["moe.combine"] == "softmax":
+        return torch.softmax((chosen * torch.exp(temperature)).masked_fill(~filled, -math.inf), dim=1)
+    floored = chosen.clamp(min=WEIGHT_FLOOR) * filled
+    return floored / floored.sum(1, keepdim=True)
+
+
+def route_by_logits(config, weight, x, batch, trace):
+    """linear, vmoe, switch_lbl: the K largest of softmax(x Wᵀ), not renormalised, and the router's balance terms."""
+    experts, slots = config["moe.experts"], config["moe.top_k"]
+    logits = x @ weight.T
+    p = torch.softmax(logits, dim=1)
+    free_of_rules = dict(config, **{"moe.free_experts": 0})
+    ids = select(free_of_rules, logits.detach(), logits.detach(), None, torch.ones_like(p, dtype=torch.bool))
+    trace.update({"s": logits.detach(), "order": logits.detach(), "mask": None, "threshold": None})
+    balance = torch.zeros((), dtype=torch.float64)
+    if config["moe.router"] == "vmoe":
+        if trace["load_threshold"] is None:
+            trace["load_threshold"] = logits.detach().topk(slots, dim=1).values[:, -1:]
+        win = 0.5 * (1 + torch.erf((logits - trace["load_threshold"]) * experts / math.sqrt(2)))  # sigma is 1/E
+        size = config["moe.group_images"] * (len(x) // batch)
+        importance = [cv_squared(group.sum(0)) for group in p.split(size)]
+        load = [cv_squared(group.mean(0)) for group in win.split(size)]
+        balance = (config["moe.importance_weight"] * torch.stack(importance).mean()
+                   + config["moe.load_weight"] * torch.stack(load).mean())
+    if config["moe.router"] == "switch_lbl":
+        share = torch.bincount(ids.flatten(), minlength=experts).double() / ids.numel()
+        balance = config["moe.balance_weight"] * experts * (share * p.mean(0)).sum()
+        balance = balance + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
+    return ids, p.gather(1, ids), balance
+
+
+def cv_squared(v):
+    """Squared coefficient of variation over the experts, with the population variance."""
+    return ((v - v.mean()) ** 2).mean() / (v.mean() ** 2 + CV_EPS)
+
+
+# Running statistics
+
+def update_statistics(config, buffers, traces):
+    """One update from the traces of an accepted step; the first replaces."""
+    for block, trace in traces.items():
+        name, momentum = f"blocks.{block}.moe.router", config["moe.momentum"]
+        if f"{name}.updates" not in buffers:
+            continue
+        share = momentum if buffers[f"{name}.updates"] > 0 else 1.0
+        for key, value in batch_statistics(config, trace).items():
+            if f"{name}.{key}" in buffers:
+                old = buffers[f"{name}.{key}"]
+                buffers[f"{name}.{key}"] = torch.where(torch.isnan(value), old, (1 - share) * old + share * value)
+        buffers[f"{name}.updates"] = buffers[f"{name}.updates"] + 1
+
+
+def batch_statistics(config, trace):
+    """Means of x and c over all tokens; mean and population variance of each score over its allowed tokens; the
+    histogram of each token's K best allowed scores, as shares. NaN stands for a score that no token may have."""
+    s, mask = trace["s"], trace["mask"]
+    count = mask.sum(0).double()
+    mean = (s * mask).sum(0) / count
+    variance = (((s - mean) ** 2) * mask).sum(0) / count
+    best = s.masked_fill(~mask, -math.inf).topk(config["moe.top_k"], dim=1).values
+    best = best[torch.isfinite(best)]
+    bins = ((best + 1) * (HISTOGRAM_BINS / 2)).floor().long().clamp(0, HISTOGRAM_BINS - 1)
+    histogram = torch.bincount(bins, minlength=HISTOGRAM_BINS).double() / len(best)
+    return {"mean_x": trace["x"].mean(0), "mean_c": trace["c"].mean(0), "score_mean": mean, "score_var": variance,
+            "histogram": histogram}

@@ -1,0 +1,151 @@
+"""Which settings the golden cases have: a greedy pairwise covering of the ERMoE options, and the other routers by hand.
+
+`all_cases()` returns the same list on every machine (own seed, no dependence on hash order). Combinations that the
+engine refuses are never made; `feasible` lists them. Read next: make_golden.py.
+"""
+
+import itertools
+import random
+
+from ermoe_model import DEFAULTS
+
+# One factor a line. Every pair of values of the moe factors is covered; the others are dealt at random. `settings`
+# spells out "sizes", "rank" and "threshold", and deals the losses and the optimizer's settings in turn.
+FACTORS = {
+    "moe.orthogonality": ["newton_schulz", "gram_schmidt", "cholesky_qr", "cayley", "penalty", "none"],
+    "moe.basis": ["leading", "disjoint", "untied"],
+    "moe.threshold": ["none", "number", "quantile"],
+    "moe.combine": ["normalized", "softmax", "raw"],
+    "moe.top_k": [1, 2, "all"],
+    "moe.free_experts": [0, 1, 2],
+    "allow": [False, True],
+    "moe.expert": ["eigen", "plain"],
+    "moe.score": ["context_cosine", "subspace_cosine"],
+    "moe.context": ["attention", "attention_mean"],
+    "moe.center": [True, False],
+    "moe.standardize": [True, False],
+    "rank": ["full", "low"],
+    "sizes": ["wide", "deep", "narrow"],
+    "model.patch": [4, 2],
+    "model.pool": ["token", "average"],
+    "model.positions": ["learned", "sincos"],
+    "model.qk_norm": [False, True],
+    "model.layer_scale": [0.0, 0.5],
+}
+
+SIZES = {
+    "wide": {"model.width": 12, "model.depth": 2, "moe.layers": "every:2", "moe.hidden": 13, "moe.basis_rank": 3,
+             "model.mlp_ratio": 1.5},
+    "deep": {"model.width": 8, "model.depth": 3, "moe.layers": "last:2", "moe.hidden": 9, "moe.basis_rank": 2,
+             "model.mlp_ratio": 1.0},
+    "narrow": {"model.width": 8, "model.depth": 2, "moe.layers": "0", "moe.hidden": 6, "moe.basis_rank": 2,
+               "moe.experts": 3, "model.mlp_ratio": 1.0},
+}
+LOW_RANK = {"wide": 5, "deep": 4, "narrow": 4}
+LOSSES = {
+    "plain": {},
+    "smooth": {"loss.smoothing": 0.1},
+    "weighted": {"loss.class_weights": [0.5, 1.0, 2.0, 0.75, 1.25], "loss.smoothing": 0.05},
+    "sigmoid": {"loss.kind": "sigmoid", "loss.smoothing": 0.1},
+}
+
+OTHER_ROUTERS = [
+    {"moe.layers": "none", "model.pool": "average", "model.positions": "sincos", "model.patch": 4},
+    {"moe.layers": "none", "model.width": 16, "model.mlp_ratio": 1.0, "model.qk_norm": True, "model.layer_scale": 0.1},
+    {"moe.router": "linear", "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
+    {"moe.router": "linear", "moe.expert": "plain", "moe.top_k": 1, "moe.experts": 2,
+     "moe.hidden": 0, "model.pool": "average", "sizes": "deep"},
+    {"moe.router": "vmoe", "moe.expert": "plain", "moe.top_k": 2, "moe.group_images": 1},
+    {"moe.router": "vmoe", "moe.expert": "eigen", "moe.top_k": 1, "moe.orthogonality": "cholesky_qr",
+     "moe.importance_weight": 0.05, "moe.load_weight": 0.2, "sizes": "narrow"},
+    {"moe.router": "switch_lbl", "moe.expert": "plain", "moe.top_k": 2, "moe.balance_weight": 0.05,
+     "moe.z_weight": 1e-3},
+    {"moe.router": "switch_lbl", "moe.expert": "eigen", "moe.top_k": "all", "moe.orthogonality": "cayley",
+     "sizes": "narrow"},
+]
+
+
+def feasible(case):
+    """Whether the engine accepts these values, each of them has an effect, and the file stays small."""
+    free, bounded = case["moe.free_experts"], case["moe.threshold"] != "none" or case["allow"]
+    quantile, eigen = case["moe.threshold"] == "quantile", case["moe.expert"] == "eigen"
+    refused = [
+        not eigen and case["moe.basis"] != "untied",  # no V1 to take a basis from
+        case["moe.score"] == "subspace_cosine" and case["moe.context"] != "attention",  # reads no context
+        free and not bounded,
+        case["allow"] and not free,
+    ]
+    large = [
+        case["sizes"] == "deep" and (quantile or free == 2),
+        case["sizes"] != "narrow" and case["rank"] == "full" and (quantile or free == 2),
+    ]
+    pointless = [not eigen and case["rank"] == "low"]
+    return not any(refused + large + pointless)
+
+
+def fill(fixed, rng):
+    """A feasible case with these values, at random in the rest; None where none is found."""
+    for _ in range(200):
+        case = {key: fixed.get(key, rng.choice(values)) for key, values in FACTORS.items()}
+        if feasible(case):
+            return case
+    return None
+
+
+def covered(items):
+    return sorted((key, value) for key, value in items.items() if key == "allow" or key.startswith("moe."))
+
+
+def pairs_of(case):
+    return set(itertools.combinations(covered(case), 2))
+
+
+def pairwise_covering():
+    """Cases in which every feasible pair of values of two factors occurs."""
+    rng, missing = random.Random(5), []
+    for (a, values_a), (b, values_b) in itertools.combinations(covered(FACTORS), 2):
+        for pair in itertools.product([(a, v) for v in values_a], [(b, v) for v in values_b]):
+            if fill(dict(pair), rng):
+                missing.append(pair)
+    cases, todo = [], dict.fromkeys(missing)
+    while todo:
+        first = next(iter(todo))
+        candidates = [case for _ in range(1000) if (case := fill(dict(first), rng))]
+        best = max(candidates, key=lambda case: len(pairs_of(case) & todo.keys()))
+        for pair in pairs_of(best) & todo.keys():
+            del todo[pair]
+        cases.append(best)
+    return cases
+
+
+def settings(case, index):
+    """The full config of a case, and whether it has an allow-mask."""
+    case = dict(case)
+    sizes, allow = case.pop("sizes", "wide"), case.pop("allow", False)
+    config = dict(DEFAULTS)
+    config.update({"model.image_size": 8, "model.heads": 2, "model.classes": 5, "model.patch": 2, "moe.experts": 4,
+                   "optim.clip": (0.5, 0.0, 5.0)[index // 4 % 3]})
+    config.update({**SIZES[sizes], **list(LOSSES.values())[index % 4]})
+    if case.pop("rank", "full") == "low":
+        config["moe.rank"] = LOW_RANK[sizes]
+    config.update(case)
+    config["model.channels"] = 3 if config["model.patch"] == 2 else 1
+    if config["moe.top_k"] == "all":
+        config["moe.top_k"] = config["moe.experts"]
+    subspace = config["moe.score"] == "subspace_cosine"
+    if config["moe.threshold"] == "number":
+        config["moe.threshold"] = "0.5" if subspace else "0.1"
+    if config["moe.threshold"] == "quantile":
+        config["moe.threshold"] = ("quantile:0.1", "quantile:0.3")[index % 2]
+    config["moe.penalty"] = 0.05
+    config["moe.momentum"] = (0.05, 0.25)[index % 2]
+    config["moe.decay_scales"] = index % 5 < 2
+    config["optim.lr"] = (3e-3, 1e-3, 1e-2)[index % 3]
+    config["optim.weight_decay"] = (0.05, 0.0, 0.3)[(index // 3) % 3]
+    config["optim.eps"] = (1e-6, 1e-8)[index % 2]
+    return config, allow
+
+
+def all_cases():
+    """[(config, has an allow-mask)]; the number of a case file is the index here."""
+    return [settings(case, index) for index, case in enumerate(OTHER_ROUTERS + pairwise_covering())]
