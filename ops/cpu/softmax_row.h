@@ -9,13 +9,19 @@
 
 namespace ermoe::cpu {
 
-/// max_j x_j; -infinity where n = 0.
+/// max_j x_j, NaNs passed over; -infinity where n = 0. Sixteen running maxima, because the compiler may not reorder the
+/// comparisons of a single one.
 template <typename T>
 T row_max(int64_t n, const T* x) {
-  T largest = -std::numeric_limits<T>::infinity();
-#pragma omp simd reduction(max : largest)
-  for (int64_t j = 0; j < n; ++j) largest = std::max(largest, x[j]);
-  return largest;
+  constexpr int64_t lanes = 16;
+  T running[lanes];
+  std::fill_n(running, lanes, -std::numeric_limits<T>::infinity());
+  int64_t j = 0;
+  for (; j + lanes <= n; j += lanes)
+#pragma omp simd
+    for (int64_t l = 0; l < lanes; ++l) running[l] = running[l] < x[j + l] ? x[j + l] : running[l];
+  for (; j < n; ++j) running[0] = std::max(running[0], x[j]);
+  return *std::max_element(running, running + lanes);
 }
 
 /// x_j becomes e^(x_j - shift) in place; returns their sum.

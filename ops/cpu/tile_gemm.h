@@ -102,12 +102,16 @@ void tile_gemm(int64_t m, int64_t n, int64_t k, const LeftMatrix<T>& a, const T*
 template <typename T>
 void pack_panels(int64_t k, int64_t n, const T* b, int64_t ldb, T factor, T* panels) {
   constexpr int64_t columns = panel_columns<T>;
-  for (int64_t j = 0; j < n; j += columns) {
-    T* const panel = panels + j * k;
+  for (int64_t j = 0; j < n; j += columns, panels += columns * k) {
     const int64_t filled = std::min(columns, n - j);
     for (int64_t p = 0; p < k; ++p) {
-      for (int64_t i = 0; i < filled; ++i) panel[p * columns + i] = factor * b[p * ldb + j + i];
-      for (int64_t i = filled; i < columns; ++i) panel[p * columns + i] = 0;
+      const T* const from = b + p * ldb + j;
+      T* const to = panels + p * columns;
+      if (filled == columns) {  // a constant trip count: whole vectors
+        for (int64_t i = 0; i < columns; ++i) to[i] = factor * from[i];
+      } else {
+        for (int64_t i = 0; i < columns; ++i) to[i] = i < filled ? factor * from[i] : T(0);
+      }
     }
   }
 }
@@ -116,12 +120,16 @@ void pack_panels(int64_t k, int64_t n, const T* b, int64_t ldb, T factor, T* pan
 template <typename T>
 void pack_panels_transposed(int64_t k, int64_t n, const T* b, int64_t ldb, T factor, T* panels) {
   constexpr int64_t columns = panel_columns<T>;
-  for (int64_t j = 0; j < n; j += columns) {
-    T* const panel = panels + j * k;
+  for (int64_t j = 0; j < n; j += columns, panels += columns * k) {
+    const T* const from = b + j * ldb;
     const int64_t filled = std::min(columns, n - j);
     for (int64_t p = 0; p < k; ++p) {
-      for (int64_t i = 0; i < filled; ++i) panel[p * columns + i] = factor * b[(j + i) * ldb + p];
-      for (int64_t i = filled; i < columns; ++i) panel[p * columns + i] = 0;
+      T* const to = panels + p * columns;
+      if (filled == columns) {
+        for (int64_t i = 0; i < columns; ++i) to[i] = factor * from[i * ldb + p];
+      } else {
+        for (int64_t i = 0; i < columns; ++i) to[i] = i < filled ? factor * from[i * ldb + p] : T(0);
+      }
     }
   }
 }
