@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include "ops/checks.h"
+
 namespace ermoe {
 namespace {
 
@@ -29,7 +31,9 @@ struct Attention {
   }
 };
 
-AttentionDims dims_of(const Shape& qkv, int64_t heads, AttentionMask mask) {
+AttentionDims dims_of(const Variable& x, int64_t heads, AttentionMask mask) {
+  check_floats(Attention::name, {&x});
+  const Shape& qkv = x.shape();
   check(qkv.rank() == 3 && qkv[2] > 0 && qkv[2] % 3 == 0, "[attention] wants qkv (B, T, 3D) but got {}", qkv.str());
   const int64_t width = qkv[2] / 3;
   check(heads > 0 && width % heads == 0, "[attention] qkv {} holds D={}, which {} heads do not divide", qkv.str(), width, heads);
@@ -39,7 +43,7 @@ AttentionDims dims_of(const Shape& qkv, int64_t heads, AttentionMask mask) {
 }  // namespace
 
 Variable attention(const ExecContext& ctx, const Variable& qkv, int64_t heads, AttentionMask mask) {
-  const AttentionDims dims = dims_of(qkv.shape(), heads, mask);
+  const AttentionDims dims = dims_of(qkv, heads, mask);
   Tensor y = ctx.empty({dims.batch, dims.tokens, dims.width()}, qkv.dtype());
   Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, qkv.dtype());
   dispatch_float(qkv.dtype(), Attention::name, [&](auto tag) {

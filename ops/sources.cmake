@@ -40,4 +40,24 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   tokens.cpp
+  cpu/cross_entropy.cpp
+  cpu/dispatch.cpp
+  cpu/gelu.cpp
+  cpu/grouped_linear.cpp
+  cpu/layer_norm.cpp
+  cpu/layer_scale.cpp
+  cpu/linear.cpp
+  cpu/routing_plan.cpp
+  cpu/scale.cpp
+  cpu/soft_targets.cpp
+  cross_entropy.cpp
+  dispatch.cpp
+  gelu.cpp
+  grouped_linear.cpp
+  layer_norm.cpp
+  layer_scale.cpp
+  linear.cpp
+  routing_plan.cpp
+  scale.cpp
+  soft_targets.cpp
 )

@@ -22,7 +22,9 @@ int64_t query_block(const AttentionDims& dims) {
 }
 
 int64_t threads_for(const AttentionDims& dims) {
-  return std::max<int64_t>(1, std::min<int64_t>(omp_get_max_threads(), dims.batch * dims.heads));
+  const int64_t pairs = dims.batch * dims.heads;
+  if (pairs * dims.tokens * dims.tokens * dims.head_dim < 65536) return 1;  // starting threads would cost more than the work
+  return std::min<int64_t>(omp_get_max_threads(), pairs);
 }
 
 /// Takes pieces of a thread's scratch, each on a cache line of its own.

@@ -1,8 +1,8 @@
 #include "ops/attention.h"
 
+#include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
-
-#include <omp.h>
+#include "tests/ops/thread_case.h"
 
 namespace ermoe::testing {
 namespace {
@@ -113,17 +113,9 @@ TEST(Attention, CausalIgnoresTheFuture) {
   EXPECT_EQ(0, std::memcmp(before.data<float>(), after.data<float>(), 30 * 16 * sizeof(float)));
 }
 
-TEST(Attention, ThreadsDoNotChangeTheBits) {
-  const OpCase op{.name = "", .inputs = {{.shape = {3, 65, 96}}}, .run = attend(2, none)};
-  const int before = omp_get_max_threads();
-  std::vector<OpRun> runs;
-  for (int threads : {1, 2, 5}) {
-    omp_set_num_threads(threads);
-    TestBench bench;
-    runs.push_back(run_op(bench, op, DType::f32));
-  }
-  omp_set_num_threads(before);
-  for (size_t i = 1; i < runs.size(); ++i) EXPECT_EQ(runs[0].tensors, runs[i].tensors);
+TEST(Attention, BitsDoNotDependOnThreads) {
+  expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {3, 65, 96}}}, .run = attend(2, none)});
+  expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {2, 101, 48}}}, .run = attend(1, causal)});
 }
 
 TEST(Attention, NeverHoldsAllScores) {
@@ -135,20 +127,14 @@ TEST(Attention, NeverHoldsAllScores) {
   EXPECT_LT(bench.allocator.stats().peak, all_scores / 8);
 }
 
-TEST(Attention, NamesWrongShapes) {
+TEST(Attention, WrongShapesAreRefused) {
   TestBench bench;
-  const auto message = [&](const Shape& shape, int64_t heads) -> std::string {
-    try {
-      attention(bench.ctx, Variable(Tensor::zeros(bench.allocator, shape, DType::f32)), heads);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "";
-  };
-  EXPECT_EQ(message({2, 5, 14}, 1), "[attention] wants qkv (B, T, 3D) but got (2, 5, 14)");
-  EXPECT_EQ(message({5, 12}, 1), "[attention] wants qkv (B, T, 3D) but got (5, 12)");
-  EXPECT_EQ(message({2, 5, 12}, 3), "[attention] qkv (2, 5, 12) holds D=4, which 3 heads do not divide");
-  EXPECT_EQ(message({2, 5, 12}, 0), "[attention] qkv (2, 5, 12) holds D=4, which 0 heads do not divide");
+  const auto zeros = [&](const Shape& shape) { return Variable(Tensor::zeros(bench.allocator, shape, DType::f32)); };
+  expect_error([&] { attention(bench.ctx, zeros({2, 5, 14}), 1); }, {"[attention]", "(B, T, 3D)", "(2, 5, 14)"});
+  expect_error([&] { attention(bench.ctx, zeros({5, 12}), 1); }, {"[attention]", "(5, 12)"});
+  expect_error([&] { attention(bench.ctx, zeros({2, 5, 12}), 3); }, {"[attention]", "(2, 5, 12)", "D=4", "3 heads"});
+  expect_error([&] { attention(bench.ctx, zeros({2, 5, 12}), 0); }, {"[attention]", "0 heads"});
+  expect_error([&] { attention(bench.ctx, Variable(Tensor::zeros(bench.allocator, {1, 1, 3}, DType::i32)), 1); }, {"[attention]", "i32"});
 }
 
 }  // namespace

@@ -3,6 +3,7 @@ set(SOURCES
   attention_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
+  cross_entropy_test.cpp
   dispatch_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp
@@ -15,4 +16,8 @@ set(SOURCES
   patch_embed_test.cpp
   routing_plan_test.cpp
   tokens_test.cpp
+  layer_norm_test.cpp
+  linear_test.cpp
+  routing_plan_test.cpp
+  soft_targets_test.cpp
 )
