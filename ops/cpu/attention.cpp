@@ -23,7 +23,7 @@ int64_t query_block(const AttentionDims& dims) {
 
 int64_t threads_for(const AttentionDims& dims) {
   const int64_t pairs = dims.batch * dims.heads;
-  if (pairs * dims.tokens * dims.tokens * dims.head_dim < 65536) return 1;  // starting threads would cost more than the work
+  if (pairs * dims.tokens * dims.tokens * dims.head_dim < 262144) return 1;  // starting threads would cost more than the work
   return std::min<int64_t>(omp_get_max_threads(), pairs);
 }
 
