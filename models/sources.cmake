@@ -1,4 +1,5 @@
 set(SOURCES
   config_rules.cpp
   empty.cpp
+  checkpoint_store.cpp
 )

@@ -1,14 +1,17 @@
-// A folder of a test's own, removed with its content when the test ends.
+// What tests of files stand on: a folder of their own, and a disk that is full.
 #pragma once
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <string>
 
 namespace ermoe::testing {
 
+/// A folder of a test's own, removed with its content when the test ends.
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -28,6 +31,25 @@ class ScratchFolder {
 
  private:
   std::string path_;
+};
+
+/// While it lives, no file of this process may grow beyond `bytes`: what a full disk does, on any machine.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    old_handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit limit{bytes, old_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, old_handler_);
+  }
+
+ private:
+  rlimit old_{};
+  void (*old_handler_)(int) = nullptr;
 };
 
 }  // namespace ermoe::testing

@@ -1,2 +1,3 @@
 set(SOURCES
+  checkpoint_store_test.cpp
 )
