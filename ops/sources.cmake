@@ -4,7 +4,6 @@ set(SOURCES
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
-  cpu/attention.cpp
   cpu/add.cpp
   cpu/attention.cpp
   cpu/blas.cpp
@@ -12,33 +11,38 @@ set(SOURCES
   cpu/combine.cpp
   cpu/combine_weights.cpp
   cpu/dispatch.cpp
+  cpu/dropout.cpp
+  cpu/embedding.cpp
   cpu/gather_slots.cpp
   cpu/gelu.cpp
   cpu/grouped_linear.cpp
-  cpu/linear.cpp
-  cpu/routing_plan.cpp
-  cpu/select_experts.cpp
+  cpu/l2_normalize.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
   cpu/linear.cpp
+  cpu/matmul.cpp
   cpu/patch_embed.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
+  cpu/select_experts.cpp
+  cpu/softmax.cpp
   cpu/tokens.cpp
   dispatch.cpp
+  dropout.cpp
+  embedding.cpp
   gather_slots.cpp
   gelu.cpp
   grouped_linear.cpp
-  linear.cpp
-  routing_plan.cpp
-  scale.cpp
-  select_experts.cpp
+  l2_normalize.cpp
   layer_norm.cpp
   layer_scale.cpp
   linear.cpp
+  matmul.cpp
   patch_embed.cpp
   routing_plan.cpp
   scale.cpp
+  select_experts.cpp
+  softmax.cpp
   tokens.cpp
   cpu/cross_entropy.cpp
   cpu/dispatch.cpp

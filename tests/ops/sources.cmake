@@ -5,16 +5,19 @@ set(SOURCES
   combine_weights_test.cpp
   cross_entropy_test.cpp
   dispatch_test.cpp
+  dropout_test.cpp
+  embedding_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp
   grouped_linear_test.cpp
-  linear_test.cpp
-  routing_plan_test.cpp
-  select_experts_test.cpp
+  l2_normalize_test.cpp
   layer_norm_test.cpp
   linear_test.cpp
+  matmul_test.cpp
   patch_embed_test.cpp
   routing_plan_test.cpp
+  select_experts_test.cpp
+  softmax_test.cpp
   tokens_test.cpp
   layer_norm_test.cpp
   linear_test.cpp

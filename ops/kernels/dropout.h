@@ -1,0 +1,36 @@
+// Contract of random omission; its backward pass is itself. Read next: ops/cpu/dropout.cpp.
+#pragma once
+
+#include "autograd/grad_writer.h"
+#include "core/device.h"
+#include "core/rng.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct DropoutDims {
+  int64_t units = 0;  // what is dropped or kept as a whole
+  int64_t unit = 1;   // elements of each
+  double p = 0;       // probability of being dropped
+  RngKey key;
+};
+
+/// Whether word `index` % 4 of philox(key, index / 4) keeps unit `index`.
+ERMOE_HD inline bool dropout_keeps(uint32_t word, float p) { return uniform(word) >= p; }
+
+namespace cpu {
+
+/// y (units, unit) (+)= x / (1 - p) for kept units and 0 for dropped ones, whatever their x.
+template <typename T>
+void dropout(const DropoutDims& dims, const T* x, T* y, Accumulate mode);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <typename T>
+void dropout(const Stream& stream, const DropoutDims& dims, const T* x, T* y, Accumulate mode);
+
+}  // namespace cuda
+}  // namespace ermoe

@@ -1,0 +1,13 @@
+// Products of stacks of matrices.
+#pragma once
+
+#include "autograd/tape.h"
+#include "ops/trans.h"
+
+namespace ermoe {
+
+/// y = op(a) op(b), matrix by matrix over equal leading axes: op(a) (…, M, K), op(b) (…, K, N), y (…, M, N); op transposes
+/// the last two axes where asked. f32 or f64.
+Variable matmul(const ExecContext& ctx, const Variable& a, const Variable& b, Trans ta = Trans::no, Trans tb = Trans::no);
+
+}  // namespace ermoe
