@@ -18,7 +18,7 @@ void matmul(const MatmulDims& dims, const T* a, const T* b, T* c, Accumulate mod
   };
   const bool small = std::max({m, n, k}) <= 4096 && m * n * k <= 4'000'000;  // and so nothing throws among the threads
   if (batch > 1 && small) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (dims.batch * dims.m * dims.n * dims.k > 262144)
     for (int64_t i = 0; i < dims.batch; ++i) product(i);
     return;
   }
