@@ -91,6 +91,8 @@ class Builder final : public nlohmann::json_sax<json> {
 
 json parse_json(std::string_view text, const std::string& source, const JsonLimits& limits) {
   check_input(text.size() <= limits.max_bytes, "{}: {} bytes of JSON, above the limit of {}", source, text.size(), limits.max_bytes);
+  // The library takes a NUL byte for the end of its input and would not look at what follows.
+  check_input(text.find('\0') == std::string_view::npos, "{}: holds a NUL byte, which JSON does not know", source);
   Builder builder(text, source, limits);
   json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();

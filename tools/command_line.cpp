@@ -1,9 +1,10 @@
 #include "tools/command_line.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
+#include "core/json.h"
 #include "tools/config_io.h"
 #include "tools/config_table.h"
-#include "tools/json_text.h"
 #include "tools/presets.h"
 
 #include <CLI/CLI.hpp>
@@ -95,7 +96,7 @@ bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
   } catch (const CLI::CallForHelp&) {
     return false;
   } catch (const CLI::ParseError& e) {
-    fail_input("{}", printable(e.what(), 200));
+    fail_input("{}", printable(e.what()));
   }
   for (std::string extra : app.remaining()) {
     check_input(extra.starts_with("--") && extra.size() > 2, "\"{}\" is not understood; settings are given as --name value",
@@ -117,7 +118,7 @@ RunConfig resolve_config(const std::vector<Assignment>& flags) {
     if (fs::exists(recorded)) path = recorded.string();
   }
   RunConfig config;
-  const nlohmann::json json = path.empty() ? nlohmann::json::object() : read_json_file(path);
+  const nlohmann::json json = path.empty() ? nlohmann::json::object() : read_json(path, kSettingsLimits);
   const std::string* preset = last_given(flags, "preset");
   apply_preset(config, preset != nullptr ? *preset : preset_of(json));
   const std::string chosen = config.preset;

@@ -1,8 +1,8 @@
 #include "tools/config_io.h"
 
 #include "core/error.h"
+#include "core/json.h"
 #include "tools/config_table.h"
-#include "tools/json_text.h"
 #include "tools/presets.h"
 
 #include <nlohmann/json.hpp>
@@ -64,7 +64,7 @@ std::string preset_of(const json& json) {
 }
 
 RunConfig load_config(const std::string& path) {
-  const json file = read_json_file(path);
+  const json file = read_json(path, kSettingsLimits);
   RunConfig config;
   apply_preset(config, preset_of(file));
   apply_json(config, file, path);

@@ -2,13 +2,18 @@
 // `--config RUN/config.json` repeats a run. Read next: tools/command_line.h.
 #pragma once
 
+#include "core/json.h"
 #include "tools/run_config.h"
 
 #include <nlohmann/json_fwd.hpp>
 
+#include <cstddef>
 #include <string>
 
 namespace ermoe {
+
+/// A file of settings is small; anything larger is another file.
+inline constexpr JsonLimits kSettingsLimits{.max_bytes = size_t{1} << 20, .max_depth = 16, .max_values = 10000};
 
 /// Puts the settings of a JSON object into `config`. Keys may be nested, {"optim": {"lr": 1e-3}}, or dotted. Throws
 /// InputError (starting with `name`) for unknown keys, wrong types, values out of range and settings given twice.

@@ -1,9 +1,9 @@
 #include "tools/config_table.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "models/config_rules.h"
 #include "tools/config_sections.h"
-#include "tools/json_text.h"
 
 #include <algorithm>
 #include <map>

@@ -1,8 +1,9 @@
 #include "tools/presets.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
+#include "core/json.h"
 #include "tools/config_io.h"
-#include "tools/json_text.h"
 
 #include <nlohmann/json.hpp>
 
@@ -57,7 +58,7 @@ void apply_preset(RunConfig& config, std::string_view name) {
     names.push_back(preset.name);
     if (preset.name != name) continue;
     const std::string source = fmt::format("preset {}", name);
-    apply_json(config, parse_json(source, preset.json), source);
+    apply_json(config, parse_json(preset.json, source), source);
     config.preset = name;
     return;
   }

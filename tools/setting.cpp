@@ -1,7 +1,7 @@
 #include "tools/setting.h"
 
 #include "core/error.h"
-#include "tools/json_text.h"
+#include "core/file_io.h"
 
 #include <nlohmann/json.hpp>
 

@@ -3,7 +3,6 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
-  json_text.cpp
   presets.cpp
   setting.cpp
 )
