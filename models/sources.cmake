@@ -1,5 +1,4 @@
 set(SOURCES
-  config_rules.cpp
-  empty.cpp
   checkpoint_store.cpp
+  config_rules.cpp
 )
