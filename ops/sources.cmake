@@ -1,15 +1,22 @@
 set(SOURCES
   add.cpp
   attention.cpp
+  basis_projection.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
   cpu/add.cpp
   cpu/attention.cpp
+  context_cosine.cpp
+  cosine.cpp
+  cpu/add.cpp
+  cpu/attention.cpp
+  cpu/basis_projection.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
   cpu/combine_weights.cpp
+  cpu/cosine.cpp
   cpu/dispatch.cpp
   cpu/dropout.cpp
   cpu/embedding.cpp
@@ -27,6 +34,7 @@ set(SOURCES
   cpu/select_experts.cpp
   cpu/softmax.cpp
   cpu/tokens.cpp
+  cpu/subspace_cosine.cpp
   dispatch.cpp
   dropout.cpp
   embedding.cpp
@@ -64,4 +72,5 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   soft_targets.cpp
+  subspace_cosine.cpp
 )

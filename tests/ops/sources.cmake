@@ -4,6 +4,7 @@ set(SOURCES
   combine_test.cpp
   combine_weights_test.cpp
   cross_entropy_test.cpp
+  cosine_test.cpp
   dispatch_test.cpp
   dropout_test.cpp
   embedding_test.cpp
@@ -15,6 +16,9 @@ set(SOURCES
   linear_test.cpp
   matmul_test.cpp
   patch_embed_test.cpp
+  layer_norm_test.cpp
+  linear_test.cpp
+  router_scores_test.cpp
   routing_plan_test.cpp
   select_experts_test.cpp
   softmax_test.cpp
