@@ -72,7 +72,7 @@ Image decode_image(std::span<const std::byte> bytes, std::string_view name, Deco
     case ImageFormat::jpeg: return decode_jpeg(bytes, name, limits);
     case ImageFormat::png: return decode_png(bytes, name, limits);
     case ImageFormat::pnm: return decode_pnm(bytes, name, limits);
-    case ImageFormat::bmp:
+    case ImageFormat::bmp: return decode_bmp(bytes, name, limits);
     case ImageFormat::gif:
     case ImageFormat::psd: return decode_stb(bytes, name, limits);
     case ImageFormat::unknown: fail_input("{}: not an image of a known format (JPEG, PNG, BMP, GIF, PNM and PSD are read)", name);

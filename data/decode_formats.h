@@ -5,10 +5,11 @@
 
 namespace ermoe {
 
+Image decode_bmp(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 Image decode_jpeg(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 Image decode_png(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 Image decode_pnm(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
-/// BMP, GIF and PSD.
+/// GIF (first frame) and PSD (the merged picture).
 Image decode_stb(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 
 /// Throws `InputError` unless both sizes are positive and an RGB picture of that size is within `limits`.

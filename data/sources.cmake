@@ -1,5 +1,6 @@
 set(SOURCES
   decode.cpp
+  decode_bmp.cpp
   decode_jpeg.cpp
   decode_png.cpp
   decode_pnm.cpp
@@ -8,5 +9,6 @@ set(SOURCES
   exif.cpp
   gzip.cpp
   image.cpp
+  resize.cpp
   tar.cpp
 )
