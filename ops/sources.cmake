@@ -2,6 +2,7 @@ set(SOURCES
   add.cpp
   attention.cpp
   basis_projection.cpp
+  attention_mean.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
@@ -12,11 +13,13 @@ set(SOURCES
   cpu/add.cpp
   cpu/attention.cpp
   cpu/basis_projection.cpp
+  cpu/attention_mean.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
   cpu/combine_weights.cpp
   cpu/cosine.cpp
+  cpu/cross_entropy.cpp
   cpu/dispatch.cpp
   cpu/dropout.cpp
   cpu/embedding.cpp
@@ -29,12 +32,16 @@ set(SOURCES
   cpu/linear.cpp
   cpu/matmul.cpp
   cpu/patch_embed.cpp
+  cpu/qk_norm.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
   cpu/softmax.cpp
   cpu/tokens.cpp
   cpu/subspace_cosine.cpp
+  cpu/soft_targets.cpp
+  cpu/tokens.cpp
+  cross_entropy.cpp
   dispatch.cpp
   dropout.cpp
   embedding.cpp
@@ -47,6 +54,7 @@ set(SOURCES
   linear.cpp
   matmul.cpp
   patch_embed.cpp
+  qk_norm.cpp
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
@@ -73,4 +81,6 @@ set(SOURCES
   scale.cpp
   soft_targets.cpp
   subspace_cosine.cpp
+  soft_targets.cpp
+  tokens.cpp
 )

@@ -1,9 +1,9 @@
 // Attention on the CPU. Threads share out (batch, head) pairs; each packs K and V of its pair once and walks over blocks
 // of queries with one tile of scores, (queries of the block, T) and at most ~128 KiB, in its own memory. A pair is always
-// one thread's work, so results do not depend on the number of threads. Read next: ops/cpu/tile_gemm.h.
+// one thread's work, so results do not depend on the number of threads. Read next: ops/cpu/attention_tile.h.
 #include "ops/kernels/attention.h"
+#include "ops/cpu/attention_tile.h"
 #include "ops/cpu/softmax_row.h"
-#include "ops/cpu/tile_gemm.h"
 
 #include <omp.h>
 
@@ -13,40 +13,11 @@
 namespace ermoe::cpu {
 namespace {
 
-/// The queries that share one tile of scores: a multiple of the micro-kernel's rows. Causal blocks are short, because a
-/// block computes the whole rectangle up to its last query.
-int64_t query_block(const AttentionDims& dims) {
-  const int64_t elements = 32768;  // with K and V beside it, a tile stays in a second-level cache
-  const int64_t longest = dims.mask == AttentionMask::causal ? 24 : 96;
-  return std::clamp(elements / std::max<int64_t>(dims.tokens, 1) / tile_rows * tile_rows, 2 * tile_rows, longest);
-}
-
 int64_t threads_for(const AttentionDims& dims) {
   const int64_t pairs = dims.batch * dims.heads;
   if (pairs * dims.tokens * dims.tokens * dims.head_dim < 262144) return 1;  // starting threads would cost more than the work
   return std::min<int64_t>(omp_get_max_threads(), pairs);
 }
-
-/// Takes pieces of a thread's scratch, each on a cache line of its own.
-template <typename T>
-class Pieces {
- public:
-  /// With a null `begin` it only counts.
-  explicit Pieces(T* begin) : begin_(begin) {}
-  T* take(int64_t count) {
-    T* const piece = begin_ == nullptr ? nullptr : begin_ + used_;
-    used_ += (count + 15) / 16 * 16;
-    return piece;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  T* begin_;
-  int64_t used_ = 0;
-};
-
-/// Room for n columns whatever the element type: what the micro-kernel may write.
-int64_t row_length(int64_t n) { return (n + 15) / 16 * 16; }
 
 template <typename T>
 struct ForwardTile {
@@ -90,16 +61,6 @@ struct BackwardTile {
         dv(pieces.take(d.tokens * row_length(d.head_dim))) {}
 };
 
-template <typename Tile>
-int64_t scratch_per_thread(const AttentionDims& dims) {
-  Pieces<float> pieces(nullptr);
-  Tile tile(dims, pieces);
-  return pieces.used();
-}
-
-/// Keys that query q sees.
-int64_t visible(const AttentionDims& d, int64_t q) { return d.mask == AttentionMask::causal ? q + 1 : d.tokens; }
-
 template <typename T>
 void forward_block(const AttentionDims& d, const ForwardTile<T>& tile, int64_t first, int64_t count, const T* q, T* y, T* lse) {
   const int64_t width = d.width(), keys = visible(d, first + count - 1);
@@ -139,17 +100,6 @@ void score_gradients(const AttentionDims& d, const BackwardTile<T>& tile, int64_
     }
     std::fill(p + seen, p + keys, T(0));
     std::fill(dp + seen, dp + keys, T(0));
-  }
-}
-
-/// (+)= a column slice of a (rows, stride) matrix from a private buffer.
-template <typename T>
-void write_rows(int64_t rows, int64_t columns, const T* from, int64_t from_length, T* to, int64_t to_length, Accumulate mode) {
-  for (int64_t i = 0; i < rows; ++i, from += from_length, to += to_length) {
-    if (mode == Accumulate::overwrite)
-      std::copy(from, from + columns, to);
-    else
-      for (int64_t c = 0; c < columns; ++c) to[c] += from[c];
   }
 }
 

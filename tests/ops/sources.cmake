@@ -1,5 +1,6 @@
 set(SOURCES
   add_test.cpp
+  attention_mean_test.cpp
   attention_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
@@ -26,5 +27,9 @@ set(SOURCES
   layer_norm_test.cpp
   linear_test.cpp
   routing_plan_test.cpp
+  qk_norm_test.cpp
+  routing_plan_test.cpp
+  select_experts_test.cpp
   soft_targets_test.cpp
+  tokens_test.cpp
 )
