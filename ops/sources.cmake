@@ -6,8 +6,6 @@ set(SOURCES
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
-  cpu/add.cpp
-  cpu/attention.cpp
   context_cosine.cpp
   cosine.cpp
   cpu/add.cpp
@@ -29,15 +27,17 @@ set(SOURCES
   cpu/l2_normalize.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
+  cpu/leading_basis.cpp
   cpu/linear.cpp
+  cpu/materialize.cpp
   cpu/matmul.cpp
   cpu/patch_embed.cpp
   cpu/qk_norm.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
+  cpu/soft_targets.cpp
   cpu/softmax.cpp
-  cpu/tokens.cpp
   cpu/subspace_cosine.cpp
   cpu/soft_targets.cpp
   cpu/tokens.cpp
@@ -51,35 +51,17 @@ set(SOURCES
   l2_normalize.cpp
   layer_norm.cpp
   layer_scale.cpp
+  leading_basis.cpp
   linear.cpp
+  materialize.cpp
   matmul.cpp
   patch_embed.cpp
   qk_norm.cpp
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
-  softmax.cpp
-  tokens.cpp
-  cpu/cross_entropy.cpp
-  cpu/dispatch.cpp
-  cpu/gelu.cpp
-  cpu/grouped_linear.cpp
-  cpu/layer_norm.cpp
-  cpu/layer_scale.cpp
-  cpu/linear.cpp
-  cpu/routing_plan.cpp
-  cpu/scale.cpp
-  cpu/soft_targets.cpp
-  cross_entropy.cpp
-  dispatch.cpp
-  gelu.cpp
-  grouped_linear.cpp
-  layer_norm.cpp
-  layer_scale.cpp
-  linear.cpp
-  routing_plan.cpp
-  scale.cpp
   soft_targets.cpp
+  softmax.cpp
   subspace_cosine.cpp
   soft_targets.cpp
   tokens.cpp

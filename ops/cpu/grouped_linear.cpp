@@ -1,7 +1,7 @@
-// Grouped GEMMs on the CPU: one BLAS call an expert. Small experts run side by side, each in one thread; large ones run
-// one after the other with BLAS's own threads, since experts differ in load and the largest would hold up the rest.
+// Grouped GEMMs on the CPU: one BLAS call an expert.
 #include "ops/kernels/grouped_linear.h"
 
+#include "ops/cpu/batch.h"
 #include "ops/cpu/blas.h"
 
 #include <algorithm>
@@ -9,12 +9,11 @@
 namespace ermoe::cpu {
 namespace {
 
-/// Calls fn(e, first row, number of rows) for every expert, empty ones too. BLAS within a parallel region uses one thread.
+/// Calls fn(e, first row, number of rows) for every expert, empty ones too.
 template <typename Fn>
 void for_each_expert(const GroupedLinearDims& dims, const int32_t* offsets, Fn&& fn) {
   const int64_t multiplications = dims.rows * dims.in * dims.out / std::max<int64_t>(dims.experts, 1);
-#pragma omp parallel for if (multiplications < 4'000'000) schedule(dynamic)
-  for (int64_t e = 0; e < dims.experts; ++e) fn(e, int64_t{offsets[e]}, int64_t{offsets[e + 1]} - offsets[e]);
+  for_each_matrix(dims.experts, multiplications, [&](int64_t e) { fn(e, int64_t{offsets[e]}, int64_t{offsets[e + 1]} - offsets[e]); });
 }
 
 /// Zeros in the rows that no expert fills.

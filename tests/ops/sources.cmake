@@ -4,8 +4,8 @@ set(SOURCES
   attention_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
-  cross_entropy_test.cpp
   cosine_test.cpp
+  cross_entropy_test.cpp
   dispatch_test.cpp
   dropout_test.cpp
   embedding_test.cpp
@@ -15,13 +15,13 @@ set(SOURCES
   l2_normalize_test.cpp
   layer_norm_test.cpp
   linear_test.cpp
+  materialize_test.cpp
   matmul_test.cpp
   patch_embed_test.cpp
-  layer_norm_test.cpp
-  linear_test.cpp
   router_scores_test.cpp
   routing_plan_test.cpp
   select_experts_test.cpp
+  soft_targets_test.cpp
   softmax_test.cpp
   tokens_test.cpp
   layer_norm_test.cpp
