@@ -1,4 +1,6 @@
 set(SOURCES
+  csv.cpp
+  dataset.cpp
   decode.cpp
   decode_bmp.cpp
   decode_jpeg.cpp
@@ -7,8 +9,20 @@ set(SOURCES
   decode_stb.cpp
   encode_png.cpp
   exif.cpp
+  file_tree.cpp
   gzip.cpp
   image.cpp
   resize.cpp
+  packed.cpp
+  sampler.cpp
+  sources_cifar.cpp
+  sources_csv.cpp
+  sources_folder.cpp
+  sources_idx.cpp
+  sources_tar.cpp
+  sources_webdataset.cpp
+  split_builder.cpp
+  subset.cpp
+  synthetic.cpp
   tar.cpp
 )

@@ -4,5 +4,9 @@ set(SOURCES
   decode_test.cpp
   gzip_test.cpp
   resize_test.cpp
+  packed_sources_test.cpp
+  sampler_test.cpp
+  subset_test.cpp
+  synthetic_test.cpp
   tar_test.cpp
 )
