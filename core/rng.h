@@ -31,10 +31,10 @@ struct Random4 {
   uint32_t x[4];
 };
 
-/// Four independent 32-bit words for (key, index).
-ERMOE_HD inline Random4 philox(RngKey key, uint64_t index) {
+/// Four independent 32-bit words for (key, counter).
+ERMOE_HD inline Random4 philox(RngKey key, Random4 counter) {
   uint32_t k0 = static_cast<uint32_t>(key.value), k1 = static_cast<uint32_t>(key.value >> 32);
-  uint32_t c0 = static_cast<uint32_t>(index), c1 = static_cast<uint32_t>(index >> 32), c2 = 0, c3 = 0;
+  uint32_t c0 = counter.x[0], c1 = counter.x[1], c2 = counter.x[2], c3 = counter.x[3];
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = uint64_t{0xD2511F53u} * c0;
     const uint64_t p1 = uint64_t{0xCD9E8D57u} * c2;
@@ -46,6 +46,11 @@ ERMOE_HD inline Random4 philox(RngKey key, uint64_t index) {
     k1 += 0xBB67AE85u;
   }
   return {{c0, c1, c2, c3}};
+}
+
+/// Four independent 32-bit words for (key, index).
+ERMOE_HD inline Random4 philox(RngKey key, uint64_t index) {
+  return philox(key, Random4{{static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), 0, 0}});
 }
 
 /// Uniform in [0, 1) with 24 bits.

@@ -13,16 +13,18 @@ std::byte* Workspace::take_bytes(size_t bytes) {
     block_ = Tensor();
     block_ = Tensor::empty(allocator_, {static_cast<int64_t>(wanted)}, DType::u8, "workspace");
   }
-  const size_t begin = used_;
-  used_ += rounded;
-  high_water_ = std::max(high_water_, used_);
-  if (used_ <= block_.bytes()) {
-    std::byte* loan = block_.raw() + begin;
-    if (allocator_.fill() == Fill::poison) std::memset(loan, 0xff, rounded);
-    return loan;
+  const size_t begin = used_, end = used_ + rounded;
+  std::byte* loan = nullptr;
+  if (end <= block_.bytes()) {
+    loan = block_.raw() + begin;
+    if (allocator_.fill() == Fill::poison && !allocator_.device().is_cuda()) std::memset(loan, 0xff, rounded);
+  } else {
+    overflow_.push_back(Tensor::empty(allocator_, {static_cast<int64_t>(rounded)}, DType::u8, "workspace"));
+    loan = overflow_.back().raw();
   }
-  overflow_.push_back(Tensor::empty(allocator_, {static_cast<int64_t>(rounded)}, DType::u8, "workspace"));
-  return overflow_.back().raw();
+  used_ = end;  // last: a failed loan leaves the stack as it was
+  high_water_ = std::max(high_water_, used_);
+  return loan;
 }
 
 void Workspace::give_back(size_t mark) {

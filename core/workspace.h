@@ -34,6 +34,7 @@ class Workspace {
 
   template <typename T>
   Loan<T> borrow(int64_t count) {
+    check(count >= 0 && count <= INT64_MAX / 64 / static_cast<int64_t>(sizeof(T)), "[workspace] a loan of {} elements", count);
     return Loan<T>(*this, static_cast<size_t>(count));
   }
 

@@ -1,5 +1,10 @@
 set(SOURCES
+  allocator_test.cpp
   file_io_test.cpp
   json_test.cpp
+  rng_test.cpp
   safetensors_test.cpp
+  shape_test.cpp
+  tensor_test.cpp
+  workspace_test.cpp
 )

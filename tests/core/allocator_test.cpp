@@ -1,0 +1,171 @@
+// The caching allocator: reuse, accounting, poison, and what happens when the source runs dry.
+#include "core/allocator.h"
+
+#include "core/error.h"
+#include "core/rng.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <thread>
+#include <vector>
+
+namespace ermoe::testing {
+namespace {
+
+/// Host memory of a limited size that checks what it gets back.
+class LimitedSource final : public MemorySource {
+ public:
+  explicit LimitedSource(size_t limit, std::map<void*, size_t>& out) : limit_(limit), out_(out) {}
+  Device device() const override { return {}; }
+  void* allocate(size_t bytes) override {
+    if (held_ + bytes > limit_) return nullptr;
+    void* block = source_->allocate(bytes);
+    held_ += bytes;
+    out_[block] = bytes;
+    return block;
+  }
+  void release(void* block, size_t bytes) noexcept override {
+    EXPECT_EQ(out_[block], bytes) << "given back with another size";
+    out_.erase(block);
+    held_ -= bytes;
+    source_->release(block, bytes);
+  }
+
+ private:
+  std::unique_ptr<MemorySource> source_ = make_host_source();
+  size_t limit_, held_ = 0;
+  std::map<void*, size_t>& out_;
+};
+
+TEST(Allocator, ReusesFreedBlocks) {
+  CachingAllocator allocator(make_host_source());
+  const Block first = allocator.allocate(10'000, "a");
+  allocator.release(first);
+  const Block again = allocator.allocate(9'900, "b");
+  EXPECT_EQ(again.data, first.data);
+  EXPECT_EQ(allocator.stats().source_calls, 1);
+  const Block small = allocator.allocate(100, "c");
+  EXPECT_EQ(allocator.stats().source_calls, 2);
+  allocator.release(again);
+  const Block tiny = allocator.allocate(200, "d");
+  EXPECT_NE(tiny.data, again.data) << "a block far too large was taken";
+  allocator.release(small);
+  allocator.release(tiny);
+}
+
+TEST(Allocator, TakesTheBestFit) {
+  CachingAllocator allocator(make_host_source());
+  const Block large = allocator.allocate(16'000, "x"), fitting = allocator.allocate(12'000, "x");
+  allocator.release(large);
+  allocator.release(fitting);
+  const Block got = allocator.allocate(11'900, "x");
+  EXPECT_EQ(got.data, fitting.data);
+  allocator.release(got);
+}
+
+TEST(Allocator, ARepeatedStepNeverAsksTheSourceAgain) {
+  CachingAllocator allocator(make_host_source());
+  int64_t after_first = 0;
+  for (int step = 0; step < 5; ++step) {
+    std::vector<Block> blocks;
+    for (uint64_t i = 0; i < 200; ++i) blocks.push_back(allocator.allocate(1 + uniform_int(RngKey{1}, i, 200'000), "step"));
+    for (const Block& block : blocks) allocator.release(block);
+    if (step == 0) after_first = allocator.stats().source_calls;
+  }
+  EXPECT_EQ(allocator.stats().source_calls, after_first);
+}
+
+TEST(Allocator, CountsLivePeakReserved) {
+  CachingAllocator allocator(make_host_source());
+  const Block a = allocator.allocate(1000, "a"), b = allocator.allocate(5000, "b");
+  EXPECT_EQ(allocator.stats().live, a.bytes + b.bytes);
+  allocator.release(a);
+  EXPECT_EQ(allocator.stats().live, b.bytes);
+  EXPECT_EQ(allocator.stats().peak, a.bytes + b.bytes);
+  EXPECT_EQ(allocator.stats().reserved, a.bytes + b.bytes);
+  allocator.reset_peak();
+  EXPECT_EQ(allocator.stats().peak, b.bytes);
+  EXPECT_EQ(allocator.users(), (std::vector<std::pair<std::string, size_t>>{{"b", b.bytes}}));
+  allocator.trim();
+  EXPECT_EQ(allocator.stats().reserved, b.bytes);
+  allocator.release(b);
+  allocator.trim();
+  EXPECT_EQ(allocator.stats().reserved, 0u);
+  EXPECT_EQ(allocator.stats().live, 0u);
+}
+
+TEST(Allocator, BlocksAreAlignedLargeEnoughAndApart) {
+  CachingAllocator allocator(make_host_source());
+  std::map<std::byte*, size_t> blocks;
+  std::vector<Block> held;
+  for (uint64_t i = 0; i < 300; ++i) {
+    const size_t bytes = i % 50 == 0 ? (size_t{2} << 20) + i : uniform_int(RngKey{2}, i, 50'000);
+    held.push_back(allocator.allocate(bytes, "x"));
+    EXPECT_GE(held.back().bytes, bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(held.back().data) % 64, 0u);
+    std::memset(held.back().data, 1, held.back().bytes);
+    blocks[static_cast<std::byte*>(held.back().data)] = held.back().bytes;
+  }
+  std::byte* end = nullptr;
+  for (const auto& [begin, bytes] : blocks) {
+    EXPECT_GE(begin, end);
+    end = begin + bytes;
+  }
+  EXPECT_EQ(blocks.size(), held.size());
+  for (const Block& block : held) allocator.release(block);
+}
+
+TEST(Allocator, PoisonFillsEveryBlockAlsoAReusedOne) {
+  CachingAllocator allocator(make_host_source(), Fill::poison);
+  for (int round = 0; round < 2; ++round) {
+    const Block block = allocator.allocate(4096, "x");
+    const auto* bytes = static_cast<const unsigned char*>(block.data);
+    for (size_t i = 0; i < block.bytes; ++i) ASSERT_EQ(bytes[i], 0xff);
+    std::memset(block.data, 0, block.bytes);
+    allocator.release(block);
+  }
+  EXPECT_EQ(allocator.stats().source_calls, 1);
+}
+
+TEST(Allocator, GivesItsCacheBackBeforeItFails) {
+  std::map<void*, size_t> out;
+  {
+    CachingAllocator allocator(std::make_unique<LimitedSource>(100'000, out));
+    const Block a = allocator.allocate(20'000, "kept");
+    allocator.release(allocator.allocate(60'000, "cached"));
+    const Block b = allocator.allocate(70'000, "large");  // fits only without the cached block, which is too small for it
+    try {
+      allocator.allocate(30'000, "hopeful");
+      ADD_FAILURE() << "more than there is";
+    } catch (const Error& e) {
+      const std::string what = e.what();
+      EXPECT_NE(what.find("wanted for hopeful"), std::string::npos) << what;
+      EXPECT_LT(what.find("large 0.1 MiB"), what.find("kept 0.0 MiB")) << what;
+    }
+    EXPECT_EQ(allocator.stats().live, a.bytes + b.bytes);
+    allocator.release(a);
+    allocator.release(b);
+  }
+  EXPECT_TRUE(out.empty()) << "the source did not get everything back";
+}
+
+TEST(Allocator, ThreadsMayShareIt) {
+  CachingAllocator allocator(make_host_source());
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 4; ++t)
+    threads.emplace_back([&allocator, t] {
+      for (uint64_t i = 0; i < 2000; ++i) {
+        const Block block = allocator.allocate(1 + uniform_int(RngKey{t}, i, 20'000), "thread");
+        std::memset(block.data, static_cast<int>(t), block.bytes);
+        EXPECT_EQ(static_cast<const unsigned char*>(block.data)[block.bytes - 1], t);
+        allocator.release(block);
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(allocator.stats().live, 0u);
+}
+
+}  // namespace
+}  // namespace ermoe::testing
