@@ -12,6 +12,7 @@ set(SOURCES
   file_tree.cpp
   gzip.cpp
   image.cpp
+  probe.cpp
   resize.cpp
   packed.cpp
   sampler.cpp

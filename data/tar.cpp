@@ -203,6 +203,13 @@ class TarIndexer {
   bool sparse_ = false;
 };
 
+bool is_tar(std::string_view head) {
+  if (head.size() < block || head.substr(0, block).find_first_not_of('\0') == std::string_view::npos) return false;
+  Block header;
+  std::memcpy(header.data(), head.data(), block);
+  return checksum_matches(header);
+}
+
 TarReader::TarReader(const std::string& path, TarLimits limits) : path_(path), limits_(limits) {
   GzipReader source(path);
   if (source.compressed())

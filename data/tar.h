@@ -26,6 +26,9 @@ struct TarLimits {
   uint64_t max_entry_bytes = uint64_t{1} << 30;     // of one file given out by `read`
 };
 
+/// True where the first 512 bytes are a tar header with a right checksum.
+bool is_tar(std::string_view head);
+
 /// An archive: ustar, GNU (long names, large sizes) and PAX (path, size). Safe to use from several threads once built.
 class TarReader {
  public:

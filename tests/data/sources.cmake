@@ -3,6 +3,7 @@ set(SOURCES
   corrupt_test.cpp
   decode_test.cpp
   gzip_test.cpp
+  probe_test.cpp
   resize_test.cpp
   packed_sources_test.cpp
   sampler_test.cpp
