@@ -16,16 +16,17 @@ template <typename T>
 void draw(const DropoutDims& dims, int64_t first, T (&factor)[block]) {
   const T kept = static_cast<T>(1 / (1 - dims.p));
   const auto p = static_cast<float>(dims.p);
-  uint32_t words[4][groups];
+  uint32_t words[block];
 #pragma omp simd
   for (int64_t g = 0; g < groups; ++g) {
     const Random4 r = philox(dims.key, static_cast<uint64_t>(first / 4 + g));
-    words[0][g] = r.x[0];
-    words[1][g] = r.x[1];
-    words[2][g] = r.x[2];
-    words[3][g] = r.x[3];
+    words[4 * g] = r.x[0];
+    words[4 * g + 1] = r.x[1];
+    words[4 * g + 2] = r.x[2];
+    words[4 * g + 3] = r.x[3];
   }
-  for (int64_t i = 0; i < block; ++i) factor[i] = dropout_keeps(words[i % 4][i / 4], p) ? kept : T(0);
+#pragma omp simd
+  for (int64_t i = 0; i < block; ++i) factor[i] = dropout_keeps(words[i], p) ? kept : T(0);
 }
 
 /// A dropped element is zero even where x is not finite.
