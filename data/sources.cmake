@@ -14,7 +14,10 @@ set(SOURCES
   image.cpp
   probe.cpp
   resize.cpp
+  loader.cpp
   packed.cpp
+  resize.cpp
+  sample_reader.cpp
   sampler.cpp
   sources_cifar.cpp
   sources_csv.cpp

@@ -2,10 +2,13 @@ set(SOURCES
   corrupt_safetensors_test.cpp
   corrupt_test.cpp
   decode_test.cpp
+  file_sources_test.cpp
   gzip_test.cpp
   probe_test.cpp
   resize_test.cpp
+  loader_test.cpp
   packed_sources_test.cpp
+  resize_test.cpp
   sampler_test.cpp
   subset_test.cpp
   synthetic_test.cpp

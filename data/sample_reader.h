@@ -1,0 +1,53 @@
+// One sample brought to the model's size, kept in memory where the whole data set fits. Between a data set and the
+// loader's threads. Read next: data/loader.h.
+#pragma once
+
+#include "data/dataset.h"
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+
+namespace ermoe {
+
+struct SampleFormat {
+  int64_t size = 32;     // S, pixels a side
+  int64_t channels = 3;  // 1 (grey) or 3 (RGB)
+  int64_t elements() const { return size * size * channels; }
+};
+
+/// Brings an image to (S, S, channels) at `out`: the shorter side is resized to S, the longer one cropped around its
+/// centre; grey is repeated for RGB, RGB becomes luma (ITU-R BT.601) for grey.
+void prepare(const Image& image, const SampleFormat& format, uint8_t* out);
+
+/// Reads samples by index from any number of threads. A file that once failed is not opened again.
+class SampleReader {
+ public:
+  /// Keeps prepared samples where all of them take at most `cache_bytes`. `dataset` must outlive the reader.
+  SampleReader(const ImageDataset& dataset, const SampleFormat& format, size_t cache_bytes);
+
+  /// Writes sample i, (S, S, channels) u8. Throws `InputError` where its file is broken.
+  void read(int64_t i, uint8_t* out);
+
+  const ImageDataset& dataset() const { return dataset_; }
+  const SampleFormat& format() const { return format_; }
+  /// Channels of a file that was converted to the wanted count, or 0 as long as there was none.
+  int64_t converted_from() const { return converted_from_.load(std::memory_order_relaxed); }
+  bool caches() const { return cache_ != nullptr; }
+
+ private:
+  enum class State : uint8_t { absent, filling, present, broken };
+
+  void decode(int64_t i, uint8_t* out);
+
+  const ImageDataset& dataset_;
+  SampleFormat format_;
+  std::unique_ptr<uint8_t[]> cache_;             // (n, S, S, channels), or null
+  std::unique_ptr<std::atomic<State>[]> state_;  // (n)
+  std::atomic<int64_t> converted_from_ = 0;
+  std::mutex faults_mutex_;
+  std::map<int64_t, std::string> faults_;  // of broken samples
+};
+
+}  // namespace ermoe
