@@ -36,9 +36,9 @@ FACTORS = {
 SIZES = {
     "wide": {"model.width": 12, "model.depth": 2, "moe.layers": "every:2", "moe.hidden": 13, "moe.basis_rank": 3,
              "model.mlp_ratio": 1.5},
-    "deep": {"model.width": 8, "model.depth": 3, "moe.layers": "last:2", "moe.hidden": 9, "moe.basis_rank": 2,
+    "deep": {"model.width": 8, "model.depth": 3, "moe.layers": "last:2", "moe.hidden": 6, "moe.basis_rank": 2,
              "model.mlp_ratio": 1.0},
-    "narrow": {"model.width": 8, "model.depth": 2, "moe.layers": "0", "moe.hidden": 6, "moe.basis_rank": 2,
+    "narrow": {"model.width": 8, "model.depth": 2, "moe.layers": "0", "moe.hidden": 9, "moe.basis_rank": 2,
                "moe.experts": 3, "model.mlp_ratio": 1.0},
 }
 LOW_RANK = {"wide": 5, "deep": 4, "narrow": 4}
@@ -49,7 +49,7 @@ LOSSES = {
     "sigmoid": {"loss.kind": "sigmoid", "loss.smoothing": 0.1},
 }
 
-OTHER_ROUTERS = [
+BY_HAND = [
     {"moe.layers": "none", "model.pool": "average", "model.positions": "sincos", "model.patch": 4},
     {"moe.layers": "none", "model.width": 16, "model.mlp_ratio": 1.0, "model.qk_norm": True, "model.layer_scale": 0.1},
     {"moe.router": "linear", "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
@@ -62,24 +62,31 @@ OTHER_ROUTERS = [
      "moe.z_weight": 1e-3},
     {"moe.router": "switch_lbl", "moe.expert": "eigen", "moe.top_k": "all", "moe.orthogonality": "cayley",
      "sizes": "narrow"},
+    {},  # the defaults
+    {"allow": True, "moe.free_experts": 1, "moe.score": "subspace_cosine", "moe.basis": "disjoint", "rank": "low"},
 ]
 
 
 def feasible(case):
     """Whether the engine accepts these values, each of them has an effect, and the file stays small."""
-    free, bounded = case["moe.free_experts"], case["moe.threshold"] != "none" or case["allow"]
+    free = case["moe.free_experts"]
     quantile, eigen = case["moe.threshold"] == "quantile", case["moe.expert"] == "eigen"
     refused = [
         not eigen and case["moe.basis"] != "untied",  # no V1 to take a basis from
         case["moe.score"] == "subspace_cosine" and case["moe.context"] != "attention",  # reads no context
-        free and not bounded,
+        free and case["moe.threshold"] == "none",  # but where there is a mask: the last of BY_HAND
         case["allow"] and not free,
     ]
     large = [
-        case["sizes"] == "deep" and (quantile or free == 2),
-        case["sizes"] != "narrow" and case["rank"] == "full" and (quantile or free == 2),
+        quantile and case["sizes"] != "narrow",
+        free and case["sizes"] != "narrow" and case["rank"] == "full",
+        free == 2 and case["sizes"] == "deep",
     ]
-    pointless = [not eigen and case["rank"] == "low"]
+    constant = case["moe.top_k"] == 1 and case["moe.combine"] != "raw"  # the weight of one expert: no gradient
+    pointless = [
+        not eigen and case["rank"] == "low",
+        constant and case["moe.basis"] == "untied" and case["moe.orthogonality"] == "penalty",  # amplifies rounding
+    ]
     return not any(refused + large + pointless)
 
 
@@ -102,7 +109,7 @@ def pairs_of(case):
 
 def pairwise_covering():
     """Cases in which every feasible pair of values of two factors occurs."""
-    rng, missing = random.Random(5), []
+    rng, missing = random.Random(12), []
     for (a, values_a), (b, values_b) in itertools.combinations(covered(FACTORS), 2):
         for pair in itertools.product([(a, v) for v in values_a], [(b, v) for v in values_b]):
             if fill(dict(pair), rng):
@@ -142,10 +149,10 @@ def settings(case, index):
     config["moe.decay_scales"] = index % 5 < 2
     config["optim.lr"] = (3e-3, 1e-3, 1e-2)[index % 3]
     config["optim.weight_decay"] = (0.05, 0.0, 0.3)[(index // 3) % 3]
-    config["optim.eps"] = (1e-6, 1e-8)[index % 2]
+    config["optim.eps"] = (1e-6, 1e-5)[index % 2]
     return config, allow
 
 
 def all_cases():
     """[(config, has an allow-mask)]; the number of a case file is the index here."""
-    return [settings(case, index) for index, case in enumerate(OTHER_ROUTERS + pairwise_covering())]
+    return [settings(case, index) for index, case in enumerate(BY_HAND + pairwise_covering())]

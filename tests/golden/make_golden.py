@@ -132,7 +132,14 @@ def training_step(config, p, buffers, inputs):
     return loss.detach(), logits.detach(), traces, grads
 
 
-def run_case(config, has_allow, seed):
+def shaken(grads, noise):
+    """Gradients with random errors of this size relative to each tensor's largest entry."""
+    rng = torch.Generator().manual_seed(1)
+    return {n: g + noise * (g.abs().max() + 1e-2) * torch.randn(g.shape, generator=rng, dtype=torch.float64)
+            for n, g in grads.items()}
+
+
+def run_case(config, has_allow, seed, noise=0.0):
     """The tensors of a case file, and the smallest distance of a decision from its tie in units of what is required."""
     inputs, p = make_inputs(config, has_allow, seed)
     tensors = dict(inputs, **{f"param.{name}": value for name, value in p.items()})
@@ -142,7 +149,7 @@ def run_case(config, has_allow, seed):
         loss, logits, traces, grads = training_step(config, p, buffers, inputs)
         losses.append(loss)
         margin = min([margin] + [decision_margin(config, trace, step == 0) for trace in traces.values()])
-        p = optimizer.step(p, grads)
+        p = optimizer.step(p, shaken(grads, noise) if noise else grads)
         model.update_statistics(config, buffers, traces)
         if step == 0:
             tensors.update({"logits": logits, "loss": loss})
@@ -180,11 +187,16 @@ def decision_margin(config, trace, first):
 
 
 def make_case(index, config, has_allow):
-    """The first seed whose decisions are clear and whose mask leaves each expert a token."""
-    for attempt in range(200):
-        tensors, margin = run_case(config, has_allow, 1000 * index + attempt)
-        if margin > 1 and ("allow" not in tensors or bool(tensors["allow"].flatten(0, 1).any(0).all())):
-            return tensors, {"config": json.dumps(config, separators=(",", ":")), "seed": str(1000 * index + attempt)}
+    """The first seed whose decisions are clear, whose mask leaves each expert a token, and in which ten steps do not
+    amplify rounding."""
+    for seed in range(1000 * index, 1000 * index + 200):
+        tensors, margin = run_case(config, has_allow, seed)
+        if margin <= 1 or ("allow" in tensors and not bool(tensors["allow"].flatten(0, 1).any(0).all())):
+            continue
+        rounded, _ = run_case(config, has_allow, seed, noise=1e-15)
+        if all(difference(rounded[name], value) < TOLERANCE / 5 for name, value in tensors.items()
+               if name.startswith(("losses", "final"))):
+            return tensors, {"config": json.dumps(config, separators=(",", ":")), "seed": str(seed)}
     sys.exit(f"case {index}: no seed keeps its decisions clear")
 
 
