@@ -1,8 +1,9 @@
 set(SOURCES
   add.cpp
   attention.cpp
-  basis_projection.cpp
   attention_mean.cpp
+  balance_loss.cpp
+  basis_projection.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
@@ -10,8 +11,9 @@ set(SOURCES
   cosine.cpp
   cpu/add.cpp
   cpu/attention.cpp
-  cpu/basis_projection.cpp
   cpu/attention_mean.cpp
+  cpu/balance_loss.cpp
+  cpu/basis_projection.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -33,6 +35,7 @@ set(SOURCES
   cpu/matmul.cpp
   cpu/patch_embed.cpp
   cpu/qk_norm.cpp
+  cpu/regression_loss.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
@@ -40,6 +43,8 @@ set(SOURCES
   cpu/softmax.cpp
   cpu/subspace_cosine.cpp
   cpu/soft_targets.cpp
+  cpu/softmax.cpp
+  cpu/subspace_cosine.cpp
   cpu/tokens.cpp
   cross_entropy.cpp
   dispatch.cpp
@@ -57,12 +62,12 @@ set(SOURCES
   matmul.cpp
   patch_embed.cpp
   qk_norm.cpp
+  regression_loss.cpp
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
   soft_targets.cpp
   softmax.cpp
   subspace_cosine.cpp
-  soft_targets.cpp
   tokens.cpp
 )

@@ -2,6 +2,7 @@ set(SOURCES
   add_test.cpp
   attention_mean_test.cpp
   attention_test.cpp
+  balance_loss_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
   cosine_test.cpp
@@ -18,18 +19,12 @@ set(SOURCES
   materialize_test.cpp
   matmul_test.cpp
   patch_embed_test.cpp
+  qk_norm_test.cpp
+  regression_loss_test.cpp
   router_scores_test.cpp
   routing_plan_test.cpp
   select_experts_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
-  tokens_test.cpp
-  layer_norm_test.cpp
-  linear_test.cpp
-  routing_plan_test.cpp
-  qk_norm_test.cpp
-  routing_plan_test.cpp
-  select_experts_test.cpp
-  soft_targets_test.cpp
   tokens_test.cpp
 )

@@ -1,0 +1,81 @@
+// Contract of the kernels of the losses that even out the experts' loads. Read next: ops/cpu/balance_loss.cpp.
+#pragma once
+
+#include "autograd/grad_writer.h"
+#include "core/device.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct BalanceDims {
+  int64_t rows = 0;     // N
+  int64_t experts = 0;  // E
+  int64_t slots = 0;    // K
+  int64_t groups = 1;   // G; group g holds rows [g N/G, (g + 1) N/G)
+  double sigma = 0;     // standard deviation of the logits' noise
+
+  int64_t group_rows() const { return rows / groups; }
+};
+
+namespace cpu {
+
+/// loss = E Σ_e f_e P_e: f_e the share of the ids >= 0 that name e (kept), P_e the mean of p over rows. Throws on an id >= E.
+template <typename T>
+void switch_balance_forward(const BalanceDims& dims, const T* p /* (N, E) */, const int32_t* ids /* (N, K) */, T* shares /* (E) */,
+                            T* loss /* () */);
+/// dp (+)= dloss E f_e / N.
+template <typename T>
+void switch_balance_backward(const BalanceDims& dims, const T* shares, const T* dloss /* () */, T* dp, Accumulate mode);
+
+/// loss = mean over rows of lse², lse the log-sum-exp of the row (kept).
+template <typename T>
+void z_loss_forward(const BalanceDims& dims, const T* logits /* (N, E) */, T* lse /* (N) */, T* loss);
+/// dlogits (+)= dloss 2 lse softmax / N.
+template <typename T>
+void z_loss_backward(const BalanceDims& dims, const T* logits, const T* lse, const T* dloss, T* dlogits, Accumulate mode);
+
+/// loss = mean over groups of CV²(loads), loads_ge = Σ of p over the group's rows (kept). CV² = var / (mean² + 1e-10).
+template <typename T>
+void importance_loss_forward(const BalanceDims& dims, const T* p /* (N, E) */, double* loads /* (G, E) */, T* loss);
+/// dp (+)= dloss/G dCV²/dload.
+template <typename T>
+void importance_loss_backward(const BalanceDims& dims, const double* loads, const T* dloss, T* dp, Accumulate mode);
+
+/// The same with loads_ge = mean over the group's rows of Φ((clean_e - t_e)/σ), t_e the K-th largest noisy logit of the row
+/// among the experts other than e. `thresholds` keeps the K-th and (K + 1)-th largest of all.
+template <typename T>
+void load_loss_forward(const BalanceDims& dims, const T* clean /* (N, E) */, const T* noisy /* (N, E) */, T* thresholds /* (N, 2) */,
+                       double* loads /* (G, E) */, T* loss);
+/// dclean (+)= dloss/G dCV²/dload φ(z)/(σ N/G).
+template <typename T>
+void load_loss_backward(const BalanceDims& dims, const T* clean, const T* noisy, const T* thresholds, const double* loads, const T* dloss,
+                        T* dclean, Accumulate mode);
+
+}  // namespace cpu
+
+namespace cuda {
+
+/// An id >= E is not counted here; the CPU kernel throws.
+template <typename T>
+void switch_balance_forward(const Stream& stream, const BalanceDims& dims, const T* p, const int32_t* ids, T* shares, T* loss);
+template <typename T>
+void switch_balance_backward(const Stream& stream, const BalanceDims& dims, const T* shares, const T* dloss, T* dp, Accumulate mode);
+template <typename T>
+void z_loss_forward(const Stream& stream, const BalanceDims& dims, const T* logits, T* lse, T* loss);
+template <typename T>
+void z_loss_backward(const Stream& stream, const BalanceDims& dims, const T* logits, const T* lse, const T* dloss, T* dlogits,
+                     Accumulate mode);
+template <typename T>
+void importance_loss_forward(const Stream& stream, const BalanceDims& dims, const T* p, double* loads, T* loss);
+template <typename T>
+void importance_loss_backward(const Stream& stream, const BalanceDims& dims, const double* loads, const T* dloss, T* dp, Accumulate mode);
+template <typename T>
+void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, T* thresholds, double* loads,
+                       T* loss);
+template <typename T>
+void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, const T* thresholds,
+                        const double* loads, const T* dloss, T* dclean, Accumulate mode);
+
+}  // namespace cuda
+}  // namespace ermoe

@@ -1,0 +1,61 @@
+#include "ops/regression_loss.h"
+
+#include "ops/checks.h"
+#include "ops/kernels/regression_loss.h"
+
+namespace ermoe {
+namespace {
+
+struct Regression {
+  static constexpr const char* name = "regression_loss";
+  RegressionDims dims;
+  Tensor prediction;  // (B)
+  Tensor target;      // (B)
+
+  void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
+    const auto [dprediction, mode] = out.into(0);
+    dispatch_float(prediction.dtype(), name, [&, &dprediction = dprediction, mode = mode](auto tag) {
+      using T = decltype(tag);
+      const T *p = prediction.data<T>(), *t = target.data<T>(), *dl = dloss.data<T>();
+      T* const dp = dprediction.template data<T>();
+      on_device(
+          ctx, [&] { cpu::regression_loss_backward(dims, p, t, dl, dp, mode); },
+          [&](auto) { cuda::regression_loss_backward(ctx.stream, dims, p, t, dl, dp, mode); });
+    });
+  }
+};
+
+Variable regression_loss(const ExecContext& ctx, const char* op, const Variable& prediction, const Tensor& target, RegressionLoss kind,
+                         double delta = 1) {
+  const Variable t(target);
+  check_floats(op, {&prediction, &t});
+  check(target.defined() && target.shape() == prediction.shape(), "[{}] prediction {} but target {}", op, prediction.shape().str(),
+        target.shape().str());
+  check(prediction.value.numel() > 0, "[{}] prediction {} holds nothing", op, prediction.shape().str());
+  const RegressionDims dims{.numel = prediction.value.numel(), .kind = kind, .delta = delta};
+  Tensor loss = ctx.empty({}, prediction.dtype());
+  dispatch_float(prediction.dtype(), op, [&](auto tag) {
+    using T = decltype(tag);
+    on_device(
+        ctx, [&] { cpu::regression_loss_forward(dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); },
+        [&](auto) { cuda::regression_loss_forward(ctx.stream, dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); });
+  });
+  return record(ctx, std::move(loss), {&prediction}, Regression{.dims = dims, .prediction = prediction.value, .target = target});
+}
+
+}  // namespace
+
+Variable l1_loss(const ExecContext& ctx, const Variable& prediction, const Tensor& target) {
+  return regression_loss(ctx, "l1_loss", prediction, target, RegressionLoss::l1);
+}
+
+Variable l2_loss(const ExecContext& ctx, const Variable& prediction, const Tensor& target) {
+  return regression_loss(ctx, "l2_loss", prediction, target, RegressionLoss::l2);
+}
+
+Variable huber_loss(const ExecContext& ctx, const Variable& prediction, const Tensor& target, double delta) {
+  check(delta > 0, "[huber_loss] delta {} is not positive", delta);
+  return regression_loss(ctx, "huber_loss", prediction, target, RegressionLoss::huber, delta);
+}
+
+}  // namespace ermoe
