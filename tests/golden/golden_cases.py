@@ -35,7 +35,7 @@ FACTORS = {
 
 SIZES = {
     "wide": {"model.width": 12, "model.depth": 2, "moe.layers": "every:2", "moe.hidden": 13, "moe.basis_rank": 3,
-             "model.mlp_ratio": 1.5},
+             "model.mlp_ratio": 1.25},
     "deep": {"model.width": 8, "model.depth": 3, "moe.layers": "last:2", "moe.hidden": 6, "moe.basis_rank": 2,
              "model.mlp_ratio": 1.0},
     "narrow": {"model.width": 8, "model.depth": 2, "moe.layers": "0", "moe.hidden": 9, "moe.basis_rank": 2,
@@ -51,7 +51,7 @@ LOSSES = {
 
 BY_HAND = [
     {"moe.layers": "none", "model.pool": "average", "model.positions": "sincos", "model.patch": 4},
-    {"moe.layers": "none", "model.width": 16, "model.mlp_ratio": 1.0, "model.qk_norm": True, "model.layer_scale": 0.1},
+    {"moe.layers": "none", "model.qk_norm": True, "model.layer_scale": 0.1},
     {"moe.router": "linear", "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
     {"moe.router": "linear", "moe.expert": "plain", "moe.top_k": 1, "moe.experts": 2,
      "moe.hidden": 0, "model.pool": "average", "sizes": "deep"},
