@@ -3,6 +3,7 @@ set(SOURCES
   comm.cpp
   file_io.cpp
   json.cpp
+  log.cpp
   safetensors.cpp
   shape.cpp
   tensor.cpp

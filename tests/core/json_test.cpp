@@ -60,6 +60,10 @@ TEST(Json, HoldsItsLimits) {
   EXPECT_EQ(fault_of("[1,2,3]", {.max_bytes = 6}), "x.json: 7 bytes of JSON, above the limit of 6");
 }
 
+TEST(Json, ANulByteIsNotTheEnd) {
+  EXPECT_EQ(fault_of(std::string("{}\0garbage", 10)), "x.json: holds a NUL byte, which JSON does not know");
+}
+
 TEST(Json, ReadsAFile) {
   EXPECT_THROW(read_json("/nonexistent/x.json"), InputError);
   EXPECT_THROW(read_json("/dev/zero"), InputError);

@@ -2,6 +2,7 @@ set(SOURCES
   allocator_test.cpp
   file_io_test.cpp
   json_test.cpp
+  log_test.cpp
   rng_test.cpp
   safetensors_test.cpp
   shape_test.cpp

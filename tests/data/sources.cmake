@@ -1,5 +1,5 @@
 set(SOURCES
-  corrupt_safetensors_test.cpp
+  corrupt_core_test.cpp
   corrupt_test.cpp
   decode_test.cpp
   file_sources_test.cpp
