@@ -2,13 +2,14 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "tests/data/fixtures.h"
+#include "tests/data/tar_writer.h"
+#include "tests/data/test_data.h"
 
 #include <map>
 
 namespace ermoe {
 namespace {
 
-using testing::external;
 using testing::input_error;
 using testing::ppm;
 using testing::ScratchFolder;
@@ -121,9 +122,9 @@ TEST_F(FileSources, LinksInCirclesEnd) {
 }
 
 TEST_F(FileSources, ArchiveReadsAsTheFolderDoes) {
-  const std::string content = tar_member("./set/train/dog/b.ppm", ppm(3, 3, 2)) + tar_member("./set/val/cat/e.ppm", ppm(3, 3, 5)) +
-                              tar_member("./set/train/cat/c.ppm", ppm(3, 3, 3)) + tar_member("./set/train/cat/._c.ppm", "leftover") +
-                              tar_member("./LICENSE", "text") + tar_end();
+  const std::string content = tar_member({"./set/train/dog/b.ppm", ppm(3, 3, 2)}) + tar_member({"./set/val/cat/e.ppm", ppm(3, 3, 5)}) +
+                              tar_member({"./set/train/cat/c.ppm", ppm(3, 3, 3)}) + tar_member({"./set/train/cat/._c.ppm", "leftover"}) +
+                              tar_member({"./LICENSE", "text"}) + tar_end();
   write(folder.file("set.tar"), content);
   const DatasetSplits splits = open(folder.file("set.tar"));
   EXPECT_EQ(listing(splits.train), "0/3 1/2 ");
@@ -134,7 +135,7 @@ TEST_F(FileSources, ArchiveReadsAsTheFolderDoes) {
 
 TEST_F(FileSources, SeveralArchives) {
   const auto classes = [](const std::string& below, uint8_t value) {
-    return tar_member(below + "a/1.ppm", ppm(3, 3, value)) + tar_member(below + "b/1.ppm", ppm(3, 3, value)) + tar_end();
+    return tar_member({below + "a/1.ppm", ppm(3, 3, value)}) + tar_member({below + "b/1.ppm", ppm(3, 3, value)}) + tar_end();
   };
   // The part is said by the folder inside, or by the archive's name.
   write(folder.file("x.tar"), classes("train/", 1));
@@ -151,8 +152,8 @@ TEST_F(FileSources, SeveralArchives) {
 TEST_F(FileSources, WebdatasetShards) {
   const auto shard = [](int n, const std::string& label) {
     const std::string key = "k" + std::to_string(n);
-    return tar_member(key + ".ppm", ppm(3, 3, static_cast<uint8_t>(n))) + tar_member(key + ".cls", label) +
-           tar_member(key + ".json", "{}") + tar_end();
+    return tar_member({key + ".ppm", ppm(3, 3, static_cast<uint8_t>(n))}) + tar_member({key + ".cls", label}) +
+           tar_member({key + ".json", "{}"}) + tar_end();
   };
   write(folder.file("train-000.tar"), shard(1, "0"));
   write(folder.file("train-001.tar"), shard(2, "12\n"));
@@ -170,9 +171,9 @@ TEST_F(FileSources, WebdatasetShards) {
 
 TEST_F(FileSources, WebdatasetLabels) {
   const auto with = [&](const std::string& label) {
-    write(folder.file("s.tar"), tar_member("d.x/k1.ppm", ppm(3, 3, 1)) + tar_member("d.x/k1.cls", label) +
-                                    tar_member("k2.ppm", ppm(3, 3, 2)) + tar_member("k2.cls", "cat") + tar_member("k3.ppm", ppm(3, 3, 3)) +
-                                    tar_end());
+    write(folder.file("s.tar"), tar_member({"d.x/k1.ppm", ppm(3, 3, 1)}) + tar_member({"d.x/k1.cls", label}) +
+                                    tar_member({"k2.ppm", ppm(3, 3, 2)}) + tar_member({"k2.cls", "cat"}) +
+                                    tar_member({"k3.ppm", ppm(3, 3, 3)}) + tar_end());
     return folder.file("s.tar");
   };
   EXPECT_EQ(listing(open(with(" dog ")).train), "1/1 0/2 ");
@@ -238,7 +239,7 @@ TEST_F(FileSources, WhatIsNoDataSetIsSaidSo) {
   write(folder.file("c"), "");
   EXPECT_NE(refused(folder.path()).find("2 .json, 1 without an extension"), std::string::npos);
   EXPECT_NE(refused(folder.file("a.json")).find("accepted are"), std::string::npos);
-  write(folder.file("t.tar"), tar_member("x.txt", "text") + tar_end());
+  write(folder.file("t.tar"), tar_member({"x.txt", "text"}) + tar_end());
   EXPECT_NE(refused(folder.file("t.tar")).find("an archive with 1 .txt"), std::string::npos);
   write(folder.file("t.tar"), "no tar at all");
   EXPECT_NE(refused(folder.file("t.tar")).find("t.tar"), std::string::npos);
@@ -262,8 +263,7 @@ std::map<int32_t, int64_t> epoch_counts(const ImageDataset& dataset, int threads
 }
 
 TEST(RealArchives, CifarSmall) {
-  const std::string path = external("cifar10_small.tar.gz");
-  if (path.empty()) GTEST_SKIP() << "cifar10_small.tar.gz is not under ERMOE_TEST_DATA";
+  ERMOE_REQUIRE_TEST_DATA(path, "cifar10_small.tar.gz");
   const DatasetSplits splits = open_dataset(path);
   ASSERT_TRUE(splits.train && splits.test);
   EXPECT_EQ(splits.train->size(), 5000);
@@ -275,8 +275,7 @@ TEST(RealArchives, CifarSmall) {
 }
 
 TEST(RealArchives, Caltech) {
-  const std::string path = external("caltech_10.tar");
-  if (path.empty()) GTEST_SKIP() << "caltech_10.tar is not under ERMOE_TEST_DATA";
+  ERMOE_REQUIRE_TEST_DATA(path, "caltech_10.tar");
   const DatasetSplits splits = open_dataset(path);
   ASSERT_TRUE(splits.train && splits.test);
   EXPECT_EQ(splits.train->class_names().size(), 10u);

@@ -1,4 +1,5 @@
-// What the tests of data sets share: a data set in memory with chosen faults, and writers of small files.
+// What the tests of data sets share: a data set in memory with chosen faults, and small image files. Archives are made by
+// tests/data/tar_writer.h.
 #pragma once
 
 #include "core/error.h"
@@ -7,7 +8,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -55,30 +55,6 @@ inline std::string ppm(int64_t height, int64_t width, uint8_t value) {
          std::string(static_cast<size_t>(3 * height * width), static_cast<char>(value));
 }
 
-/// One ustar member.
-inline std::string tar_member(const std::string& name, const std::string& content) {
-  std::string header(512, '\0');
-  const auto put = [&](size_t at, const std::string& text) { header.replace(at, text.size(), text); };
-  const auto octal = [](size_t value, size_t digits) {
-    std::string text(digits, '0');
-    for (size_t i = digits; i-- > 0; value /= 8) text[i] = static_cast<char>('0' + value % 8);
-    return text;
-  };
-  put(0, name);
-  put(100, "0000644");
-  put(124, octal(content.size(), 11));
-  put(148, "        ");
-  put(156, "0");
-  put(257, "ustar");
-  put(263, "00");
-  size_t sum = 0;
-  for (const char c : header) sum += static_cast<unsigned char>(c);
-  put(148, octal(sum, 6) + std::string(1, '\0'));
-  return header + content + std::string((512 - content.size() % 512) % 512, '\0');
-}
-
-inline std::string tar_end() { return std::string(1024, '\0'); }
-
 /// The message of the InputError that `run` throws, or "" (and a failure) where it throws none.
 inline std::string input_error(const std::function<void()>& run) {
   try {
@@ -88,14 +64,6 @@ inline std::string input_error(const std::function<void()>& run) {
   }
   ADD_FAILURE() << "no InputError was thrown";
   return "";
-}
-
-/// A file of the external test data, or "" where there is none.
-inline std::string external(const std::string& name) {
-  const char* folder = std::getenv("ERMOE_TEST_DATA");
-  if (folder == nullptr) return "";
-  const std::string path = std::string(folder) + "/" + name;
-  return std::filesystem::exists(path) ? path : "";
 }
 
 }  // namespace ermoe::testing

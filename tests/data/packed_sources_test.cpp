@@ -1,15 +1,16 @@
 // IDX and CIFAR binaries: small files made here, every lie of a header refused, and the real files where they are.
 #include "data/dataset.h"
 #include "tests/data/fixtures.h"
-
-#include <zlib.h>
+#include "tests/data/gzip_writer.h"
+#include "tests/data/tar_writer.h"
+#include "tests/data/test_data.h"
 
 #include <array>
+#include <cstdlib>
 
 namespace ermoe {
 namespace {
 
-using testing::external;
 using testing::input_error;
 using testing::ScratchFolder;
 using testing::write;
@@ -26,12 +27,6 @@ std::string idx_images(uint32_t n, uint32_t height, uint32_t width) {
 
 std::string idx_labels(const std::string& labels) {
   return std::string("\0\0\x08\x01", 4) + big_endian(static_cast<uint32_t>(labels.size())) + labels;
-}
-
-void write_gz(const std::string& path, const std::string& content) {
-  gzFile file = gzopen(path.c_str(), "wb");
-  ASSERT_EQ(gzwrite(file, content.data(), static_cast<unsigned>(content.size())), static_cast<int>(content.size()));
-  ASSERT_EQ(gzclose(file), Z_OK);
 }
 
 std::string cifar10_record(int label, int shift) {
@@ -72,8 +67,8 @@ TEST_F(PackedSources, IdxPairsAreRead) {
 }
 
 TEST_F(PackedSources, CompressedIdxIsReadAndATwinIgnored) {
-  write_gz(folder.file("train-images-idx3-ubyte.gz"), idx_images(2, 4, 4));
-  write_gz(folder.file("train-labels-idx1-ubyte.gz"), idx_labels(std::string("\0\1", 2)));
+  write(folder.file("train-images-idx3-ubyte.gz"), testing::gzip(idx_images(2, 4, 4)));
+  write(folder.file("train-labels-idx1-ubyte.gz"), testing::gzip(idx_labels(std::string("\0\1", 2))));
   EXPECT_EQ(open_dataset(folder.path()).train->size(), 2);
   write(folder.file("train-images-idx3-ubyte"), idx_images(2, 4, 4));
   EXPECT_EQ(open_dataset(folder.path()).train->size(), 2);
@@ -131,8 +126,8 @@ TEST_F(PackedSources, CifarFolderIsRead) {
 }
 
 TEST_F(PackedSources, CifarInsideAnArchiveIsRead) {
-  write(folder.file("c.tar"), testing::tar_member("cifar-10-batches-bin/data_batch_1.bin", cifar10_record(3, 0)) +
-                                  testing::tar_member("cifar-10-batches-bin/test_batch.bin", cifar10_record(4, 0)) + testing::tar_end());
+  write(folder.file("c.tar"), testing::tar_member({"cifar-10-batches-bin/data_batch_1.bin", cifar10_record(3, 0)}) +
+                                  testing::tar_member({"cifar-10-batches-bin/test_batch.bin", cifar10_record(4, 0)}) + testing::tar_end());
   const DatasetSplits splits = open_dataset(folder.file("c.tar"));
   EXPECT_EQ(splits.train->label(0), 3);
   EXPECT_EQ(splits.test->label(0), 4);
@@ -161,13 +156,12 @@ TEST_F(PackedSources, CifarFaultsAreNamed) {
 }
 
 TEST(RealFiles, CifarHead400) {
-  const std::string path = external("cifar10_head400.bin");
-  if (path.empty()) GTEST_SKIP() << "cifar10_head400.bin is not under ERMOE_TEST_DATA";
+  ERMOE_REQUIRE_TEST_DATA(path, "cifar10_head400.bin");
   const DatasetSplits splits = open_dataset(path);
   ASSERT_TRUE(splits.train);
   EXPECT_EQ(splits.train->size(), 400);
   EXPECT_EQ(splits.train->class_names().at(static_cast<size_t>(splits.train->label(0))), "frog");
-  // The first record's first pixel, by hand from the file: red 0x3b, then green and blue a plane and two planes on.
+  // Pixel 5 of the first record, straight from the file: green and blue follow red by one plane and two.
   std::ifstream file(path, std::ios::binary);
   std::array<char, 3073> record{};
   file.read(record.data(), record.size());
