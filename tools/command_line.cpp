@@ -6,6 +6,7 @@
 #include "tools/config_io.h"
 #include "tools/config_table.h"
 #include "tools/presets.h"
+#include "tools/run_folder.h"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -15,8 +16,6 @@
 
 namespace ermoe {
 namespace {
-
-namespace fs = std::filesystem;
 
 bool wanted(const Setting& setting, std::span<const std::string_view> sections) {
   const std::string section = setting.section();
@@ -32,15 +31,6 @@ std::string flag_names(const Setting& setting) {
 const std::string* last_given(const std::vector<Assignment>& flags, std::string_view key) {
   const auto found = std::find_if(flags.rbegin(), flags.rend(), [&](const Assignment& a) { return a.key == key; });
   return found == flags.rend() ? nullptr : &found->text;
-}
-
-/// The run folder that `path` means: itself, or the one that a checkpoint RUN/checkpoints/NAME lies in.
-fs::path run_folder_of(const fs::path& path) {
-  const fs::path clean = path.has_filename() ? path : path.parent_path();
-  if (!fs::exists(clean / "config.json") && clean.parent_path().filename() == "checkpoints") {
-    return clean.parent_path().parent_path();
-  }
-  return clean;
 }
 
 /// Breaks `text` into lines of at most `width`, each after the first indented by `indent` spaces.
@@ -114,8 +104,8 @@ RunConfig resolve_config(const std::vector<Assignment>& flags) {
   const std::string* file = last_given(flags, "config");
   std::string path = file != nullptr ? *file : std::string{};
   if (file == nullptr && resume != nullptr && !resume->empty()) {
-    const fs::path recorded = run_folder_of(*resume) / "config.json";
-    if (fs::exists(recorded)) path = recorded.string();
+    const std::string recorded = run_folder_of(*resume) + "/config.json";
+    if (std::filesystem::exists(recorded)) path = recorded;
   }
   RunConfig config;
   const nlohmann::json json = path.empty() ? nlohmann::json::object() : read_json(path, kSettingsLimits);
@@ -124,7 +114,7 @@ RunConfig resolve_config(const std::vector<Assignment>& flags) {
   const std::string chosen = config.preset;
   apply_json(config, json, path);
   if (preset != nullptr) config.preset = chosen;
-  if (resume != nullptr && !resume->empty()) config.train.out = run_folder_of(*resume).string();
+  if (resume != nullptr && !resume->empty()) config.train.out = run_folder_of(*resume);
   for (const auto& flag : flags) {
     if (flag.key == "config" || flag.key == "preset") continue;
     set_from_text(config, *find_setting(flag.key), flag.text, "--");

@@ -1,10 +1,17 @@
 set(SOURCES
+  append_file.cpp
   command_line.cpp
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  main_guard.cpp
+  metrics_log.cpp
   presets.cpp
+  progress.cpp
+  run_folder.cpp
   setting.cpp
+  signals.cpp
+  tensorboard.cpp
 )
 set(PROGRAMS
 )
