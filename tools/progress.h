@@ -14,14 +14,14 @@ namespace ermoe {
 struct ProgressState {
   int64_t step = 0;
   int64_t steps = 0;
-  std::optional<int64_t> epoch, epochs;  // the current one counts from 1
-  std::optional<double> loss, gradient_norm, lr;
-  std::optional<double> step_ms;
-  std::optional<double> images_per_s;
-  std::optional<double> mfu;  // share of the machine's measured peak, 0 to 1
-  std::optional<double> load_max_mean, gini;
-  std::optional<int64_t> memory_bytes;
-  std::optional<double> seconds_left;
+  std::optional<int64_t> epoch = {}, epochs = {};  // the current one counts from 1
+  std::optional<double> loss = {}, gradient_norm = {}, lr = {};
+  std::optional<double> step_ms = {};
+  std::optional<double> images_per_s = {};
+  std::optional<double> mfu = {};  // share of the machine's measured peak, 0 to 1
+  std::optional<double> load_max_mean = {}, gini = {};
+  std::optional<int64_t> memory_bytes = {};
+  std::optional<double> seconds_left = {};
 };
 
 /// "step 120/9000 | loss 5.4321 | gnorm 1.23 | lr 3.0e-04 | 182 ms | 11.2k img/s | mfu 38.1% | load 1.31 | …"

@@ -1,9 +1,11 @@
 set(SOURCES
   append_file.cpp
+  chart.cpp
   command_line.cpp
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  font.cpp
   main_guard.cpp
   metrics_log.cpp
   presets.cpp

@@ -1,5 +1,10 @@
 set(SOURCES
+  chart_test.cpp
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  progress_test.cpp
+  run_folder_test.cpp
+  signals_test.cpp
+  tensorboard_test.cpp
 )
