@@ -27,12 +27,14 @@ set(SOURCES
   cpu/gelu.cpp
   cpu/grouped_linear.cpp
   cpu/l2_normalize.cpp
+  cpu/lapack.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
   cpu/leading_basis.cpp
   cpu/linear.cpp
   cpu/materialize.cpp
   cpu/matmul.cpp
+  cpu/orthogonal_step.cpp
   cpu/patch_embed.cpp
   cpu/qk_norm.cpp
   cpu/regression_loss.cpp
@@ -60,6 +62,7 @@ set(SOURCES
   linear.cpp
   materialize.cpp
   matmul.cpp
+  orthogonal_step.cpp
   patch_embed.cpp
   qk_norm.cpp
   regression_loss.cpp

@@ -11,7 +11,7 @@ namespace ermoe::cpu {
 template <typename Fn>
 void for_each_matrix(int64_t batch, int64_t multiplications, Fn&& fn) {
   constexpr int64_t too_small = int64_t{1} << 16, large = int64_t{1} << 26;
-#pragma omp parallel for if (batch * multiplications > too_small && multiplications < large) schedule(dynamic)
+#pragma omp parallel for if (batch > 1 && batch * multiplications > too_small && multiplications < large) schedule(dynamic)
   for (int64_t i = 0; i < batch; ++i) fn(i);
 }
 

@@ -18,6 +18,7 @@ set(SOURCES
   linear_test.cpp
   materialize_test.cpp
   matmul_test.cpp
+  orthogonal_step_test.cpp
   patch_embed_test.cpp
   qk_norm_test.cpp
   regression_loss_test.cpp

@@ -1,0 +1,91 @@
+#include "ops/orthogonal_step.h"
+
+#include "ops/kernels/orthogonal_step.h"
+
+namespace ermoe {
+namespace {
+
+StiefelDims stiefel_dims(const char* op, const Tensor& q) {
+  check(q.defined() && q.shape().rank() >= 2, "[{}] wants q (…, m, n) but got {}", op, q.shape().str());
+  const int64_t m = q.shape()[-2], n = q.shape()[-1];
+  check(m >= n && n >= 1, "[{}] q {} has more columns than rows: they cannot be orthonormal", op, q.shape().str());
+  check(m <= std::numeric_limits<int32_t>::max() / n, "[{}] q {} is beyond 32-bit LAPACK", op, q.shape().str());
+  return {.batch = q.numel() / (m * n), .rows = m, .cols = n};
+}
+
+int64_t scratch_size(const ExecContext& ctx, const StiefelDims& dims, StiefelMethod method) {
+  int64_t size = 0;
+  on_device(
+      ctx, [&] { size = cpu::stiefel_scratch(dims, method); }, [&](auto) { size = cuda::stiefel_scratch(dims, method); });
+  return size;
+}
+
+}  // namespace
+
+void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method) {
+  const StiefelDims dims = stiefel_dims("stiefel_step", q);
+  check(direction.defined() && direction.shape() == q.shape() && direction.dtype() == q.dtype(),
+        "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
+        direction.shape().str());
+  dispatch_float(q.dtype(), "stiefel_step", [&](auto tag) {
+    using T = decltype(tag);
+    const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
+    on_device(
+        ctx, [&] { cpu::stiefel_step(dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); },
+        [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); });
+  });
+}
+
+void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
+  const StiefelDims dims = stiefel_dims("retract", q);
+  dispatch_float(q.dtype(), "retract", [&](auto tag) {
+    using T = decltype(tag);
+    const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
+    on_device(
+        ctx, [&] { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
+        [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), scratch.data()); });
+  });
+}
+
+void polar_project(const ExecContext& ctx, const Tensor& q) {
+  const StiefelDims dims = stiefel_dims("polar_project", q);
+  dispatch_float(q.dtype(), "polar_project", [&](auto tag) {
+    using T = decltype(tag);
+    const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
+    on_device(
+        ctx, [&] { cpu::polar_project(dims, q.data<T>(), scratch.data()); },
+        [&](auto) { cuda::polar_project(ctx.stream, dims, q.data<T>(), scratch.data()); });
+  });
+  const double residual = orthogonality_residual(ctx, q);
+  check(residual < 1e-4, "[polar_project] q {} is nearly rank-deficient: max|QᵀQ - I| stays at {:.1e}", q.shape().str(), residual);
+}
+
+double orthogonality_residual(const ExecContext& ctx, const Tensor& q) {
+  const StiefelDims dims = stiefel_dims("orthogonality_residual", q);
+  const auto scratch = ctx.workspace->borrow<double>(dims.rows * dims.cols + dims.cols * dims.cols);
+  double worst = 0;
+  dispatch_float(q.dtype(), "orthogonality_residual", [&](auto tag) {
+    using T = decltype(tag);
+    on_device(
+        ctx, [&] { worst = cpu::orthogonality_residual(dims, q.data<T>(), scratch.data()); },
+        [&](auto) { worst = cuda::orthogonality_residual(ctx.stream, dims, q.data<T>(), scratch.data()); });
+  });
+  return worst;
+}
+
+double penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq) {
+  const StiefelDims dims = stiefel_dims("penalty_gradient", q);
+  check(dq.defined() && dq.shape() == q.shape() && dq.dtype() == q.dtype(), "[penalty_gradient] q {} {} but dq {} {}", name_of(q.dtype()),
+        q.shape().str(), name_of(dq.dtype()), dq.shape().str());
+  double penalty = 0;
+  dispatch_float(q.dtype(), "penalty_gradient", [&](auto tag) {
+    using T = decltype(tag);
+    const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
+    on_device(
+        ctx, [&] { penalty = cpu::penalty_gradient(dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); },
+        [&](auto) { penalty = cuda::penalty_gradient(ctx.stream, dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); });
+  });
+  return penalty;
+}
+
+}  // namespace ermoe
