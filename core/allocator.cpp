@@ -3,6 +3,7 @@
 #include "core/error.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -13,11 +14,15 @@ namespace {
 constexpr size_t huge_page = size_t{2} << 20;
 constexpr size_t alignment = 64;
 
+size_t physical_memory() { return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
 class HostSource final : public MemorySource {
  public:
   Device device() const override { return {}; }
 
   void* allocate(size_t bytes) override {
+    // The system promises more than it has and ends the process later; what cannot fit is refused while a message can still be given.
+    if (bytes > physical_memory()) return nullptr;
     const bool large = bytes >= huge_page;
     void* block = std::aligned_alloc(large ? huge_page : alignment, bytes);
     if (block != nullptr && large) madvise(block, bytes, MADV_HUGEPAGE);  // a hint: failure costs speed only

@@ -86,6 +86,7 @@ TEST_F(TensorTest, ASizeBeyondMemoryIsAnErrorNotACrash) {
   EXPECT_THROW(Tensor::empty(allocator_, {int64_t{1} << 40, int64_t{1} << 40}, DType::f32), Error);
   EXPECT_THROW(Tensor::empty(allocator_, {std::numeric_limits<int64_t>::max()}, DType::f32), Error);
   EXPECT_THROW(Tensor::empty(allocator_, {std::numeric_limits<int64_t>::max()}, DType::u8), Error);
+  EXPECT_THROW(Tensor::empty(allocator_, {int64_t{1} << 46}, DType::u8), Error) << "64 TiB that the system would promise";
 }
 
 TEST_F(TensorTest, EmptyTensorsWork) {
