@@ -2,6 +2,7 @@ set(SOURCES
   add.cpp
   attention.cpp
   attention_mean.cpp
+  augment.cpp
   balance_loss.cpp
   basis_projection.cpp
   column_sum.cpp
@@ -12,6 +13,7 @@ set(SOURCES
   cpu/add.cpp
   cpu/attention.cpp
   cpu/attention_mean.cpp
+  cpu/augment.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/blas.cpp
@@ -35,15 +37,13 @@ set(SOURCES
   cpu/materialize.cpp
   cpu/matmul.cpp
   cpu/orthogonal_step.cpp
+  cpu/mix_batch.cpp
   cpu/patch_embed.cpp
   cpu/qk_norm.cpp
   cpu/regression_loss.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
-  cpu/soft_targets.cpp
-  cpu/softmax.cpp
-  cpu/subspace_cosine.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
   cpu/subspace_cosine.cpp
@@ -63,6 +63,7 @@ set(SOURCES
   materialize.cpp
   matmul.cpp
   orthogonal_step.cpp
+  mix_batch.cpp
   patch_embed.cpp
   qk_norm.cpp
   regression_loss.cpp

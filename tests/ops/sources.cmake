@@ -2,6 +2,7 @@ set(SOURCES
   add_test.cpp
   attention_mean_test.cpp
   attention_test.cpp
+  augment_test.cpp
   balance_loss_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
@@ -19,6 +20,7 @@ set(SOURCES
   materialize_test.cpp
   matmul_test.cpp
   orthogonal_step_test.cpp
+  mix_batch_test.cpp
   patch_embed_test.cpp
   qk_norm_test.cpp
   regression_loss_test.cpp

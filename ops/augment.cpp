@@ -1,0 +1,58 @@
+#include "ops/augment.h"
+
+#include "ops/kernels/augment.h"
+
+#include <cmath>
+
+namespace ermoe {
+namespace {
+
+AugmentDims augment_dims(const Tensor& pixels, const AugmentSettings& settings, RngKey key) {
+  const Shape& shape = pixels.shape();
+  check(pixels.defined() && pixels.dtype() == DType::u8 && shape.rank() == 4 && shape[1] == shape[2] && (shape[3] == 1 || shape[3] == 3),
+        "[augment] wants pixels u8 (B, S, S, 1 or 3) but got {} {}", name_of(pixels.dtype()), shape.str());
+  check(settings.crop_padding >= 0 && settings.crop_padding <= int64_t{1} << 20, "[augment] crop padding {} is outside 0..{}",
+        settings.crop_padding, int64_t{1} << 20);
+  check(settings.randaugment_n >= 0 && settings.randaugment_n <= 1000, "[augment] {} RandAugment operations are outside 0..1000",
+        settings.randaugment_n);
+  check(settings.randaugment_m >= 0 && settings.randaugment_m <= 10, "[augment] RandAugment strength {} is outside [0, 10]",
+        settings.randaugment_m);
+  check(settings.erasing >= 0 && settings.erasing <= 1, "[augment] erasing probability {} is outside [0, 1]", settings.erasing);
+  return {.batch = shape[0],
+          .side = shape[1],
+          .channels = shape[3],
+          .crop_padding = settings.crop_padding,
+          .flip = settings.flip,
+          .erasing = settings.erasing,
+          .key = key};
+}
+
+PixelTable pixel_table(const Normalisation& normalisation, int64_t channels) {
+  const auto& [mean, deviation] = normalisation;
+  const auto wanted = static_cast<size_t>(channels);
+  check(mean.size() == wanted && deviation.size() == wanted, "[augment] {} means and {} deviations for {} channels", mean.size(),
+        deviation.size(), channels);
+  PixelTable table{};
+  for (size_t c = 0; c < wanted; ++c) {
+    check(std::isfinite(mean[c]) && std::isfinite(deviation[c]) && deviation[c] > 0, "[augment] channel {} has mean {} and deviation {}", c,
+          mean[c], deviation[c]);
+    for (int v = 0; v < 256; ++v) table.value[c][v] = static_cast<float>((v / 255.0 - mean[c]) / deviation[c]);
+  }
+  return table;
+}
+
+}  // namespace
+
+Tensor augment(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, const Normalisation& normalisation,
+               RngKey key) {
+  const AugmentDims dims = augment_dims(pixels, settings, key);
+  const PixelTable table = pixel_table(normalisation, dims.channels);
+  check(settings.randaugment_n == 0, "[augment] RandAugment is not available");
+  Tensor images = ctx.empty({dims.batch, dims.channels, dims.side, dims.side}, DType::f32);
+  on_device(
+      ctx, [&] { cpu::augment(dims, table, pixels.data<uint8_t>(), images.data<float>()); },
+      [&](auto) { cuda::augment(ctx.stream, dims, table, pixels.data<uint8_t>(), images.data<float>()); });
+  return images;
+}
+
+}  // namespace ermoe
