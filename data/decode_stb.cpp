@@ -29,7 +29,10 @@ struct Source {
   static int read(void* user, char* out, int size) {
     auto* self = static_cast<Source*>(user);
     const size_t n = std::min(self->rest.size(), static_cast<size_t>(size));
-    if (n == 0) self->ran_out = true;
+    if (n == 0) {
+      self->ran_out = true;
+      return 0;
+    }
     std::memcpy(out, self->rest.data(), n);
     self->rest = self->rest.subspan(n);
     return static_cast<int>(n);

@@ -64,7 +64,7 @@ size_t GzipReader::read_plain(char* to, size_t bytes) {
   refill();
   finished_ = input_.empty();
   const size_t n = std::min(bytes, input_.size());
-  std::memcpy(to, input_.data(), n);
+  if (n > 0) std::memcpy(to, input_.data(), n);
   input_.remove_prefix(n);
   return n;
 }
