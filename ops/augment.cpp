@@ -1,6 +1,7 @@
 #include "ops/augment.h"
 
 #include "ops/kernels/augment.h"
+#include "ops/kernels/randaugment.h"
 
 #include <cmath>
 
@@ -41,17 +42,34 @@ PixelTable pixel_table(const Normalisation& normalisation, int64_t channels) {
   return table;
 }
 
+/// A varied copy of `pixels`.
+Tensor randaugment(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, RngKey key) {
+  const Shape& shape = pixels.shape();
+  const RandAugmentDims dims{.batch = shape[0],
+                             .side = shape[1],
+                             .channels = shape[3],
+                             .operations = settings.randaugment_n,
+                             .strength = settings.randaugment_m / 10,
+                             .key = key};
+  Tensor varied = ctx.empty(shape, DType::u8);
+  const auto scratch = ctx.workspace->borrow<uint8_t>(pixels.numel());
+  on_device(
+      ctx, [&] { cpu::randaugment(dims, pixels.data<uint8_t>(), varied.data<uint8_t>(), scratch.data()); },
+      [&](auto) { cuda::randaugment(ctx.stream, dims, pixels.data<uint8_t>(), varied.data<uint8_t>(), scratch.data()); });
+  return varied;
+}
+
 }  // namespace
 
 Tensor augment(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, const Normalisation& normalisation,
                RngKey key) {
   const AugmentDims dims = augment_dims(pixels, settings, key);
   const PixelTable table = pixel_table(normalisation, dims.channels);
-  check(settings.randaugment_n == 0, "[augment] RandAugment is not available");
+  const Tensor source = settings.randaugment_n > 0 ? randaugment(ctx, pixels, settings, key) : pixels;
   Tensor images = ctx.empty({dims.batch, dims.channels, dims.side, dims.side}, DType::f32);
   on_device(
-      ctx, [&] { cpu::augment(dims, table, pixels.data<uint8_t>(), images.data<float>()); },
-      [&](auto) { cuda::augment(ctx.stream, dims, table, pixels.data<uint8_t>(), images.data<float>()); });
+      ctx, [&] { cpu::augment(dims, table, source.data<uint8_t>(), images.data<float>()); },
+      [&](auto) { cuda::augment(ctx.stream, dims, table, source.data<uint8_t>(), images.data<float>()); });
   return images;
 }
 

@@ -1,5 +1,5 @@
 // Random variation of training images, on the device where they are: a batch of decoded pixels goes in, a normalised batch comes
-// out. Not differentiable, and without state: the key decides everything. Read next: ops/kernels/augment.h, ops/kernels/mix_batch.h.
+// out. Not differentiable, and without state: the key decides everything. Read next: ops/kernels/augment.h.
 #pragma once
 
 #include "core/context.h"

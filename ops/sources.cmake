@@ -40,6 +40,7 @@ set(SOURCES
   cpu/mix_batch.cpp
   cpu/patch_embed.cpp
   cpu/qk_norm.cpp
+  cpu/randaugment.cpp
   cpu/regression_loss.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp

@@ -23,6 +23,7 @@ set(SOURCES
   mix_batch_test.cpp
   patch_embed_test.cpp
   qk_norm_test.cpp
+  randaugment_test.cpp
   regression_loss_test.cpp
   router_scores_test.cpp
   routing_plan_test.cpp
