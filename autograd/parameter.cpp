@@ -19,12 +19,13 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
     for (const Parameter* p : parameters_)
       if (p->role == role) total += padded(p);
     const auto section = static_cast<size_t>(role);
-    value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
+    const bool own_values = role != Parameter::Role::derived;
+    if (own_values) value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
     grad_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "gradients");
     int64_t offset = 0;
     for (Parameter* p : parameters_) {
       if (p->role != role) continue;
-      p->value = value_sections_[section].window(offset, p->shape);
+      if (own_values) p->value = value_sections_[section].window(offset, p->shape);
       p->grad = grad_sections_[section].window(offset, p->shape);
       offset += padded(p);
     }
@@ -35,9 +36,9 @@ void ParameterArena::begin_gradients() {
   for (Parameter* p : parameters_) p->has_grad = false;
 }
 
-void ParameterArena::end_gradients() {
+void ParameterArena::end_gradients(Parameter::Role role) {
   for (Parameter* p : parameters_) {
-    if (p->has_grad) continue;
+    if (p->has_grad || p->role != role) continue;
     std::memset(p->grad.raw(), 0, p->grad.bytes());
     p->has_grad = true;
   }

@@ -38,19 +38,21 @@ struct Parameter {
 /// direct first, then derived, then factors: the first two are what ranks reduce.
 class ParameterArena {
  public:
-  /// Gives every parameter its value and gradient window and zeroes both. The parameters must outlive the arena.
+  /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. The
+  /// parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero).
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
+  /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
   DType dtype() const { return dtype_; }
 
   /// Starts a new gradient sum: the next write of each slot overwrites.
   void begin_gradients();
-  /// Zeroes the slots that nobody wrote, so that the whole arena is valid.
-  void end_gradients();
+  /// Zeroes the slots of a role that nobody wrote, so that the whole section is valid.
+  void end_gradients(Parameter::Role role);
 
  private:
   DType dtype_;

@@ -16,6 +16,9 @@ set(SOURCES
   cpu/augment.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
+  adamw.cpp
+  attach_loss.cpp
+  cpu/adamw.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -75,4 +78,7 @@ set(SOURCES
   softmax.cpp
   subspace_cosine.cpp
   tokens.cpp
+  cpu/join_basis.cpp
+  gelu.cpp
+  join_basis.cpp
 )

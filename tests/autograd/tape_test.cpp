@@ -110,7 +110,7 @@ TEST_F(TapeTest, UnwrittenSlotsAreZeroedNotStale) {
   ParameterArena arena(bench_.allocator, DType::f64, {&used, &unused});
   std::ranges::fill(unused.grad.span<double>(), 7.0);
   arena.begin_gradients();
-  arena.end_gradients();
+  arena.end_gradients(Parameter::Role::direct);
   for (double g : unused.grad.span<double>()) EXPECT_EQ(g, 0.0);
 }
 

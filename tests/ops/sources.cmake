@@ -31,4 +31,15 @@ set(SOURCES
   soft_targets_test.cpp
   softmax_test.cpp
   tokens_test.cpp
+  layer_norm_test.cpp
+  linear_test.cpp
+  routing_plan_test.cpp
+  qk_norm_test.cpp
+  routing_plan_test.cpp
+  select_experts_test.cpp
+  soft_targets_test.cpp
+  tokens_test.cpp
+  adamw_test.cpp
+  gelu_test.cpp
+  join_basis_test.cpp
 )

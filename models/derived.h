@@ -1,0 +1,35 @@
+// A derived parameter is a tensor made from factors once an optimizer step (W = U diag(s) Vᵀ, the packed routing basis).
+// The model's tape treats it as a parameter; its gradient, reduced over ranks once, then flows on to the factors.
+#pragma once
+
+#include "autograd/parameter.h"
+#include "autograd/tape.h"
+
+#include <functional>
+
+namespace ermoe {
+
+class DerivedParameter {
+ public:
+  DerivedParameter() { parameter.role = Parameter::Role::derived; }
+
+  Parameter parameter;
+
+  /// Computes the value from its factors and remembers how. Call after every change of the factors.
+  void refresh(const ExecContext& ctx, const std::function<Variable(const ExecContext&)>& make) {
+    tape_.clear();
+    root_ = make(ctx.with_tape(&tape_));
+    parameter.value = root_.value;
+  }
+
+  /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.
+  void pull_back(const ExecContext& ctx) {
+    if (parameter.has_grad && root_.edge.node >= 0) tape_.backward(ctx, root_, parameter.grad);
+  }
+
+ private:
+  Tape tape_;
+  Variable root_;
+};
+
+}  // namespace ermoe

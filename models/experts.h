@@ -1,0 +1,87 @@
+// The experts of one layer: two-layer GELU networks, either plain (W1, W2 are parameters) or eigen (W = U diag(s) Vᵀ with
+// orthonormal U and V; ERMoE, arXiv 2511.10971). Read next: models/router.h.
+#pragma once
+
+#include "models/config.h"
+#include "models/derived.h"
+#include "models/module.h"
+#include "ops/orthogonal_step.h"
+#include "ops/routing_plan.h"
+
+namespace ermoe {
+
+/// Sizes of a layer's experts, all settings resolved.
+struct ExpertDims {
+  int64_t width = 0;         // D
+  int64_t hidden = 0;        // F
+  int64_t experts = 0;       // E, scored
+  int64_t free_experts = 0;  // ids E … E + free - 1
+  int64_t rank = 0;          // r
+  int64_t basis_rank = 0;    // R
+
+  int64_t all() const { return experts + free_experts; }
+};
+
+/// Resolves the defaults of `moe` for width D. Throws InputError that names the key where the sizes cannot work; so
+/// R = D is refused here: an orthogonal basis of full rank gives every expert the same score cos(x, c).
+ExpertDims resolve_expert_dims(const MoeConfig& moe, int64_t width);
+
+/// The factors of both matrices. With a disjoint basis the first R columns of a scored expert's V1 belong to the
+/// router's shared basis, and V1 here is the rest.
+struct EigenFactors {
+  Parameter U1;       // (E+Ef, F, r)
+  Parameter s1;       // (E+Ef, r)
+  Parameter V1;       // (E+Ef, D, r); disjoint: (E, D, r - R)
+  Parameter free_V1;  // (Ef, D, r), only where disjoint and Ef > 0
+  Parameter U2;       // (E+Ef, D, r)
+  Parameter s2;       // (E+Ef, r)
+  Parameter V2;       // (E+Ef, F, r)
+};
+
+class ExpertBank final : public Module {
+ public:
+  /// `shared_basis`: the router's (D, E·R) parameter where the basis is disjoint, else null. It must outlive this.
+  ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis);
+
+  /// rows (M, D) sorted by expert as `plan` says -> (M, D): W2 gelu(W1 x + b1) + b2 of each row's expert.
+  Variable forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
+
+  /// Makes W1 and W2 from the factors, after init, load and every optimizer step. Nothing to do for plain experts.
+  void refresh(const ExecContext& ctx);
+  /// Turns the gradients of W1 and W2 into those of the factors; adds the penalty's where that is the mode.
+  void pull_back(const ExecContext& ctx);
+  /// After the optimizer's step: with a disjoint basis, takes the rest's columns off the shared ones.
+  void after_step(const ExecContext& ctx);
+  /// λ Σ‖QᵀQ - I‖² of the last pull_back; 0 unless the mode is `penalty`.
+  double penalty() const { return penalty_; }
+
+  const ExpertDims& dims() const { return dims_; }
+  bool eigen() const { return kind_ == ExpertKind::eigen; }
+  EigenFactors& factors() { return factors_; }
+  /// V1 of every expert (E+Ef, D, r), on the context's tape.
+  Variable right_factor(const ExecContext& ctx);
+
+  void init(const ExecContext& ctx, RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  void declare_factors(const MoeConfig& moe);
+  void init_from_svd(const ExecContext& ctx, RngKey key);
+
+  ExpertKind kind_;
+  Orthogonality orthogonality_;
+  double penalty_weight_;
+  ExpertDims dims_;
+  Parameter* shared_basis_;
+  EigenFactors factors_;
+  DerivedParameter W1_, W2_;  // (E+Ef, F, D), (E+Ef, D, F); plain experts train them directly
+  Parameter b1_, b2_;         // (E+Ef, F), (E+Ef, D)
+  double penalty_ = 0;
+};
+
+/// The method of the orthogonal step, for the modes that take one.
+StiefelMethod stiefel_method(Orthogonality mode);
+/// True for the four modes that keep factors orthonormal.
+bool keeps_orthonormal(Orthogonality mode);
+
+}  // namespace ermoe

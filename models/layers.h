@@ -1,0 +1,69 @@
+// The small layers of a transformer, named as timm names them. Read next: models/vit.h.
+#pragma once
+
+#include "models/module.h"
+
+namespace ermoe {
+
+/// y = x Wᵀ + b over the last axis.
+struct Linear final : Module {
+  Linear(int64_t in, int64_t out);
+  Parameter weight;  // (out, in)
+  Parameter bias;    // (out)
+
+  Variable forward(const ExecContext& ctx, const Variable& x);
+  void init(RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+};
+
+struct LayerNorm final : Module {
+  explicit LayerNorm(int64_t width);
+  static constexpr double eps = 1e-6;
+  Parameter weight;  // (D)
+  Parameter bias;    // (D)
+
+  Variable forward(const ExecContext& ctx, const Variable& x);
+  void init();
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+};
+
+/// What attention hands on: its output, and what the router's context may be made from.
+struct AttentionOutput {
+  Variable y;    // (B, T, D), after the output projection
+  Variable qkv;  // (B, T, 3D), after QK-norm
+};
+
+struct SelfAttention final : Module {
+  SelfAttention(int64_t width, int64_t heads, bool with_qk_norm);
+  int64_t heads;
+  bool with_qk_norm;
+  Linear qkv, proj;
+  LayerNorm q_norm, k_norm;  // (Dh), used where with_qk_norm
+
+  AttentionOutput forward(const ExecContext& ctx, const Variable& x);
+  void init(RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+};
+
+/// The dense feed-forward network: fc2(gelu(fc1(x))).
+struct Mlp final : Module {
+  Mlp(int64_t width, int64_t hidden);
+  Linear fc1, fc2;
+
+  Variable forward(const ExecContext& ctx, const Variable& x);
+  void init(RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+};
+
+/// x · γ, a learned scale an output channel (Touvron et al., arXiv 2103.17239); the identity where it is off.
+struct LayerScale final : Module {
+  LayerScale(int64_t width, double initial);
+  double initial;   // 0: off
+  Parameter gamma;  // (D)
+
+  Variable forward(const ExecContext& ctx, const Variable& x);
+  void init();
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+};
+
+}  // namespace ermoe

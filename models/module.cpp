@@ -1,0 +1,64 @@
+#include "models/module.h"
+
+#include <cmath>
+
+namespace ermoe {
+
+void Visitor::operator()(const std::string& name, Parameter& p) const {
+  p.name = name;
+  if (parameter) parameter(p);
+}
+
+void Visitor::operator()(const std::string& name, Buffer& b) const {
+  b.name = name;
+  if (buffer) buffer(b);
+}
+
+std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+
+std::vector<Parameter*> parameters_of(Module& module) {
+  std::vector<Parameter*> found;
+  module.visit("", {.parameter = [&](Parameter& p) { found.push_back(&p); }, .buffer = {}});
+  return found;
+}
+
+std::vector<Buffer*> buffers_of(Module& module) {
+  std::vector<Buffer*> found;
+  module.visit("", {.parameter = {}, .buffer = [&](Buffer& b) { found.push_back(&b); }});
+  return found;
+}
+
+RngKey key_of(RngKey key, const std::string& name) {
+  uint64_t hash = 14695981039346656037ull;  // FNV-1a
+  for (unsigned char c : name) hash = (hash ^ c) * 1099511628211ull;
+  return key.fold(hash);
+}
+
+namespace {
+
+template <typename Fn>
+void fill_with(const Tensor& t, Fn&& value_at) {
+  dispatch_float(t.dtype(), "fill", [&](auto tag) {
+    using T = decltype(tag);
+    T* data = t.data<T>();
+#pragma omp parallel for if (t.numel() > 65536) schedule(static)
+    for (int64_t i = 0; i < t.numel(); ++i) data[i] = static_cast<T>(value_at(static_cast<uint64_t>(i)));
+  });
+}
+
+}  // namespace
+
+void fill(const Tensor& t, double value) {
+  fill_with(t, [&](uint64_t) { return value; });
+}
+
+void fill_normal(const Tensor& t, double deviation, RngKey key) {
+  fill_with(t, [&](uint64_t i) { return deviation * normal(key, i); });
+}
+
+void fill_xavier(const Tensor& t, int64_t fan_in, int64_t fan_out, RngKey key) {
+  const double bound = std::sqrt(6.0 / static_cast<double>(fan_in + fan_out));
+  fill_with(t, [&](uint64_t i) { return bound * (2.0 * uniform(key, i) - 1.0); });
+}
+
+}  // namespace ermoe

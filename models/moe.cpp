@@ -1,0 +1,85 @@
+#include "models/moe.h"
+
+#include "models/router_ermoe.h"
+#include "models/router_linear.h"
+#include "ops/attach_loss.h"
+#include "ops/combine.h"
+#include "ops/dispatch.h"
+#include "ops/tokens.h"
+
+namespace ermoe {
+
+std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts) {
+  if (moe.router == RouterKind::ermoe) return std::make_unique<ErmoeRouter>(moe, dims, experts);
+  check_input(moe.free_experts == 0, "moe.free_experts is {} but only moe.router ermoe has a fallback for them to take", moe.free_experts);
+  return std::make_unique<LinearRouter>(moe, dims);
+}
+
+MoeLayer::MoeLayer(const MoeConfig& moe, int64_t width, int64_t block)
+    : dims_(resolve_expert_dims(moe, width)), context_(moe.context), block_(block), router_(make_router(moe, dims_, nullptr)) {
+  // The router may own a basis that the experts are built on, and may read the experts' factors: tie both ways.
+  auto* ermoe = dynamic_cast<ErmoeRouter*>(router_.get());
+  Parameter* shared = ermoe != nullptr && moe.basis == Basis::disjoint ? ermoe->basis_parameter() : nullptr;
+  experts_ = std::make_unique<ExpertBank>(moe, dims_, shared);
+  if (ermoe != nullptr) ermoe->set_experts(experts_.get());
+}
+
+namespace {
+
+/// The same plan with every token's experts moved on by one: same loads, wrong experts.
+Tensor shuffled(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
+  Tensor moved = ctx.empty(ids.shape(), ids.dtype());
+  for (int64_t i = 0; i < ids.numel(); ++i) {
+    const int32_t e = ids.data<int32_t>()[i];
+    moved.data<int32_t>()[i] = e < 0 ? e : static_cast<int32_t>((e + 1) % experts);
+  }
+  return moved;
+}
+
+}  // namespace
+
+Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
+  const bool first_run = !pinned.made;
+  const RouterInput in{.x = x, .c = wants_context() ? c : Variable(), .allow = pass.allow};
+  Routing routing = router_->route(ctx, in, pinned);
+  if (pass.shuffle_experts) routing.plan = make_plan(ctx, shuffled(ctx, pinned.selection.ids, dims_.all()), dims_.all());
+  if (first_run) {
+    pass.routes.push_back({block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
+  }
+  const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
+  const Variable rows = dispatch(ctx, reshape(ctx, x, {B * T, D}), routing.plan);
+  const Variable outputs = experts_->forward(ctx, rows, routing.plan);
+  Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
+  for (const LossTerm& term : routing.losses) {
+    y = attach_loss(ctx, y, term.value, pass.loss_weight);
+    if (!first_run) continue;
+    dispatch_float(term.value.dtype(), "moe", [&](auto tag) {
+      pass.losses.emplace_back(term.name, static_cast<double>(*term.value.value.data<decltype(tag)>()));
+    });
+  }
+  return y;
+}
+
+void MoeLayer::refresh(const ExecContext& ctx) {
+  experts_->refresh(ctx);
+  router_->refresh(ctx);
+}
+
+void MoeLayer::pull_back(const ExecContext& ctx) {
+  experts_->pull_back(ctx);
+  router_->pull_back(ctx);
+}
+
+void MoeLayer::after_step(const ExecContext& ctx) { experts_->after_step(ctx); }
+
+void MoeLayer::init(const ExecContext& ctx, RngKey key) {
+  router_->init(ctx, key);  // before the experts: they complete a shared basis
+  experts_->init(ctx, key);
+}
+
+void MoeLayer::visit(const std::string& prefix, const Visitor& visitor) {
+  router_->visit(join(prefix, "router"), visitor);
+  experts_->visit(join(prefix, "experts"), visitor);
+}
+
+}  // namespace ermoe

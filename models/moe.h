@@ -1,0 +1,61 @@
+// The mixture-of-experts layer: a router, its experts, and the path between them (dispatch, expert networks, combine).
+// Read next: models/router.h, models/experts.h.
+#pragma once
+
+#include "models/experts.h"
+#include "models/router.h"
+
+#include <memory>
+#include <optional>
+
+namespace ermoe {
+
+/// What one MoE layer did in one forward pass: read by the metrics and by pictures.
+struct RoutingRecord {
+  int64_t block = 0;
+  RoutingPlan plan;
+  Tensor scores;     // (N, E)
+  Tensor weights;    // (N, K)
+  Tensor fallback;   // (N, K) u8: slots that no qualified expert filled
+  Tensor nonfinite;  // (1) i32: scores that were not finite
+};
+
+/// What travels along a forward pass beside the activations.
+struct ForwardPass {
+  Tensor allow;                     // (N, E) u8 mask of regional experts; undefined: everything is allowed
+  double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches
+  bool shuffle_experts = false;     // sends each token to the next expert instead: does routing matter?
+  std::vector<RoutingRecord> routes;
+  std::vector<std::pair<std::string, double>> losses;  // name and value of every added term
+};
+
+class MoeLayer final : public Module {
+ public:
+  MoeLayer(const MoeConfig& moe, int64_t width, int64_t block);
+
+  /// x (B, T, D) -> (B, T, D). `c` is the router's context (undefined where wants_context() is false).
+  Variable forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned);
+
+  bool wants_context() const { return router_->wants_context(); }
+  Context context() const { return context_; }
+  const ExpertDims& dims() const { return dims_; }
+  ExpertBank& experts() { return *experts_; }
+  Router& router() { return *router_; }
+  int64_t block() const { return block_; }
+
+  void refresh(const ExecContext& ctx);
+  void pull_back(const ExecContext& ctx);
+  /// After the optimizer changed the factors, before refresh.
+  void after_step(const ExecContext& ctx);
+  void init(const ExecContext& ctx, RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  ExpertDims dims_;
+  Context context_;
+  int64_t block_;
+  std::unique_ptr<Router> router_;
+  std::unique_ptr<ExpertBank> experts_;
+};
+
+}  // namespace ermoe

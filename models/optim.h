@@ -1,0 +1,69 @@
+// The optimizer: AdamW on flat parameters, Adam on the Stiefel manifold for orthonormal ones, the learning-rate
+// schedule, and the moving average of weights. Read next: models/train_step.h.
+#pragma once
+
+#include "autograd/parameter.h"
+#include "core/context.h"
+#include "models/config.h"
+#include "ops/orthogonal_step.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// Learning rate of step `step` (0-based) of `total`: linear warm-up from 0, the schedule down to min_lr, and at the end
+/// a linear cool-down to min_lr. rsqrt: lr · sqrt(w / max(step, w)), w the warm-up or 1.
+double learning_rate(const OptimConfig& config, int64_t step, int64_t total);
+
+class Optimizer {
+ public:
+  /// State for every parameter that is neither derived nor frozen. `arena` must outlive this.
+  Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method);
+
+  /// One step with the arena's gradients scaled by `grad_scale`.
+  void step(const ExecContext& ctx, double lr, double grad_scale);
+
+  /// Steps taken: the t of Adam's bias correction.
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  /// Every moment tensor: ("blocks.0.attn.qkv.weight.m", tensor).
+  void visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const;
+
+ private:
+  struct Slot {
+    Parameter* parameter;
+    Tensor m, v;
+  };
+  void step_orthonormal(const ExecContext& ctx, const Slot& slot, const struct AdamDims& adam);
+
+  ParameterArena& arena_;
+  OptimConfig config_;
+  StiefelMethod method_;
+  std::vector<Slot> slots_;
+  int64_t steps_ = 0;
+};
+
+/// Averages of the trained values, made after the retraction.
+class MovingAverage {
+ public:
+  /// Starts from the current values.
+  MovingAverage(const ExecContext& ctx, ParameterArena& arena, double decay);
+  void update(const ExecContext& ctx);
+  /// Exchanges averages and live values. Averaged factors are not orthonormal: project them after the exchange.
+  void swap();
+  /// ("blocks.0.attn.qkv.weight", tensor) for every trained parameter.
+  void visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const;
+
+ private:
+  ParameterArena& arena_;
+  double decay_;
+  int64_t updates_ = 0;
+  Tensor direct_, factor_;  // as the arena's sections
+};
+
+/// The window of `section` that lies where `p`'s value lies in the arena's section of its role.
+Tensor section_window(const ParameterArena& arena, const Tensor& section, const Parameter& p);
+
+}  // namespace ermoe

@@ -1,0 +1,69 @@
+// A router decides which experts see which tokens. Every router is one file behind this interface; the layer above
+// (models/moe.h) does not know which one it has. Read next: models/router_ermoe.cpp.
+#pragma once
+
+#include "models/config.h"
+#include "models/experts.h"
+#include "models/module.h"
+#include "ops/routing_plan.h"
+#include "ops/select_experts.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// What a router sees. B and T are known, since some rules work image by image.
+struct RouterInput {
+  Variable x;    // (B, T, D) the experts' input tokens
+  Variable c;    // (B, T, D) their context; undefined unless wants_context()
+  Tensor allow;  // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
+};
+
+/// A term that a router adds to the loss.
+struct LossTerm {
+  std::string name;
+  Variable value;     // scalar, weight included
+};
+
+/// What a router answers: either a plan in CSR form with a weight a slot (it holds K experts a token, missing slots and
+/// expert choice alike), or dense dispatch and combine tensors for routing that is not hard.
+struct Routing {
+  RoutingPlan plan;
+  Variable weights;   // (N, K)
+  Variable dispatch;  // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
+  Variable combine;   // (B, T, S) soft routing: output = combine · slot outputs
+  std::vector<LossTerm> losses;
+  Tensor scores;      // (N, E) for the metrics; the router's own measure
+  bool soft() const { return dispatch.defined(); }
+};
+
+/// A selection that must not be made twice: recomputation re-uses it.
+struct PinnedSelection {
+  Selection selection;
+  Tensor threshold;  // (1) or undefined
+  bool made = false;
+};
+
+class Router : public Module {
+ public:
+  /// True where `RouterInput::c` is read.
+  virtual bool wants_context() const { return false; }
+
+  /// Routes one micro-batch. With `pinned.made` the selection is taken from there, else stored there.
+  virtual Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) = 0;
+
+  // Hooks of the training step, in this order; see models/train_step.h.
+  virtual void refresh(const ExecContext&) {}      // factors changed: remake what is derived from them
+  virtual void pull_back(const ExecContext&) {}    // derived gradients to their factors
+  virtual void accept_step(const ExecContext&) {}  // the step counts: update running statistics
+  virtual void discard_step() {}                   // it does not: forget what was collected
+
+  virtual void init(const ExecContext& ctx, RngKey key) = 0;
+};
+
+/// Makes the router that `moe` names. `experts` is known to routers that are tied to their factors; it outlives the router.
+std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+
+}  // namespace ermoe

@@ -1,0 +1,149 @@
+#include "models/router_ermoe.h"
+
+#include "models/svd.h"
+#include "ops/combine_weights.h"
+#include "ops/leading_basis.h"
+#include "ops/router_score.h"
+#include "ops/tokens.h"
+
+#include <charconv>
+
+namespace ermoe {
+
+ThresholdRule ThresholdRule::parse(const std::string& text) {
+  if (text.empty() || text == "none") return {};
+  ThresholdRule rule{.kind = Kind::number};
+  std::string number = text;
+  if (text.starts_with("quantile:")) {
+    rule.kind = Kind::quantile;
+    number = text.substr(9);
+  }
+  const auto [end, status] = std::from_chars(number.data(), number.data() + number.size(), rule.value);
+  check_input(status == std::errc() && end == number.data() + number.size(), "moe.threshold is \"{}\" but wants none, a number, or quantile:0.1",
+              text);
+  check_input(rule.kind == Kind::number || (rule.value > 0 && rule.value < 1), "moe.threshold is \"{}\" but a quantile lies between 0 and 1", text);
+  check_input(rule.kind == Kind::quantile || (rule.value >= -1 && rule.value <= 1), "moe.threshold is {} but a cosine lies between -1 and 1", text);
+  return rule;
+}
+
+ErmoeRouter::ErmoeRouter(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts)
+    : moe_(moe), dims_(dims), experts_(experts), rule_(ThresholdRule::parse(moe.threshold)) {
+  const int64_t D = dims.width, E = dims.experts, R = dims.basis_rank;
+  own_basis_.shape = moe.basis == Basis::disjoint ? Shape{D, E * R} : Shape{E, D, R};
+  own_basis_.role = Parameter::Role::factor;
+  own_basis_.orthonormal = keeps_orthonormal(moe.orthogonality);
+  own_basis_.expert_sharded = moe.basis == Basis::untied;
+  packed_.parameter.shape = {E, R, D};
+  temperature_.shape = {1};
+  mean_x_.shape = mean_c_.shape = {D};
+  score_mean_.shape = score_var_.shape = {E};
+  histogram_.shape = {RouterStatsDims::bins};
+  updates_.shape = {1};
+}
+
+RouterStats ErmoeRouter::stats() const {
+  return {mean_x_.value, mean_c_.value, score_mean_.value, score_var_.value, histogram_.value, updates_.value};
+}
+
+bool ErmoeRouter::has_statistics() const {
+  bool any = false;
+  dispatch_float(updates_.value.dtype(), "router", [&](auto tag) { any = *updates_.value.data<decltype(tag)>() > 0; });
+  return any;
+}
+
+Variable ErmoeRouter::score(const ExecContext& ctx, const Variable& x, const Variable& c) {
+  const bool centered = moe_.center && has_statistics();
+  const Tensor mean_x = centered ? mean_x_.value : Tensor(), mean_c = centered ? mean_c_.value : Tensor();
+  if (moe_.score == Score::subspace_cosine) return subspace_cosine(ctx, x, packed_.parameter, mean_x);
+  return context_cosine(ctx, x, c, packed_.parameter, mean_x, mean_c);
+}
+
+Tensor ErmoeRouter::threshold(const ExecContext& ctx) const {
+  if (rule_.kind == ThresholdRule::Kind::none) return {};
+  if (rule_.kind == ThresholdRule::Kind::quantile) {
+    if (!has_statistics()) return {};
+    return histogram_quantile(ctx, histogram_.value, rule_.value);
+  }
+  Tensor t = ctx.empty({1}, score_mean_.value.dtype());
+  fill(t, rule_.value);
+  return t;
+}
+
+Selection ErmoeRouter::select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold) {
+  const bool calibrated = moe_.standardize && has_statistics();
+  return select_experts(ctx, {.scores = scores,
+                              .order = calibrated ? calibrate_scores(ctx, scores, stats()) : scores,
+                              .K = moe_.top_k,
+                              .threshold = threshold,
+                              .allow = allow,
+                              .free_experts = dims_.free_experts});
+}
+
+Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) {
+  const int64_t N = in.x.shape()[0] * in.x.shape()[1], D = in.x.shape()[2];
+  const Variable x = reshape(ctx, in.x, {N, D});
+  const Variable c = in.c.defined() ? reshape(ctx, in.c, {N, D}) : Variable();
+  const Variable s = score(ctx, x, c);  // (N, E)
+  if (!pinned.made) {
+    pinned.threshold = threshold(ctx);
+    pinned.selection = select(ctx, s.value, in.allow, pinned.threshold);
+    pinned.made = true;
+    if (ctx.training()) {
+      if (!sums_.defined()) sums_ = make_router_sums(ctx, {.N = N, .D = D, .E = dims_.experts, .K = moe_.top_k});
+      accumulate_router_stats(ctx, x.value, c.value, s.value, in.allow, moe_.top_k, sums_);
+    }
+  }
+  Routing routing;
+  const Variable temperature = moe_.combine == CombineRule::softmax ? Variable(temperature_) : Variable();
+  routing.weights = combine_weights(ctx, s, pinned.selection.ids, moe_.combine, pinned.threshold, temperature);
+  routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
+  routing.scores = s.value;
+  return routing;
+}
+
+void ErmoeRouter::refresh(const ExecContext& ctx) {
+  const int64_t D = dims_.width, E = dims_.experts, R = dims_.basis_rank;
+  packed_.refresh(ctx, [&](const ExecContext& c) {
+    if (moe_.basis == Basis::leading) return leading_basis(c, experts_->factors().V1, R, E);
+    if (moe_.basis == Basis::untied) return leading_basis(c, own_basis_, R, E);
+    const Variable columns = reshape(c, own_basis_, {1, D, E * R});  // one expert with E·R columns
+    return reshape(c, leading_basis(c, columns, E * R, 1), {E, R, D});
+  });
+}
+
+void ErmoeRouter::pull_back(const ExecContext& ctx) { packed_.pull_back(ctx); }
+
+void ErmoeRouter::accept_step(const ExecContext& ctx) {
+  if (!sums_.defined()) return;
+  ctx.comm->all_reduce(sums_, ReduceOp::sum);
+  RouterStats running = stats();
+  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, moe_.momentum, running);
+  sums_ = {};
+}
+
+void ErmoeRouter::discard_step() { sums_ = {}; }
+
+void ErmoeRouter::reset_statistics() {
+  for (Buffer* b : {&mean_x_, &mean_c_, &score_mean_, &score_var_, &histogram_, &updates_}) fill(b->value, 0);
+  sums_ = {};
+}
+
+void ErmoeRouter::init(const ExecContext& ctx, RngKey key) {
+  if (moe_.basis != Basis::leading) init_orthonormal(ctx, own_basis_.value, key_of(key, own_basis_.name));
+  if (moe_.combine == CombineRule::softmax) fill(temperature_.value, 0);
+  reset_statistics();
+}
+
+void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {
+  if (moe_.basis != Basis::leading) visitor(join(prefix, "basis"), own_basis_);
+  visitor(join(prefix, "packed_basis"), packed_.parameter);
+  if (moe_.combine == CombineRule::softmax) visitor(join(prefix, "temperature"), temperature_);
+  visitor(join(prefix, "mean_x"), mean_x_);
+  visitor(join(prefix, "mean_c"), mean_c_);
+  visitor(join(prefix, "score_mean"), score_mean_);
+  visitor(join(prefix, "score_var"), score_var_);
+  visitor(join(prefix, "histogram"), histogram_);
+  visitor(join(prefix, "updates"), updates_);
+}
+
+}  // namespace ermoe

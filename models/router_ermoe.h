@@ -1,0 +1,61 @@
+// Eigenbasis routing: a token goes where it and its context point the same way, seen in the expert's own basis.
+// s = cos(B_eᵀ x, B_eᵀ c) (ERMoE, arXiv 2511.10971), with the calibration that makes the load flat without a loss term.
+#pragma once
+
+#include "models/derived.h"
+#include "models/router.h"
+#include "ops/router_stats.h"
+
+#include <optional>
+
+namespace ermoe {
+
+/// "none", a fixed number, or a running quantile of the best scores. Throws InputError on anything else.
+struct ThresholdRule {
+  enum class Kind { none, number, quantile } kind = Kind::none;
+  double value = 0;
+  static ThresholdRule parse(const std::string& text);
+};
+
+class ErmoeRouter final : public Router {
+ public:
+  /// `shared_basis` is owned by the layer where the basis is disjoint; `experts` is null where it is untied.
+  ErmoeRouter(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+
+  /// The shared or untied basis parameter; null where the basis is the experts' own.
+  Parameter* basis_parameter() { return moe_.basis == Basis::leading ? nullptr : &own_basis_; }
+  void set_experts(ExpertBank* experts) { experts_ = experts; }
+
+  bool wants_context() const override { return moe_.score == Score::context_cosine; }
+  Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override;
+  void refresh(const ExecContext& ctx) override;
+  void pull_back(const ExecContext& ctx) override;
+  void accept_step(const ExecContext& ctx) override;
+  void discard_step() override;
+  void init(const ExecContext& ctx, RngKey key) override;
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+  /// The packed basis (E, R, D): what subspace overlap is measured on.
+  Tensor packed_basis() const { return packed_.parameter.value; }
+  /// Forgets the running statistics, for weights that they do not belong to (averaged ones).
+  void reset_statistics();
+
+ private:
+  Variable score(const ExecContext& ctx, const Variable& x, const Variable& c);
+  Selection select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold);
+  Tensor threshold(const ExecContext& ctx) const;
+  bool has_statistics() const;
+  RouterStats stats() const;
+
+  MoeConfig moe_;
+  ExpertDims dims_;
+  ExpertBank* experts_;
+  ThresholdRule rule_;
+  Parameter own_basis_;      // disjoint: (D, E·R); untied: (E, D, R)
+  DerivedParameter packed_;  // (E, R, D)
+  Parameter temperature_;    // (1), softmax combine
+  Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;
+  Tensor sums_;  // of this step, f64
+};
+
+}  // namespace ermoe

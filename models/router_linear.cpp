@@ -1,0 +1,83 @@
+#include "models/router_linear.h"
+
+#include "ops/add.h"
+#include "ops/balance_loss.h"
+#include "ops/gather_slots.h"
+#include "ops/linear.h"
+#include "ops/scale.h"
+#include "ops/softmax.h"
+#include "ops/tokens.h"
+
+#include <cmath>
+
+namespace ermoe {
+
+LinearRouter::LinearRouter(const MoeConfig& moe, const ExpertDims& dims) : moe_(moe), dims_(dims) {
+  weight_.shape = {dims.experts, dims.width};
+  weight_.decay = true;
+}
+
+/// logits + ε, ε normal with deviation noise/E, while training.
+Variable LinearRouter::noisy(const ExecContext& ctx, const Variable& logits) const {
+  if (moe_.router != RouterKind::vmoe || moe_.noise == 0 || !ctx.training()) return logits;
+  const Tensor noise = ctx.empty(logits.shape(), logits.dtype());
+  fill_normal(noise, moe_.noise / static_cast<double>(dims_.experts), ctx.rng.fold(1));
+  return add(ctx, logits, Variable(noise));
+}
+
+/// Drops the assignments beyond ceil(N·K·factor/E) of an expert, first choices of all tokens before second ones.
+void LinearRouter::limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t tokens) const {
+  const double factor = ctx.training() ? moe_.capacity_train : moe_.capacity_eval;
+  if (moe_.router != RouterKind::vmoe || factor <= 0) return;
+  const int64_t K = moe_.top_k;
+  const auto capacity = static_cast<int64_t>(std::ceil(static_cast<double>(tokens * K) * factor / static_cast<double>(dims_.experts)));
+  std::vector<int64_t> used(static_cast<size_t>(dims_.experts));
+  int32_t* id = ids.data<int32_t>();
+  for (int64_t k = 0; k < K; ++k)
+    for (int64_t n = 0; n < tokens; ++n) {
+      int32_t& e = id[n * K + k];
+      if (e >= 0 && used[static_cast<size_t>(e)]++ >= capacity) e = -1;
+    }
+}
+
+std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised,
+                                               const Variable& probabilities, const Tensor& ids, int64_t images) const {
+  std::vector<LossTerm> terms;
+  const auto add_term = [&](const char* name, const Variable& value, double weight) { terms.push_back({name, scale(ctx, value, weight)}); };
+  if (!ctx.training()) return terms;
+  if (moe_.router == RouterKind::switch_lbl) {
+    if (moe_.balance_weight > 0) add_term("balance", switch_balance(ctx, probabilities, ids), moe_.balance_weight);
+    if (moe_.z_weight > 0) add_term("z", z_loss(ctx, logits), moe_.z_weight);
+  }
+  if (moe_.router == RouterKind::vmoe) {
+    const int64_t groups = images % moe_.group_images == 0 ? images / moe_.group_images : 1;
+    const double sigma = (moe_.noise > 0 ? moe_.noise : 1.0) / static_cast<double>(dims_.experts);
+    if (moe_.importance_weight > 0) add_term("importance", importance_loss(ctx, softmax(ctx, logits), groups), moe_.importance_weight);
+    if (moe_.load_weight > 0) add_term("load", load_loss(ctx, logits, noised, moe_.top_k, sigma, groups), moe_.load_weight);
+  }
+  return terms;
+}
+
+Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) {
+  const int64_t B = in.x.shape()[0], N = B * in.x.shape()[1], D = in.x.shape()[2];
+  const Variable logits = linear(ctx, reshape(ctx, in.x, {N, D}), weight_, Variable());  // (N, E)
+  const Variable noised = noisy(ctx, logits);
+  const Variable probabilities = softmax(ctx, noised);
+  if (!pinned.made) {
+    pinned.selection = select_experts(ctx, {.scores = probabilities.value, .order = noised.value, .K = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
+    limit_capacity(ctx, pinned.selection.ids, N);
+    pinned.made = true;
+  }
+  Routing routing;
+  routing.losses = loss_terms(ctx, logits, noised, probabilities, pinned.selection.ids, B);
+  routing.weights = gather_slots(ctx, probabilities, pinned.selection.ids);
+  routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
+  routing.scores = probabilities.value;
+  return routing;
+}
+
+void LinearRouter::init(const ExecContext&, RngKey key) { fill_normal(weight_.value, 0.02, key_of(key, weight_.name)); }
+
+void LinearRouter::visit(const std::string& prefix, const Visitor& visitor) { visitor(join(prefix, "weight"), weight_); }
+
+}  // namespace ermoe

@@ -1,0 +1,173 @@
+#include "models/routing_metrics.h"
+
+#include "core/rng.h"
+#include "models/router_ermoe.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace ermoe {
+
+double gini_of(std::span<const double> values) {
+  std::vector<double> sorted(values.begin(), values.end());
+  std::ranges::sort(sorted);
+  const double total = std::accumulate(sorted.begin(), sorted.end(), 0.0);
+  if (sorted.empty() || total <= 0) return 0;
+  double weighted = 0;
+  for (size_t i = 0; i < sorted.size(); ++i) weighted += static_cast<double>(i + 1) * sorted[i];
+  const auto n = static_cast<double>(sorted.size());
+  return 2 * weighted / (n * total) - (n + 1) / n;
+}
+
+double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels) {
+  if (image_counts.empty() || labels.empty()) return 0;
+  const size_t experts = image_counts[0].size();
+  const auto classes = static_cast<size_t>(*std::ranges::max_element(labels)) + 1;
+  std::vector<double> joint(experts * classes), of_expert(experts), of_class(classes);
+  double total = 0;
+  for (size_t i = 0; i < image_counts.size(); ++i)
+    for (size_t e = 0; e < experts; ++e) {
+      const auto count = static_cast<double>(image_counts[i][e]);
+      const auto y = static_cast<size_t>(labels[i]);
+      joint[e * classes + y] += count;
+      of_expert[e] += count;
+      of_class[y] += count;
+      total += count;
+    }
+  double information = 0;
+  for (size_t e = 0; e < experts; ++e)
+    for (size_t y = 0; y < classes; ++y) {
+      const double p = joint[e * classes + y];
+      if (p > 0) information += p / total * std::log(p * total / (of_expert[e] * of_class[y]));
+    }
+  return information;
+}
+
+double subspace_overlap(const Tensor& basis) {
+  if (!basis.defined() || basis.shape()[0] < 2) return 0;
+  const int64_t E = basis.shape()[0], R = basis.shape()[1], D = basis.shape()[2];
+  double sum = 0;
+  dispatch_float(basis.dtype(), "overlap", [&](auto tag) {
+    using T = decltype(tag);
+    const T* b = basis.data<T>();
+    for (int64_t a = 0; a < E; ++a)
+      for (int64_t c = a + 1; c < E; ++c)
+        for (int64_t i = 0; i < R; ++i)
+          for (int64_t j = 0; j < R; ++j) {
+            double dot = 0;
+            for (int64_t d = 0; d < D; ++d) dot += static_cast<double>(b[(a * R + i) * D + d]) * static_cast<double>(b[(c * R + j) * D + d]);
+            sum += dot * dot;
+          }
+  });
+  return sum / (static_cast<double>(E * (E - 1)) / 2 * static_cast<double>(R));
+}
+
+RoutingCollector::RoutingCollector(Vit& model) {
+  for (MoeLayer* moe : model.moe_layers()) {
+    layers_.emplace_back().moe = moe;
+    layers_.back().counts.resize(static_cast<size_t>(moe->dims().all()));
+  }
+}
+
+void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64_t tokens_an_image) {
+  const int64_t N = route.plan.tokens, K = route.plan.slots, E = route.scores.shape()[1];
+  const int32_t* ids = route.plan.expert_ids.data<int32_t>();
+  const uint8_t* fallback = route.fallback.defined() ? route.fallback.data<uint8_t>() : nullptr;
+  layer.slots += N * K;
+  layer.tokens += N;
+  dispatch_float(route.scores.dtype(), "metrics", [&](auto tag) {
+    const auto* s = route.scores.data<decltype(tag)>();
+    for (int64_t n = 0; n < N; ++n) {
+      layer.top_score += static_cast<double>(*std::max_element(s + n * E, s + (n + 1) * E));
+      for (int64_t k = 0; k < K; ++k) {
+        const int32_t e = ids[n * K + k];
+        if (e < 0) {
+          layer.missing += 1;
+          continue;
+        }
+        layer.counts[static_cast<size_t>(e)] += 1;
+        layer.fallback += fallback != nullptr && fallback[n * K + k] != 0;
+        layer.floored += e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
+      }
+    }
+  });
+  for (int64_t n = 0; n < N; ++n) {
+    if (n % tokens_an_image == 0) layer.image_counts.emplace_back(layer.counts.size());
+    const int32_t e = ids[n * K];
+    layer.top.push_back(static_cast<int16_t>(e));
+    if (e >= 0) layer.image_counts.back()[static_cast<size_t>(e)] += 1;
+  }
+}
+
+void RoutingCollector::add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, int64_t tokens_an_image) {
+  check(routes.size() == layers_.size(), "[metrics] {} routes for {} layers", routes.size(), layers_.size());
+  for (size_t i = 0; i < routes.size(); ++i) add_layer(layers_[i], routes[i], tokens_an_image);
+  labels_.insert(labels_.end(), labels.begin(), labels.end());
+}
+
+namespace {
+
+void describe_load(std::span<const double> counts, RoutingMetrics& m) {
+  const auto E = static_cast<double>(counts.size());
+  const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
+  m.load.assign(counts.begin(), counts.end());
+  if (total == 0) return;
+  double squares = 0, entropy = 0;
+  for (double& share : m.load) {
+    share /= total;
+    squares += (share - 1 / E) * (share - 1 / E);
+    if (share > 0) entropy -= share * std::log(share);
+    m.dead_experts += share < 0.01 / E;
+    m.max_over_mean = std::max(m.max_over_mean, share * E);
+  }
+  m.gini = gini_of(m.load);
+  m.cv = std::sqrt(squares / E) * E;
+  m.entropy = E > 1 ? entropy / std::log(E) : 1;
+}
+
+/// Mean information over ten permutations of the images' classes.
+double permuted_information(const std::vector<std::vector<int32_t>>& image_counts, std::vector<int32_t> labels) {
+  constexpr int permutations = 10;
+  double sum = 0;
+  for (int p = 0; p < permutations; ++p) {
+    const RngKey key = RngKey{20}.fold(static_cast<uint64_t>(p));
+    for (size_t i = labels.size(); i > 1; --i) std::swap(labels[i - 1], labels[uniform_int(key, i, i)]);
+    sum += class_information(image_counts, labels);
+  }
+  return sum / permutations;
+}
+
+}  // namespace
+
+std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* previous) const {
+  std::vector<RoutingMetrics> all;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    RoutingMetrics m;
+    m.block = layer.moe->block();
+    const auto scored = static_cast<size_t>(layer.moe->dims().experts);
+    describe_load(std::span(layer.counts).first(scored), m);
+    const double slots = std::max<double>(1, static_cast<double>(layer.slots));
+    m.fallback_rate = static_cast<double>(layer.fallback) / slots;
+    m.missing_rate = static_cast<double>(layer.missing) / slots;
+    m.free_share = std::accumulate(layer.counts.begin() + static_cast<std::ptrdiff_t>(scored), layer.counts.end(), 0.0) / slots;
+    m.floor_share = static_cast<double>(layer.floored) / slots;
+    m.mean_top_score = layer.top_score / std::max<double>(1, static_cast<double>(layer.tokens));
+    if (auto* router = dynamic_cast<ErmoeRouter*>(&layer.moe->router())) m.overlap = subspace_overlap(router->packed_basis());
+    m.churn = -1;
+    if (previous != nullptr && previous->layers_[i].top.size() == layer.top.size() && !layer.top.empty()) {
+      size_t changed = 0;
+      for (size_t n = 0; n < layer.top.size(); ++n) changed += layer.top[n] != previous->layers_[i].top[n];
+      m.churn = static_cast<double>(changed) / static_cast<double>(layer.top.size());
+    }
+    if (labels_.size() == layer.image_counts.size() && !labels_.empty()) {
+      m.class_information = class_information(layer.image_counts, labels_);
+      m.class_information_null = permuted_information(layer.image_counts, labels_);
+    }
+    all.push_back(std::move(m));
+  }
+  return all;
+}
+
+}  // namespace ermoe

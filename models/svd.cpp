@@ -1,0 +1,61 @@
+#include "models/svd.h"
+
+#include <lapacke.h>
+
+#include <algorithm>
+#include <vector>
+
+namespace ermoe {
+namespace {
+
+/// G (m, n) row-major is destroyed; U (m, k), s (k), Vt (k, n), k = min(m, n). Double: the start must be exact.
+void svd(int64_t m, int64_t n, std::vector<double>& G, std::vector<double>& U, std::vector<double>& s, std::vector<double>& Vt) {
+  const auto k = std::min(m, n);
+  U.resize(static_cast<size_t>(m * k));
+  s.resize(static_cast<size_t>(k));
+  Vt.resize(static_cast<size_t>(k * n));
+  const int status = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', static_cast<int>(m), static_cast<int>(n), G.data(), static_cast<int>(n), s.data(),
+                                    U.data(), static_cast<int>(k), Vt.data(), static_cast<int>(n));
+  check(status == 0, "[svd] LAPACK's dgesdd failed with {} on a {}x{} matrix", status, m, n);
+}
+
+void draw(std::vector<double>& G, int64_t size, double deviation, RngKey key) {
+  G.resize(static_cast<size_t>(size));
+  for (int64_t i = 0; i < size; ++i) G[static_cast<size_t>(i)] = deviation * normal(key, static_cast<uint64_t>(i));
+}
+
+}  // namespace
+
+void init_factors(const ExecContext&, const Tensor& U, const Tensor& s, const Tensor& V, double deviation, RngKey key) {
+  const int64_t E = U.shape()[0], m = U.shape()[1], r = U.shape()[2], n = V.shape()[1];
+  const int64_t k = std::min(m, n);
+  dispatch_float(U.dtype(), "init_factors", [&](auto tag) {
+    using T = decltype(tag);
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t e = 0; e < E; ++e) {
+      std::vector<double> G, u, sigma, vt;
+      draw(G, m * n, deviation, key.fold(static_cast<uint64_t>(e)));
+      svd(m, n, G, u, sigma, vt);
+      for (int64_t i = 0; i < r; ++i) {
+        s.data<T>()[e * r + i] = static_cast<T>(sigma[static_cast<size_t>(i)]);
+        for (int64_t row = 0; row < m; ++row) U.data<T>()[(e * m + row) * r + i] = static_cast<T>(u[static_cast<size_t>(row * k + i)]);
+        for (int64_t row = 0; row < n; ++row) V.data<T>()[(e * n + row) * r + i] = static_cast<T>(vt[static_cast<size_t>(i * n + row)]);
+      }
+    }
+  });
+}
+
+void init_orthonormal(const ExecContext&, const Tensor& Q, RngKey key) {
+  const int64_t m = Q.shape()[-2], n = Q.shape()[-1], count = Q.numel() == 0 ? 0 : Q.numel() / (m * n);
+  dispatch_float(Q.dtype(), "init_orthonormal", [&](auto tag) {
+    using T = decltype(tag);
+    for (int64_t b = 0; b < count; ++b) {
+      std::vector<double> G, u, sigma, vt;
+      draw(G, m * n, 1.0, key.fold(static_cast<uint64_t>(b)));
+      svd(m, n, G, u, sigma, vt);  // the left singular vectors of a Gaussian matrix are uniformly distributed
+      for (int64_t i = 0; i < m * n; ++i) Q.data<T>()[b * m * n + i] = static_cast<T>(u[static_cast<size_t>(i)]);
+    }
+  });
+}
+
+}  // namespace ermoe

@@ -1,0 +1,15 @@
+// Initial factors of eigen experts: thin singular value decompositions, by LAPACK.
+#pragma once
+
+#include "core/context.h"
+
+namespace ermoe {
+
+/// For each expert e: draws G (m, n) with normal entries of the given deviation and writes its r largest singular
+/// triplets, G ≈ U diag(s) Vᵀ, sorted by s: U (E, m, r), s (E, r), V (E, n, r), on the host.
+void init_factors(const ExecContext& ctx, const Tensor& U, const Tensor& s, const Tensor& V, double deviation, RngKey key);
+
+/// Fills Q (…, m, n), n <= m, with random orthonormal columns.
+void init_orthonormal(const ExecContext& ctx, const Tensor& Q, RngKey key);
+
+}  // namespace ermoe

@@ -1,0 +1,88 @@
+#include "models/train_step.h"
+
+#include "autograd/tape.h"
+#include "ops/adamw.h"
+
+#include <cmath>
+
+namespace ermoe {
+
+double scalar_of(const Tensor& t) {
+  check(t.numel() == 1, "[scalar] {} holds more than one element", t.shape().str());
+  double value = 0;
+  dispatch_float(t.dtype(), "scalar", [&](auto tag) { value = static_cast<double>(*t.data<decltype(tag)>()); });
+  return value;
+}
+
+void TrainStep::begin(int64_t micro_batches) {
+  micro_batches_ = micro_batches;
+  report_ = {};
+  model_.arena().begin_gradients();
+}
+
+void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, const LossFn& loss, const Tensor& allow) {
+  Tape tape;
+  const ExecContext ctx = outer.with_tape(&tape);
+  const double share = 1.0 / static_cast<double>(micro_batches_);
+  ForwardPass pass;
+  pass.allow = allow;
+  pass.loss_weight = share / ctx.comm->size();
+  const Variable value = loss(ctx, model_.forward(ctx, Variable(images), pass));
+  const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
+  fill(seed, pass.loss_weight);
+  tape.backward(ctx, value, seed);
+
+  report_.loss += share * scalar_of(value.value);
+  for (const auto& [name, term] : pass.losses) report_.extra_loss += share * term;
+  for (const RoutingRecord& route : pass.routes)
+    if (report_.fault.empty() && route.nonfinite.defined() && *route.nonfinite.data<int32_t>() > 0)
+      report_.fault = fmt::format("{} routing scores of blocks.{} are not finite", *route.nonfinite.data<int32_t>(), route.block);
+  report_.routes = std::move(pass.routes);
+}
+
+void TrainStep::reduce_gradients(const ExecContext& ctx) {
+  for (auto role : {Parameter::Role::direct, Parameter::Role::derived}) {
+    model_.arena().end_gradients(role);
+    ctx.comm->all_reduce(model_.arena().grads(role), ReduceOp::sum);
+  }
+  model_.pull_back(ctx);
+  model_.arena().end_gradients(Parameter::Role::factor);
+}
+
+std::string TrainStep::find_fault(const ExecContext& ctx) const {
+  if (!report_.fault.empty()) return report_.fault;
+  if (!std::isfinite(report_.loss)) return "the loss is not finite";
+  for (const Parameter* p : model_.arena().parameters())
+    if (!std::isfinite(squared_norm(ctx, p->grad))) return fmt::format("the gradient of {} is not finite", p->name);
+  return "the gradient norm is not finite";
+}
+
+/// True where any rank met a fault: all must refuse the step together.
+bool TrainStep::faulty_anywhere(const ExecContext& ctx) const {
+  const Tensor flag = ctx.empty({1}, DType::f32);
+  fill(flag, report_.fault.empty() && std::isfinite(report_.loss) && std::isfinite(report_.grad_norm) ? 0 : 1);
+  ctx.comm->all_reduce(flag, ReduceOp::max);
+  return scalar_of(flag) > 0;
+}
+
+StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
+  reduce_gradients(ctx);
+  double squares = 0;
+  for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) squares += squared_norm(ctx, model_.arena().grads(role));
+  report_.grad_norm = std::sqrt(squares);
+  report_.accepted = !faulty_anywhere(ctx);
+  if (!report_.accepted) {
+    report_.fault = find_fault(ctx);
+    model_.discard_step();
+    return std::move(report_);
+  }
+  const double scale = clip_ > 0 && report_.grad_norm > clip_ ? clip_ / report_.grad_norm : 1.0;
+  optimizer_.step(ctx, lr, scale);
+  model_.after_step(ctx);
+  model_.refresh(ctx);
+  model_.accept_step(ctx);
+  if (average_ != nullptr) average_->update(ctx);
+  return std::move(report_);
+}
+
+}  // namespace ermoe

@@ -1,0 +1,232 @@
+#include "models/vit.h"
+
+#include "autograd/recompute.h"
+#include "ops/add.h"
+#include "ops/attention_mean.h"
+#include "ops/dropout.h"
+#include "ops/patch_embed.h"
+#include "ops/tokens.h"
+
+#include <cmath>
+
+namespace ermoe {
+
+Block::Block(const VitConfig& config, int64_t index, bool with_experts)
+    : dropout_(config.dropout),
+      drop_path_(config.depth > 1 ? config.drop_path * static_cast<double>(index) / static_cast<double>(config.depth - 1) : 0),
+      norm1_(config.width),
+      attn_(config.width, config.heads, config.qk_norm),
+      ls1_(config.width, config.layer_scale),
+      norm2_(config.width),
+      ls2_(config.width, config.layer_scale) {
+  if (with_experts)
+    moe_.emplace(config.moe, config.width, index);
+  else
+    mlp_.emplace(config.width, static_cast<int64_t>(std::llround(config.mlp_ratio * static_cast<double>(config.width))));
+}
+
+Variable Block::branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id) {
+  y = dropout(ctx, y, dropout_, ctx.rng.fold(2 * id));
+  y = scale.forward(ctx, y);
+  return stochastic_depth(ctx, y, drop_path_, ctx.rng.fold(2 * id + 1));
+}
+
+Variable Block::forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned) {
+  const Variable tokens = norm1_.forward(ctx, x);
+  const AttentionOutput attended = attn_.forward(ctx, tokens);
+  const Variable h = add(ctx, x, branch(ctx, attended.y, ls1_, 1));
+  const Variable normed = norm2_.forward(ctx, h);
+  Variable y;
+  if (moe_) {
+    Variable context;
+    if (moe_->wants_context())
+      context = moe_->context() == Context::attention ? attended.y : attention_mean(ctx, attended.qkv, tokens, attn_.heads);
+    y = moe_->forward(ctx.with_rng(ctx.rng.fold(7)), normed, context, pass, pinned);
+  } else {
+    y = mlp_->forward(ctx, normed);
+  }
+  return add(ctx, h, branch(ctx, y, ls2_, 2));
+}
+
+void Block::init(const ExecContext& ctx, RngKey key) {
+  norm1_.init();
+  attn_.init(key);
+  ls1_.init();
+  norm2_.init();
+  if (mlp_) mlp_->init(key);
+  if (moe_) moe_->init(ctx, key);
+  ls2_.init();
+}
+
+void Block::visit(const std::string& prefix, const Visitor& visitor) {
+  norm1_.visit(join(prefix, "norm1"), visitor);
+  attn_.visit(join(prefix, "attn"), visitor);
+  ls1_.visit(join(prefix, "ls1"), visitor);
+  norm2_.visit(join(prefix, "norm2"), visitor);
+  if (mlp_) mlp_->visit(join(prefix, "mlp"), visitor);
+  if (moe_) moe_->visit(join(prefix, "moe"), visitor);
+  ls2_.visit(join(prefix, "ls2"), visitor);
+}
+
+namespace {
+
+void check_config(const VitConfig& c) {
+  check_input(c.width >= 1 && c.depth >= 1 && c.heads >= 1 && c.classes >= 1 && c.channels >= 1 && c.patch >= 1 && c.image_size >= 1,
+              "model sizes must be positive (width {}, depth {}, heads {}, classes {}, channels {}, patch {}, image_size {})", c.width, c.depth,
+              c.heads, c.classes, c.channels, c.patch, c.image_size);
+  check_input(c.width % c.heads == 0, "model.heads is {} but does not divide model.width {}", c.heads, c.width);
+  check_input(c.image_size % c.patch == 0, "model.patch is {} but does not divide model.image_size {}", c.patch, c.image_size);
+  check_input(c.positions != Positions::sincos || c.width % 4 == 0, "model.positions sincos wants model.width in fours, not {}", c.width);
+}
+
+}  // namespace
+
+Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(config.width), head_(config.width, config.classes) {
+  check_config(config);
+  const int64_t D = config.width, grid = config.image_size / config.patch;
+  tokens_ = prefix_tokens() + grid * grid;
+  patch_embed_.weight.shape = {D, config.channels, config.patch, config.patch};
+  patch_embed_.bias.shape = {D};
+  cls_token_.shape = {1, 1, D};
+  pos_embed_.shape = {1, tokens_, D};
+  pos_embed_.frozen = config.positions == Positions::sincos;
+  const std::vector<bool> with_experts = parse_moe_layers(config.moe.layers, config.depth);
+  for (int64_t i = 0; i < config.depth; ++i) blocks_.push_back(std::make_unique<Block>(config, i, with_experts[static_cast<size_t>(i)]));
+}
+
+void Vit::allocate(const ExecContext& ctx, DType dtype) {
+  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, dtype, parameters_of(*this));
+  for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
+}
+
+void Vit::init(const ExecContext& ctx, RngKey key) {
+  const double fan_in = static_cast<double>(config_.channels * config_.patch * config_.patch);
+  fill_normal(patch_embed_.weight.value, std::sqrt(1.0 / fan_in), key_of(key, patch_embed_.weight.name));
+  fill(patch_embed_.bias.value, 0);
+  if (prefix_tokens() > 0) fill(cls_token_.value, 0);
+  if (config_.positions == Positions::learned)
+    fill_normal(pos_embed_.value, 0.02, key_of(key, pos_embed_.name));
+  else
+    fill_sincos(pos_embed_.value, prefix_tokens(), config_.image_size / config_.patch);
+  for (auto& block : blocks_) block->init(ctx, key);
+  norm_.init();
+  fill(head_.weight.value, 0);  // every class equally likely at the start
+  fill(head_.bias.value, 0);
+  refresh(ctx);
+}
+
+Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
+  const Shape& s = images.shape();
+  check(s.rank() == 4 && s[1] == config_.channels && s[2] == config_.image_size && s[3] == config_.image_size,
+        "[vit] images {} but the model wants (B, {}, {}, {})", s.str(), config_.channels, config_.image_size, config_.image_size);
+  Variable x = patch_embed(ctx, images, patch_embed_.weight, patch_embed_.bias);
+  if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
+  return dropout(ctx, add_rows(ctx, x, pos_embed_), config_.dropout, ctx.rng.fold(1));
+}
+
+Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass) {
+  Block& block = *blocks_[i];
+  const ExecContext own = ctx.with_rng(ctx.rng.fold(100 + i));
+  if (!config_.recompute || ctx.tape == nullptr) {
+    PinnedSelection pinned;
+    return block.forward(own, x, pass, pinned);
+  }
+  auto pinned = std::make_shared<PinnedSelection>();
+  const auto again = [&block, &pass, pinned](const ExecContext& c, std::span<const Variable> in) { return block.forward(c, in[0], pass, *pinned); };
+  return recompute(own, again, {x});
+}
+
+Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
+  Variable x = embed(ctx, images);
+  for (size_t i = 0; i < blocks_.size(); ++i) x = run_block(ctx, i, x, pass);
+  if (config_.pool == Pool::average) return head_.forward(ctx, norm_.forward(ctx, mean_pool(ctx, x, 0)));
+  return head_.forward(ctx, norm_.forward(ctx, select_token(ctx, x, 0)));
+}
+
+std::vector<MoeLayer*> Vit::moe_layers() {
+  std::vector<MoeLayer*> layers;
+  for (auto& block : blocks_)
+    if (block->moe() != nullptr) layers.push_back(block->moe());
+  return layers;
+}
+
+void Vit::refresh(const ExecContext& ctx) {
+  for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
+}
+void Vit::pull_back(const ExecContext& ctx) {
+  for (MoeLayer* layer : moe_layers()) layer->pull_back(ctx);
+}
+void Vit::after_step(const ExecContext& ctx) {
+  for (MoeLayer* layer : moe_layers()) layer->after_step(ctx);
+}
+void Vit::accept_step(const ExecContext& ctx) {
+  for (MoeLayer* layer : moe_layers()) layer->router().accept_step(ctx);
+}
+void Vit::discard_step() {
+  for (MoeLayer* layer : moe_layers()) layer->router().discard_step();
+}
+
+int64_t Vit::depth_of(const std::string& name) const {
+  if (name.starts_with("blocks.")) return 1 + std::stoll(name.substr(7));
+  return name.starts_with("norm") || name.starts_with("fc_norm") || name.starts_with("head") ? config_.depth + 1 : 0;
+}
+
+void Vit::visit(const std::string& prefix, const Visitor& visitor) {
+  if (prefix_tokens() > 0) visitor(join(prefix, "cls_token"), cls_token_);
+  visitor(join(prefix, "pos_embed"), pos_embed_);
+  patch_embed_.visit(join(prefix, "patch_embed.proj"), visitor);
+  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->visit(join(prefix, "blocks." + std::to_string(i)), visitor);
+  norm_.visit(join(prefix, config_.pool == Pool::average ? "fc_norm" : "norm"), visitor);
+  head_.visit(join(prefix, "head"), visitor);
+}
+
+std::vector<bool> parse_moe_layers(const std::string& layers, int64_t depth) {
+  std::vector<bool> chosen(static_cast<size_t>(depth), false);
+  const auto number = [&](const std::string& text) {
+    check_input(!text.empty() && text.size() < 7 && text.find_first_not_of("0123456789") == std::string::npos,
+                "moe.layers is \"{}\" but wants none, every:2, last:3, or block numbers such as 1,3,5", layers);
+    return std::stoll(text);
+  };
+  if (layers.empty() || layers == "none") return chosen;
+  if (layers.starts_with("every:")) {
+    const int64_t n = number(layers.substr(6));
+    check_input(n >= 1, "moe.layers is \"{}\" but every: wants at least 1", layers);
+    for (int64_t i = n - 1; i < depth; i += n) chosen[static_cast<size_t>(i)] = true;
+    return chosen;
+  }
+  if (layers.starts_with("last:")) {
+    const int64_t n = number(layers.substr(5));
+    check_input(n <= depth, "moe.layers is \"{}\" but the model has {} blocks", layers, depth);
+    for (int64_t i = depth - n; i < depth; ++i) chosen[static_cast<size_t>(i)] = true;
+    return chosen;
+  }
+  for (size_t begin = 0; begin <= layers.size();) {
+    const size_t end = std::min(layers.find(',', begin), layers.size());
+    const int64_t block = number(layers.substr(begin, end - begin));
+    check_input(block < depth, "moe.layers names block {} but the model has blocks 0 to {}", block, depth - 1);
+    chosen[static_cast<size_t>(block)] = true;
+    begin = end + 1;
+  }
+  return chosen;
+}
+
+void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid) {
+  const int64_t D = positions.shape()[2], quarter = D / 4;
+  dispatch_float(positions.dtype(), "sincos", [&](auto tag) {
+    using T = decltype(tag);
+    T* out = positions.data<T>();
+    std::fill_n(out, prefix * D, T(0));
+    for (int64_t p = 0; p < grid * grid; ++p)
+      for (int64_t i = 0; i < quarter; ++i) {
+        const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(quarter));
+        const double row = static_cast<double>(p / grid) * frequency, column = static_cast<double>(p % grid) * frequency;
+        T* at = out + (prefix + p) * D + i;
+        at[0] = static_cast<T>(std::sin(column));
+        at[quarter] = static_cast<T>(std::cos(column));
+        at[2 * quarter] = static_cast<T>(std::sin(row));
+        at[3 * quarter] = static_cast<T>(std::cos(row));
+      }
+  });
+}
+
+}  // namespace ermoe

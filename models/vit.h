@@ -1,0 +1,89 @@
+// The vision transformer (Dosovitskiy et al., arXiv 2010.11929), pre-norm, named and laid out as timm's, with
+// mixture-of-experts layers in place of the MLP where the configuration says so. Read next: models/moe.h.
+#pragma once
+
+#include "models/layers.h"
+#include "models/moe.h"
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace ermoe {
+
+/// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it.
+class Block final : public Module {
+ public:
+  Block(const VitConfig& config, int64_t index, bool with_experts);
+
+  /// x (B, T, D) -> (B, T, D). `ctx.rng` is this block's key.
+  Variable forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned);
+
+  MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
+  void init(const ExecContext& ctx, RngKey key);
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  Variable branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id);
+
+  double dropout_, drop_path_;
+  LayerNorm norm1_;
+  SelfAttention attn_;
+  LayerScale ls1_;
+  LayerNorm norm2_;
+  std::optional<Mlp> mlp_;
+  std::optional<MoeLayer> moe_;
+  LayerScale ls2_;
+};
+
+class Vit final : public Module {
+ public:
+  /// Throws InputError that names the key where the sizes cannot work.
+  explicit Vit(const VitConfig& config);
+
+  /// Gives every parameter and buffer its memory (dtype f32 or f64) and its initial value.
+  void allocate(const ExecContext& ctx, DType dtype);
+  void init(const ExecContext& ctx, RngKey key);
+
+  /// images (B, C, S, S) -> logits (B, Y).
+  Variable forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass);
+
+  // Hooks of the training step; each walks the MoE layers.
+  void refresh(const ExecContext& ctx);
+  void pull_back(const ExecContext& ctx);
+  void after_step(const ExecContext& ctx);
+  void accept_step(const ExecContext& ctx);
+  void discard_step();
+
+  const VitConfig& config() const { return config_; }
+  ParameterArena& arena() { return *arena_; }
+  std::vector<MoeLayer*> moe_layers();
+  int64_t tokens() const { return tokens_; }
+  /// Tokens in front of the patches: 1 with a class token, else 0.
+  int64_t prefix_tokens() const { return config_.pool == Pool::token ? 1 : 0; }
+  /// A parameter's depth for layer decay: 0 embeddings, 1 … L blocks, L + 1 final norm and head.
+  int64_t depth_of(const std::string& name) const;
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  Variable embed(const ExecContext& ctx, const Variable& images);
+  Variable run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass);
+
+  VitConfig config_;
+  int64_t tokens_;
+  Linear patch_embed_;    // weight (D, C, P, P)
+  Parameter cls_token_;   // (1, 1, D)
+  Parameter pos_embed_;   // (1, T, D); a constant where positions are sincos
+  std::vector<std::unique_ptr<Block>> blocks_;
+  LayerNorm norm_;        // "norm", or "fc_norm" behind average pooling, as timm has it
+  Linear head_;
+  std::unique_ptr<ParameterArena> arena_;
+};
+
+/// Which of `depth` blocks carry experts. Throws InputError naming moe.layers.
+std::vector<bool> parse_moe_layers(const std::string& layers, int64_t depth);
+
+/// Sine-cosine positions (1, prefix + grid², D), zero for prefix tokens: half of D for rows, half for columns.
+void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid);
+
+}  // namespace ermoe

@@ -1,0 +1,73 @@
+// Sums over tokens in double, by fixed chunks of rows that are added in order: the same bits for any number of threads.
+#include "ops/kernels/router_stats.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace ermoe::cpu {
+namespace {
+
+constexpr int64_t chunk_rows = 256;
+
+template <typename T>
+void add_rows(int64_t rows, int64_t width, const T* from, double* to) {
+  for (int64_t n = 0; n < rows; ++n)
+    for (int64_t d = 0; d < width; ++d) to[d] += static_cast<double>(from[n * width + d]);
+}
+
+/// Scores of one token: moments of every expert, and the K best into the histogram.
+template <typename T>
+void add_scores(const RouterStatsDims& dims, const T* s, const uint8_t* allow, std::vector<double>& best, double* sums) {
+  best.clear();
+  for (int64_t e = 0; e < dims.E; ++e) {
+    if ((allow != nullptr && allow[e] == 0) || std::isnan(s[e])) continue;
+    const auto value = static_cast<double>(s[e]);
+    sums[dims.sum_s() + e] += value;
+    sums[dims.sum_s2() + e] += value * value;
+    sums[dims.pairs() + e] += 1;
+    best.push_back(value);
+  }
+  const auto keep = std::min(best.size(), static_cast<size_t>(dims.K));
+  std::partial_sort(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(keep), best.end(), std::greater<>());
+  for (size_t k = 0; k < keep; ++k) {
+    const auto bin = static_cast<int64_t>((best[k] + 1) * 0.5 * static_cast<double>(RouterStatsDims::bins));
+    sums[dims.histogram() + std::clamp<int64_t>(bin, 0, RouterStatsDims::bins - 1)] += 1;
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void accumulate_router_stats(const RouterStatsDims& dims, const T* x, const T* c, const T* scores, const uint8_t* allow, double* sums) {
+  const int64_t chunks = (dims.N + chunk_rows - 1) / chunk_rows, size = dims.size();
+  std::vector<double> partial(static_cast<size_t>(chunks * size));
+#pragma omp parallel for if (chunks > 1) schedule(static)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    double* own = partial.data() + chunk * size;
+    const int64_t first = chunk * chunk_rows, rows = std::min(chunk_rows, dims.N - first);
+    own[0] += static_cast<double>(rows);
+    add_rows(rows, dims.D, x + first * dims.D, own + dims.sum_x());
+    if (c != nullptr) add_rows(rows, dims.D, c + first * dims.D, own + dims.sum_c());
+    std::vector<double> best;
+    for (int64_t n = first; n < first + rows; ++n)
+      add_scores(dims, scores + n * dims.E, allow == nullptr ? nullptr : allow + n * dims.E, best, own);
+  }
+  for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    for (int64_t i = 0; i < size; ++i) sums[i] += partial[static_cast<size_t>(chunk * size + i)];
+}
+
+template <typename T>
+void calibrate_scores(const RouterStatsDims& dims, const T* scores, const T* mean, const T* var, T* order) {
+  std::vector<T> inverse(static_cast<size_t>(dims.E));
+  for (int64_t e = 0; e < dims.E; ++e) inverse[static_cast<size_t>(e)] = 1 / std::sqrt(var[e] + static_cast<T>(1e-6));
+  for (int64_t n = 0; n < dims.N; ++n)
+    for (int64_t e = 0; e < dims.E; ++e) order[n * dims.E + e] = (scores[n * dims.E + e] - mean[e]) * inverse[static_cast<size_t>(e)];
+}
+
+template void accumulate_router_stats(const RouterStatsDims&, const float*, const float*, const float*, const uint8_t*, double*);
+template void accumulate_router_stats(const RouterStatsDims&, const double*, const double*, const double*, const uint8_t*, double*);
+template void calibrate_scores(const RouterStatsDims&, const float*, const float*, const float*, float*);
+template void calibrate_scores(const RouterStatsDims&, const double*, const double*, const double*, double*);
+
+}  // namespace ermoe::cpu

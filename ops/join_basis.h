@@ -1,0 +1,12 @@
+// Puts the right factors of all experts together where their routing bases are one shared parameter.
+#pragma once
+
+#include "autograd/tape.h"
+
+namespace ermoe {
+
+/// V (E + Ef, D, r): expert e < E has columns [B_e | rest_e], B_e the columns e·R … (e+1)·R of `basis` (D, E·R) and rest
+/// (E, D, r - R); free experts follow with `free` (Ef, D, r), which may be undefined.
+Variable join_basis(const ExecContext& ctx, const Variable& basis, const Variable& rest, const Variable& free);
+
+}  // namespace ermoe

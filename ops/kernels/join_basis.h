@@ -1,0 +1,37 @@
+// Contract of the join_basis kernels. Read next: ops/cpu/join_basis.cpp.
+#pragma once
+
+#include "autograd/grad_writer.h"
+#include "core/device.h"
+
+#include <cstdint>
+
+namespace ermoe {
+
+struct JoinBasisDims {
+  int64_t E = 0, Ef = 0, D = 0, R = 0, r = 0;
+};
+
+namespace cpu {
+
+/// v (E+Ef, D, r) from basis (D, E*R), rest (E, D, r-R), free (Ef, D, r).
+template <typename T>
+void join_basis_forward(const JoinBasisDims& dims, const T* basis, const T* rest, const T* free, T* v);
+
+/// The parts' gradients (+)= their places in dv. A null destination is skipped.
+template <typename T>
+void join_basis_backward(const JoinBasisDims& dims, const T* dv, T* dbasis, Accumulate basis_mode, T* drest, Accumulate rest_mode, T* dfree,
+                         Accumulate free_mode);
+
+}  // namespace cpu
+
+namespace cuda {
+
+template <typename T>
+void join_basis_forward(const Stream& stream, const JoinBasisDims& dims, const T* basis, const T* rest, const T* free, T* v);
+template <typename T>
+void join_basis_backward(const Stream& stream, const JoinBasisDims& dims, const T* dv, T* dbasis, Accumulate basis_mode, T* drest,
+                         Accumulate rest_mode, T* dfree, Accumulate free_mode);
+
+}  // namespace cuda
+}  // namespace ermoe
