@@ -22,7 +22,7 @@ Block::Block(const VitConfig& config, int64_t index, bool with_experts)
   if (with_experts)
     moe_.emplace(config.moe, config.width, index);
   else
-    mlp_.emplace(config.width, static_cast<int64_t>(std::llround(config.mlp_ratio * static_cast<double>(config.width))));
+    mlp_.emplace(config.width, static_cast<int64_t>(config.mlp_ratio * static_cast<double>(config.width)));
 }
 
 Variable Block::branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id) {
@@ -89,13 +89,16 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
   patch_embed_.bias.shape = {D};
   cls_token_.shape = {1, 1, D};
   pos_embed_.shape = {1, tokens_, D};
-  pos_embed_.frozen = config.positions == Positions::sincos;
   const std::vector<bool> with_experts = parse_moe_layers(config.moe.layers, config.depth);
   for (int64_t i = 0; i < config.depth; ++i) blocks_.push_back(std::make_unique<Block>(config, i, with_experts[static_cast<size_t>(i)]));
 }
 
 void Vit::allocate(const ExecContext& ctx, DType dtype) {
   arena_ = std::make_unique<ParameterArena>(*ctx.allocator, dtype, parameters_of(*this));
+  if (config_.positions == Positions::sincos) {
+    sincos_ = Tensor::zeros(*ctx.allocator, {1, tokens_, config_.width}, dtype, "buffers");
+    fill_sincos(sincos_, prefix_tokens(), config_.image_size / config_.patch);
+  }
   for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
 }
 
@@ -104,10 +107,7 @@ void Vit::init(const ExecContext& ctx, RngKey key) {
   fill_normal(patch_embed_.weight.value, std::sqrt(1.0 / fan_in), key_of(key, patch_embed_.weight.name));
   fill(patch_embed_.bias.value, 0);
   if (prefix_tokens() > 0) fill(cls_token_.value, 0);
-  if (config_.positions == Positions::learned)
-    fill_normal(pos_embed_.value, 0.02, key_of(key, pos_embed_.name));
-  else
-    fill_sincos(pos_embed_.value, prefix_tokens(), config_.image_size / config_.patch);
+  if (!sincos_.defined()) fill_normal(pos_embed_.value, 0.02, key_of(key, pos_embed_.name));
   for (auto& block : blocks_) block->init(ctx, key);
   norm_.init();
   fill(head_.weight.value, 0);  // every class equally likely at the start
@@ -121,7 +121,8 @@ Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
         "[vit] images {} but the model wants (B, {}, {}, {})", s.str(), config_.channels, config_.image_size, config_.image_size);
   Variable x = patch_embed(ctx, images, patch_embed_.weight, patch_embed_.bias);
   if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
-  return dropout(ctx, add_rows(ctx, x, pos_embed_), config_.dropout, ctx.rng.fold(1));
+  const Variable positions = sincos_.defined() ? Variable(sincos_) : Variable(pos_embed_);
+  return dropout(ctx, add_rows(ctx, x, positions), config_.dropout, ctx.rng.fold(1));
 }
 
 Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass) {
@@ -173,7 +174,7 @@ int64_t Vit::depth_of(const std::string& name) const {
 
 void Vit::visit(const std::string& prefix, const Visitor& visitor) {
   if (prefix_tokens() > 0) visitor(join(prefix, "cls_token"), cls_token_);
-  visitor(join(prefix, "pos_embed"), pos_embed_);
+  if (config_.positions == Positions::learned) visitor(join(prefix, "pos_embed"), pos_embed_);
   patch_embed_.visit(join(prefix, "patch_embed.proj"), visitor);
   for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->visit(join(prefix, "blocks." + std::to_string(i)), visitor);
   norm_.visit(join(prefix, config_.pool == Pool::average ? "fc_norm" : "norm"), visitor);
@@ -221,10 +222,10 @@ void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid) {
         const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(quarter));
         const double row = static_cast<double>(p / grid) * frequency, column = static_cast<double>(p % grid) * frequency;
         T* at = out + (prefix + p) * D + i;
-        at[0] = static_cast<T>(std::sin(column));
-        at[quarter] = static_cast<T>(std::cos(column));
-        at[2 * quarter] = static_cast<T>(std::sin(row));
-        at[3 * quarter] = static_cast<T>(std::cos(row));
+        at[0] = static_cast<T>(std::sin(row));
+        at[quarter] = static_cast<T>(std::cos(row));
+        at[2 * quarter] = static_cast<T>(std::sin(column));
+        at[3 * quarter] = static_cast<T>(std::cos(column));
       }
   });
 }

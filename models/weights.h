@@ -1,0 +1,44 @@
+// A model's weights on disk: safetensors with timm's names, float32, experts by their global index. Read next:
+// models/checkpoint_store.h.
+#pragma once
+
+#include "models/optim.h"
+#include "models/vit.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// Writes every parameter (factors, not what is derived from them) and buffer.
+void save_weights(const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata = {});
+
+/// Writes parameters from `average` instead of the live ones, where it is given.
+void save_average(const std::string& path, const MovingAverage& average);
+
+/// What did not fit one to one.
+struct LoadReport {
+  std::vector<std::string> missing;     // in the model, not in the file: they keep their values
+  std::vector<std::string> unexpected;  // in the file, not in the model
+  std::vector<std::string> adapted;     // "pos_embed: 14x14 to 8x8", "head.weight: (1000, 384) but the model has (10, 384), left new"
+  /// One line for the user; empty where everything fitted.
+  std::string summary() const;
+};
+
+/// Loads what a checkpoint of this very model holds. Anything missing, unexpected or of another shape is an InputError
+/// that names it. Refreshes what is derived.
+void load_weights(const ExecContext& ctx, const std::string& path, Vit& model);
+
+/// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid,
+/// other differences of shape are an InputError. Refreshes what is derived.
+LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model);
+
+/// (1, p + g², D) positions to another grid by cubic convolution (Keys 1981, a = -1/2); the p prefix rows are copied.
+Tensor resize_positions(const Tensor& positions, int64_t from_prefix, int64_t to_prefix, int64_t to_grid);
+
+/// Freezes every parameter whose name matches a pattern ("blocks.*", "*.bias"; * stands for any text). A pattern that
+/// matches nothing is an InputError. Returns how many parameters were frozen.
+int64_t freeze(Vit& model, const std::vector<std::string>& patterns);
+
+}  // namespace ermoe
