@@ -40,7 +40,11 @@ Tensor shuffled(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
 
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
   const bool first_run = !pinned.made;
-  const RouterInput in{.x = x, .c = wants_context() ? c : Variable(), .allow = pass.allow};
+  const bool collect = ctx.training() || pass.collect_statistics;
+  const RouterInput in{.x = x,
+                       .c = wants_context() ? c : Variable(),
+                       .allow = pass.allow,
+                       .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   if (pass.shuffle_experts) routing.plan = make_plan(ctx, shuffled(ctx, pinned.selection.ids, dims_.all()), dims_.all());
   if (first_run) {

@@ -24,6 +24,7 @@ struct RoutingRecord {
 struct ForwardPass {
   Tensor allow;                     // (N, E) u8 mask of regional experts; undefined: everything is allowed
   double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches
+  bool collect_statistics = false;  // also outside training: statistics for averaged weights
   bool shuffle_experts = false;     // sends each token to the next expert instead: does routing matter?
   std::vector<RoutingRecord> routes;
   std::vector<std::pair<std::string, double>> losses;  // name and value of every added term

@@ -100,14 +100,6 @@ void MovingAverage::update(const ExecContext& ctx) {
   moving_average(ctx, decay, arena_.values(Parameter::Role::factor), factor_);
 }
 
-void MovingAverage::swap() {
-  for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) {
-    const Tensor live = arena_.values(role);
-    const Tensor& average = role == Parameter::Role::direct ? direct_ : factor_;
-    std::swap_ranges(live.raw(), live.raw() + live.bytes(), average.raw());
-  }
-}
-
 void MovingAverage::visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const {
   for (const Parameter* p : arena_.parameters()) {
     if (p->role == Parameter::Role::derived) continue;

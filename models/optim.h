@@ -51,8 +51,8 @@ class MovingAverage {
   /// Starts from the current values.
   MovingAverage(const ExecContext& ctx, ParameterArena& arena, double decay);
   void update(const ExecContext& ctx);
-  /// Exchanges averages and live values. Averaged factors are not orthonormal: project them after the exchange.
-  void swap();
+  /// How often it was updated: a resumed average goes on where it was.
+  void set_updates(int64_t updates) { updates_ = updates; }
   /// ("blocks.0.attn.qkv.weight", tensor) for every trained parameter.
   void visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const;
 

@@ -14,11 +14,15 @@
 
 namespace ermoe {
 
+/// Whether a pass adds to the routers' running statistics or only reads them.
+enum class Statistics { read, collect };
+
 /// What a router sees. B and T are known, since some rules work image by image.
 struct RouterInput {
   Variable x;    // (B, T, D) the experts' input tokens
   Variable c;    // (B, T, D) their context; undefined unless wants_context()
   Tensor allow;  // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
+  Statistics statistics = Statistics::read;
 };
 
 /// A term that a router adds to the loss.
@@ -59,6 +63,8 @@ class Router : public Module {
   virtual void pull_back(const ExecContext&) {}    // derived gradients to their factors
   virtual void accept_step(const ExecContext&) {}  // the step counts: update running statistics
   virtual void discard_step() {}                   // it does not: forget what was collected
+  /// Replaces the running statistics by what was collected, for weights that they do not belong to (averaged ones).
+  virtual void replace_statistics(const ExecContext&) {}
 
   virtual void init(const ExecContext& ctx, RngKey key) = 0;
 };

@@ -88,7 +88,7 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
     pinned.threshold = threshold(ctx);
     pinned.selection = select(ctx, s.value, in.allow, pinned.threshold);
     pinned.made = true;
-    if (ctx.training()) {
+    if (in.statistics == Statistics::collect) {
       if (!sums_.defined()) sums_ = make_router_sums(ctx, {.N = N, .D = D, .E = dims_.experts, .K = moe_.top_k});
       accumulate_router_stats(ctx, x.value, c.value, s.value, in.allow, moe_.top_k, sums_);
     }
@@ -113,25 +113,23 @@ void ErmoeRouter::refresh(const ExecContext& ctx) {
 
 void ErmoeRouter::pull_back(const ExecContext& ctx) { packed_.pull_back(ctx); }
 
-void ErmoeRouter::accept_step(const ExecContext& ctx) {
+void ErmoeRouter::accept_step(const ExecContext& ctx) { update_statistics(ctx, moe_.momentum); }
+void ErmoeRouter::replace_statistics(const ExecContext& ctx) { update_statistics(ctx, 1.0); }
+
+void ErmoeRouter::update_statistics(const ExecContext& ctx, double momentum) {
   if (!sums_.defined()) return;
   ctx.comm->all_reduce(sums_, ReduceOp::sum);
   RouterStats running = stats();
-  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, moe_.momentum, running);
+  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, momentum, running);
   sums_ = {};
 }
 
 void ErmoeRouter::discard_step() { sums_ = {}; }
 
-void ErmoeRouter::reset_statistics() {
-  for (Buffer* b : {&mean_x_, &mean_c_, &score_mean_, &score_var_, &histogram_, &updates_}) fill(b->value, 0);
-  sums_ = {};
-}
-
 void ErmoeRouter::init(const ExecContext& ctx, RngKey key) {
   if (moe_.basis != Basis::leading) init_orthonormal(ctx, own_basis_.value, key_of(key, own_basis_.name));
   if (moe_.combine == CombineRule::softmax) fill(temperature_.value, 0);
-  reset_statistics();
+  for (Buffer* b : {&mean_x_, &mean_c_, &score_mean_, &score_var_, &histogram_, &updates_}) fill(b->value, 0);
 }
 
 void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {

@@ -32,19 +32,19 @@ class ErmoeRouter final : public Router {
   void pull_back(const ExecContext& ctx) override;
   void accept_step(const ExecContext& ctx) override;
   void discard_step() override;
+  void replace_statistics(const ExecContext& ctx) override;
   void init(const ExecContext& ctx, RngKey key) override;
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
   /// The packed basis (E, R, D): what subspace overlap is measured on.
   Tensor packed_basis() const { return packed_.parameter.value; }
-  /// Forgets the running statistics, for weights that they do not belong to (averaged ones).
-  void reset_statistics();
 
  private:
   Variable score(const ExecContext& ctx, const Variable& x, const Variable& c);
   Selection select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold);
   Tensor threshold(const ExecContext& ctx) const;
   bool has_statistics() const;
+  void update_statistics(const ExecContext& ctx, double momentum);
   RouterStats stats() const;
 
   MoeConfig moe_;

@@ -1,0 +1,42 @@
+#include "models/average.h"
+
+#include "ops/orthogonal_step.h"
+
+namespace ermoe {
+
+void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBatch& batches) {
+  ExecContext ctx = outer.with_tape(nullptr);
+  ctx.mode = Mode::eval;  // no dropout: the statistics of what evaluation will see
+  for (int round = 0; round < 2; ++round) {
+    batches([&](const Tensor& images) {
+      ForwardPass pass;
+      pass.collect_statistics = true;
+      model.forward(ctx, Variable(images), pass);
+    });
+    for (MoeLayer* layer : model.moe_layers()) layer->router().replace_statistics(ctx);
+  }
+}
+
+AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average, const ForEachBatch& batches)
+    : ctx_(ctx.with_tape(nullptr)), model_(model) {
+  direct_ = model.arena().values(Parameter::Role::direct).clone("averaged weights");
+  factor_ = model.arena().values(Parameter::Role::factor).clone("averaged weights");
+  for (Buffer* b : buffers_of(model)) buffers_.push_back(b->value.clone("averaged weights"));
+  average.visit([&](const Parameter& p, const Tensor& t) {
+    copy(t, p.value);
+    if (p.orthonormal && p.shape.numel() > 0) polar_project(ctx_, p.value);
+  });
+  model.after_step(ctx_);  // a shared basis and the rests beside it are projected one by one: make them fit again
+  model.refresh(ctx_);
+  recompute_statistics(ctx_, model, batches);
+}
+
+AveragedWeights::~AveragedWeights() {
+  copy(direct_, model_.arena().values(Parameter::Role::direct));
+  copy(factor_, model_.arena().values(Parameter::Role::factor));
+  const std::vector<Buffer*> live = buffers_of(model_);
+  for (size_t i = 0; i < live.size(); ++i) copy(buffers_[i], live[i]->value);
+  model_.refresh(ctx_);
+}
+
+}  // namespace ermoe

@@ -1,0 +1,36 @@
+// Uses a model with its averaged weights for a while: evaluation and prediction. Averages of orthonormal factors are not
+// orthonormal and the routing statistics belong to the live weights, so the first are projected and the second redone.
+#pragma once
+
+#include "models/optim.h"
+#include "models/vit.h"
+
+#include <functional>
+#include <vector>
+
+namespace ermoe {
+
+/// Runs the model on a training micro-batch, images (B, C, S, S), so that statistics can be collected from it.
+using ForEachBatch = std::function<void(const std::function<void(const Tensor& images)>&)>;
+
+class AveragedWeights {
+ public:
+  /// Puts the averages in place of the live weights, projects orthonormal factors on their polar factor, remakes what is
+  /// derived, and recomputes the routing statistics over `batches` (twice: means first, then the scores they center).
+  AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average, const ForEachBatch& batches);
+  /// Puts the live weights and statistics back.
+  ~AveragedWeights();
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+
+ private:
+  ExecContext ctx_;
+  Vit& model_;
+  Tensor direct_, factor_;        // the live values
+  std::vector<Tensor> buffers_;   // the live statistics
+};
+
+/// Recomputes the routing statistics of the model as it is.
+void recompute_statistics(const ExecContext& ctx, Vit& model, const ForEachBatch& batches);
+
+}  // namespace ermoe

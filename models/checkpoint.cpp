@@ -1,0 +1,86 @@
+#include "models/checkpoint.h"
+
+#include "core/file_io.h"
+#include "core/json.h"
+#include "core/safetensors.h"
+
+#include <nlohmann/json.hpp>
+
+namespace ermoe {
+namespace {
+
+constexpr int64_t format_version = 1;
+
+nlohmann::json to_json(const TrainingProgress& p, int64_t optimizer_steps) {
+  return {{"format", format_version},
+          {"step", p.step},
+          {"bad_steps", p.bad_steps},
+          {"skipped", p.skipped},
+          {"cursor", {{"epoch", p.cursor.epoch}, {"step", p.cursor.step}}},
+          {"seed", p.seed},
+          {"best", p.best},
+          {"has_best", p.has_best},
+          {"optimizer_steps", optimizer_steps},
+          {"config", p.config}};
+}
+
+nlohmann::json read_state(const std::string& folder) {
+  const std::string path = folder + "/state.json";
+  return parse_json(path, read_file(path, size_t{1} << 22));
+}
+
+}  // namespace
+
+void write_checkpoint(const std::string& folder, Vit& model, const Optimizer& optimizer, const MovingAverage* average,
+                      const TrainingProgress& progress) {
+  save_weights(folder + "/model.safetensors", model, {{"format", "ermoe"}});
+  if (average != nullptr) save_average(folder + "/ema.safetensors", *average);
+  std::vector<NamedTensor> moments;
+  optimizer.visit_state([&](const std::string& name, const Tensor& t) { moments.push_back({name, t}); });
+  write_safetensors(folder + "/optimizer.safetensors", moments);
+  FileWriter state(folder + "/state.json");
+  state.write(to_json(progress, optimizer.steps()).dump(1));
+  state.close();
+}
+
+TrainingProgress read_progress(const std::string& folder) {
+  const nlohmann::json json = read_state(folder);
+  try {
+    check_input(json.at("format").get<int64_t>() == format_version, "{}/state.json: format {} but this program reads {}", folder,
+                json.at("format").get<int64_t>(), format_version);
+    TrainingProgress p;
+    json.at("step").get_to(p.step);
+    json.at("bad_steps").get_to(p.bad_steps);
+    json.at("skipped").get_to(p.skipped);
+    json.at("cursor").at("epoch").get_to(p.cursor.epoch);
+    json.at("cursor").at("step").get_to(p.cursor.step);
+    json.at("seed").get_to(p.seed);
+    json.at("best").get_to(p.best);
+    json.at("has_best").get_to(p.has_best);
+    json.at("config").get_to(p.config);
+    check_input(p.step >= 0 && p.cursor.epoch >= 0 && p.cursor.step >= 0, "{}/state.json: a negative step", folder);
+    return p;
+  } catch (const nlohmann::json::exception& fault) {
+    fail_input("{}/state.json: {}", folder, fault.what());
+  }
+}
+
+void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average) {
+  const nlohmann::json json = read_state(folder);
+  check_input(json.contains("optimizer_steps") && json["optimizer_steps"].is_number_integer(), "{}/state.json: optimizer_steps is missing", folder);
+  load_weights(ctx, folder + "/model.safetensors", model);
+  optimizer.set_steps(json["optimizer_steps"].get<int64_t>());
+  const auto load = [](const SafetensorsFile& file, const std::string& name, const Tensor& to) {
+    check_input(file.has(name), "{}: {} is missing", file.path(), name);
+    check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(), to.shape().str());
+    file.load_into(name, to);
+  };
+  const SafetensorsFile moments = SafetensorsFile::open(folder + "/optimizer.safetensors");
+  optimizer.visit_state([&](const std::string& name, const Tensor& t) { load(moments, name, t); });
+  if (average == nullptr) return;
+  const SafetensorsFile averages = SafetensorsFile::open(folder + "/ema.safetensors");
+  average->visit([&](const Parameter& p, const Tensor& t) { load(averages, p.name, t); });
+  average->set_updates(optimizer.steps());
+}
+
+}  // namespace ermoe

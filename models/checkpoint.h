@@ -1,0 +1,38 @@
+// What stands in a checkpoint: the model, its averages, the optimizer's moments, and where training was. How a folder
+// becomes whole on disk is models/checkpoint_store.h.
+#pragma once
+
+#include "data/sampler.h"
+#include "models/train_step.h"
+#include "models/weights.h"
+
+#include <cstdint>
+#include <string>
+
+namespace ermoe {
+
+/// Where training stands, beside the tensors. Random numbers are keyed by seed and step, so the seed is their state.
+struct TrainingProgress {
+  int64_t step = 0;       // optimizer steps tried, refused ones included
+  int64_t bad_steps = 0;  // refused in a row
+  int64_t skipped = 0;    // refused in all
+  Cursor cursor;          // of the next micro-batch
+  uint64_t seed = 0;
+  double best = 0;        // the best value of the deciding metric so far
+  bool has_best = false;
+  std::string config;     // the run's config.json, whole
+};
+
+/// Writes model.safetensors, optimizer.safetensors, state.json, and ema.safetensors where there is an average, into
+/// `folder`. ema.safetensors holds the averages as they are, so that a resumed run continues bit for bit; whoever uses
+/// them projects them (models/average.h).
+void write_checkpoint(const std::string& folder, Vit& model, const Optimizer& optimizer, const MovingAverage* average,
+                      const TrainingProgress& progress);
+
+/// Reads state.json alone. Throws InputError that names the file and the fault.
+TrainingProgress read_progress(const std::string& folder);
+
+/// Restores everything. Anything missing or of another shape is an InputError that names it.
+void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average);
+
+}  // namespace ermoe
