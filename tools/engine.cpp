@@ -1,0 +1,19 @@
+#include "tools/engine.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+namespace ermoe {
+
+Engine::Engine(int threads, uint64_t seed) : allocator(make_host_source()), workspace(allocator) {
+  omp_set_num_threads(threads);
+#if defined(OPENBLAS_VERSION)
+  openblas_set_num_threads(threads);
+#endif
+  ctx.allocator = &allocator;
+  ctx.workspace = &workspace;
+  ctx.comm = &comm;
+  ctx.rng = RngKey{seed};
+}
+
+}  // namespace ermoe

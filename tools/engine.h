@@ -1,0 +1,21 @@
+// What every program holds while it runs: memory, scratch, ranks, and the context made of them. Made first, so that it is
+// destroyed last.
+#pragma once
+
+#include "core/context.h"
+
+namespace ermoe {
+
+struct Engine {
+  /// Sets the number of threads of our own loops and of the BLAS; at least 1.
+  explicit Engine(int threads, uint64_t seed);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  CachingAllocator allocator;
+  Workspace workspace;
+  SelfCommunicator comm;
+  ExecContext ctx;
+};
+
+}  // namespace ermoe

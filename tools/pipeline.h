@@ -1,0 +1,71 @@
+// From a data set's path to batches that a model takes: opening, sizes and normalisation read off the data, loading,
+// augmentation, mixing, targets. Read next: tools/trainer.h.
+#pragma once
+
+#include "core/context.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "tools/run_config.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// Images and targets of one micro-batch, ready for the model.
+struct TrainingBatch {
+  Tensor images;   // (B, C, S, S) f32
+  Tensor targets;  // (B, Y) f32, soft where mixed or smoothed
+};
+
+struct EvaluationBatch {
+  Tensor images;                // (B, C, S, S) f32
+  std::vector<int32_t> labels;  // (B)
+  std::vector<int64_t> indices; // (B) samples of the data set
+};
+
+/// Opens `config.data.path` and fills in what was left to the data: model.image_size, model.channels, model.classes,
+/// data.mean, data.std. Settings that contradict the data are an InputError.
+class Pipeline {
+ public:
+  Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn);
+
+  bool has_training() const { return splits_.train != nullptr; }
+  bool has_evaluation() const { return splits_.test != nullptr; }
+  const ImageDataset& training() const { return *splits_.train; }
+  const ImageDataset& evaluation() const { return *splits_.test; }
+  const std::vector<std::string>& class_names() const;
+
+  /// Micro-batches an epoch holds.
+  int64_t batches_per_epoch() const { return loader_->steps_per_epoch(); }
+  /// Starts (or moves) the training loader. Before the first `next`.
+  void seek(Cursor at);
+  Cursor cursor() const { return loader_->cursor(); }
+  double wait_seconds() const { return loader_->wait_seconds(); }
+  /// The next training micro-batch, augmented with `key` unless `plain`.
+  TrainingBatch next(const ExecContext& ctx, RngKey key, bool mixing);
+
+  /// Calls `fn` for every evaluation batch in order.
+  void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn);
+  /// Calls `fn` with the images of the first `count` training batches, unaugmented: for routing statistics.
+  void for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count, const std::function<void(const Tensor&)>& fn);
+
+  /// A normalised model input from raw pixels (B, S, S, C) u8.
+  Tensor to_model(const ExecContext& ctx, const Tensor& pixels) const;
+
+ private:
+  void open(RunConfig& config);
+  void fill_in_sizes(RunConfig& config) const;
+  void measure_normalisation(RunConfig& config) const;
+  LoaderOptions loader_options() const;
+
+  RunConfig* config_;
+  CachingAllocator& host_;
+  int threads_;
+  WarnFn warn_;
+  DatasetSplits splits_;
+  std::unique_ptr<Loader> loader_;
+};
+
+}  // namespace ermoe
