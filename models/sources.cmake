@@ -1,4 +1,22 @@
 set(SOURCES
   checkpoint_store.cpp
   config_rules.cpp
+  average.cpp
+  checkpoint.cpp
+  config_rules.cpp
+  empty.cpp
+  checkpoint_store.cpp
+  experts.cpp
+  layers.cpp
+  module.cpp
+  moe.cpp
+  optim.cpp
+  router_ermoe.cpp
+  router_linear.cpp
+  routing_metrics.cpp
+  summary.cpp
+  svd.cpp
+  train_step.cpp
+  vit.cpp
+  weights.cpp
 )

@@ -1,5 +1,7 @@
 set(SOURCES
+  adamw.cpp
   add.cpp
+  attach_loss.cpp
   attention.cpp
   attention_mean.cpp
   augment.cpp
@@ -19,6 +21,9 @@ set(SOURCES
   adamw.cpp
   attach_loss.cpp
   cpu/adamw.cpp
+  cpu/adamw.cpp
+  cpu/add.cpp
+  cpu/attention.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -33,6 +38,7 @@ set(SOURCES
   cpu/grouped_linear.cpp
   cpu/l2_normalize.cpp
   cpu/lapack.cpp
+  cpu/join_basis.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
   cpu/leading_basis.cpp
@@ -50,6 +56,12 @@ set(SOURCES
   cpu/select_experts.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
+  cpu/project_off.cpp
+  cpu/router_stats.cpp
+  cpu/routing_plan.cpp
+  cpu/scale.cpp
+  cpu/select_experts.cpp
+  cpu/tokens.cpp
   cpu/subspace_cosine.cpp
   cpu/tokens.cpp
   cross_entropy.cpp
@@ -60,6 +72,7 @@ set(SOURCES
   gelu.cpp
   grouped_linear.cpp
   l2_normalize.cpp
+  join_basis.cpp
   layer_norm.cpp
   layer_scale.cpp
   leading_basis.cpp
@@ -74,6 +87,32 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
+  softmax.cpp
+  project_off.cpp
+  router_stats.cpp
+  routing_plan.cpp
+  scale.cpp
+  select_experts.cpp
+  tokens.cpp
+  cpu/cross_entropy.cpp
+  cpu/dispatch.cpp
+  cpu/gelu.cpp
+  cpu/grouped_linear.cpp
+  cpu/layer_norm.cpp
+  cpu/layer_scale.cpp
+  cpu/linear.cpp
+  cpu/routing_plan.cpp
+  cpu/scale.cpp
+  cpu/soft_targets.cpp
+  cross_entropy.cpp
+  dispatch.cpp
+  gelu.cpp
+  grouped_linear.cpp
+  layer_norm.cpp
+  layer_scale.cpp
+  linear.cpp
+  routing_plan.cpp
+  scale.cpp
   soft_targets.cpp
   softmax.cpp
   subspace_cosine.cpp

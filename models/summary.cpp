@@ -1,0 +1,51 @@
+#include "models/summary.h"
+
+#include <algorithm>
+
+namespace ermoe {
+namespace {
+
+/// FLOPs a step of an expert bank at rank r: W (2 products), its gradients (4), tangent step and retraction of four factors.
+double factor_flops(const MoeLayer& layer, const MoeConfig& moe) {
+  const ExpertDims& d = layer.dims();
+  if (moe.expert == ExpertKind::plain) return 0;
+  const double D = static_cast<double>(d.width), F = static_cast<double>(d.hidden), r = static_cast<double>(d.rank);
+  const double products = 2 * 2 * F * D * r;           // W1, W2
+  const double gradients = 2 * 4 * F * D * r;          // dU, dV of both
+  const double per_factor = 4 * 2 * r * r;             // QᵀA, Q·sym, QᵀQ, Q·R, a row of Q each
+  const double manifold = keeps_orthonormal(moe.orthogonality) ? per_factor * 2 * (F + D) : 0;
+  return static_cast<double>(d.all()) * (products + gradients + manifold);
+}
+
+}  // namespace
+
+ModelSummary summarize(Vit& model) {
+  const VitConfig& c = model.config();
+  const double D = static_cast<double>(c.width), T = static_cast<double>(model.tokens());
+  const double patches = T - static_cast<double>(model.prefix_tokens());
+  ModelSummary s;
+  int64_t inactive = 0;
+  for (const Parameter* p : parameters_of(model)) {
+    if (p->role != Parameter::Role::derived) s.parameters += p->shape.numel();
+    if (p->role != Parameter::Role::factor) s.active_parameters += p->shape.numel();
+  }
+  s.forward_flops = 2 * patches * static_cast<double>(c.channels * c.patch * c.patch) * D + 2 * D * static_cast<double>(c.classes);
+  s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
+  const auto layers = model.moe_layers();
+  const auto dense = static_cast<double>(c.depth) - static_cast<double>(layers.size());
+  s.forward_flops += dense * 4 * T * D * static_cast<double>(static_cast<int64_t>(c.mlp_ratio * D));
+  for (MoeLayer* layer : layers) {
+    const ExpertDims& d = layer->dims();
+    const int64_t expert = 2 * d.width * d.hidden + d.width + d.hidden;
+    inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
+    s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * T * D * static_cast<double>(d.hidden);
+    const double score_width = static_cast<double>(d.experts * std::max<int64_t>(1, d.basis_rank));
+    s.scoring_flops += (layer->wants_context() ? 4 : 2) * T * D * score_width;
+    s.step_flops += factor_flops(*layer, c.moe);
+  }
+  s.forward_flops += s.scoring_flops;
+  s.active_parameters -= inactive;
+  return s;
+}
+
+}  // namespace ermoe

@@ -1,0 +1,78 @@
+#include "tools/evaluation.h"
+
+#include "ops/cross_entropy.h"
+#include "ops/soft_targets.h"
+
+#include <algorithm>
+
+namespace ermoe {
+
+Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets) {
+  Tensor weights;
+  if (!config.class_weights.empty()) {
+    weights = ctx.empty({logits.shape()[1]}, logits.dtype());
+    check_input(static_cast<int64_t>(config.class_weights.size()) == logits.shape()[1], "loss.class_weights has {} values for {} classes",
+                config.class_weights.size(), logits.shape()[1]);
+    dispatch_float(weights.dtype(), "loss", [&](auto tag) {
+      std::ranges::transform(config.class_weights, weights.data<decltype(tag)>(), [](double w) { return static_cast<decltype(tag)>(w); });
+    });
+  }
+  return config.kind == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, weights) : cross_entropy(ctx, logits, targets, weights);
+}
+
+namespace {
+
+/// Adds a batch's ranks to the counts.
+void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Evaluation& total, std::vector<int64_t>& hits, std::vector<int64_t>& seen) {
+  const int64_t Y = logits.shape()[1];
+  for (size_t b = 0; b < labels.size(); ++b) {
+    const float* row = logits.data<float>() + static_cast<int64_t>(b) * Y;
+    const int32_t y = labels[b];
+    // Ties count against the model: an all-equal output is no prediction.
+    int64_t ahead = 0;
+    for (int64_t k = 0; k < Y; ++k) ahead += k != y && !(row[k] < row[y]);
+    const int64_t predicted = std::max_element(row, row + Y) - row;
+    total.confusion[static_cast<size_t>(y * Y + predicted)] += 1;
+    hits[static_cast<size_t>(y)] += ahead == 0;
+    seen[static_cast<size_t>(y)] += 1;
+    total.accuracy += ahead == 0;
+    total.top5 += ahead < 5;
+  }
+}
+
+}  // namespace
+
+Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
+                    const RoutingCollector* previous, ExpertOrder order, const EvaluationProgress& progress) {
+  ExecContext ctx = outer.with_tape(nullptr);
+  ctx.mode = Mode::eval;
+  LossConfig plain = loss;
+  plain.class_weights.clear();
+  const int64_t Y = model.config().classes;
+  Evaluation total;
+  total.collector = std::make_shared<RoutingCollector>(model);
+  total.confusion.resize(static_cast<size_t>(Y * Y));
+  std::vector<int64_t> hits(static_cast<size_t>(Y)), seen(static_cast<size_t>(Y));
+  pipeline.for_each_evaluation_batch(ctx, batch, [&](const EvaluationBatch& in) {
+    ForwardPass pass;
+    pass.shuffle_experts = order == ExpertOrder::shuffled;
+    const Variable logits = model.forward(ctx, Variable(in.images), pass);
+    const Tensor labels = Tensor::from<int32_t>(*ctx.allocator, {static_cast<int64_t>(in.labels.size())}, in.labels);
+    const auto count = static_cast<double>(in.labels.size());
+    total.loss += count * scalar_of(task_loss(ctx, plain, logits, soft_targets(ctx, labels, Y, 0)).value);
+    add_predictions(logits.value, in.labels, total, hits, seen);
+    total.collector->add(pass.routes, in.labels, model.tokens());
+    total.images += static_cast<int64_t>(in.labels.size());
+    if (progress) progress(total.images);
+  });
+  const double n = std::max<double>(1, static_cast<double>(total.images));
+  total.loss /= n;
+  total.accuracy /= n;
+  total.top5 /= n;
+  for (size_t y = 0; y < hits.size(); ++y)
+    total.class_accuracy.push_back(seen[y] > 0 ? static_cast<double>(hits[y]) / static_cast<double>(seen[y]) : -1.0);
+  total.routing = total.collector->metrics(previous);
+  return total;
+}
+
+}  // namespace ermoe

@@ -1,0 +1,39 @@
+// Metrics of a model on an evaluation split: accuracy, loss, confusion, and how its experts were used.
+#pragma once
+
+#include "models/routing_metrics.h"
+#include "models/train_step.h"
+#include "tools/pipeline.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace ermoe {
+
+struct Evaluation {
+  int64_t images = 0;
+  double loss = 0;      // mean cross-entropy (or sigmoid) against the hard labels
+  double accuracy = 0;  // share of images whose class ranks first
+  double top5 = 0;      // … among the first five
+  std::vector<double> class_accuracy;           // (Y); -1 where a class has no image
+  std::vector<int64_t> confusion;               // (Y, Y): true class, predicted class
+  std::vector<RoutingMetrics> routing;          // of each MoE layer
+  std::shared_ptr<RoutingCollector> collector;  // for the next evaluation's churn
+};
+
+/// What evaluation may be told about as it goes: images done so far.
+using EvaluationProgress = std::function<void(int64_t images)>;
+
+enum class ExpertOrder { own, shuffled };
+
+/// Runs the whole evaluation split. `previous` (may be null) is the collector of the last evaluation of the same images.
+/// `shuffled` sends every token to the experts next to its own: what is lost then, routing had earned.
+Evaluation evaluate(const ExecContext& ctx, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
+                    const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own, const EvaluationProgress& progress = {});
+
+/// The loss that training minimises, from logits and soft targets.
+Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets);
+
+}  // namespace ermoe
