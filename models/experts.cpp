@@ -1,10 +1,12 @@
 #include "models/experts.h"
 
+#include "models/config_rules.h"
 #include "models/svd.h"
 #include "ops/gelu.h"
 #include "ops/grouped_linear.h"
 #include "ops/join_basis.h"
 #include "ops/materialize.h"
+#include "ops/project_off.h"
 
 #include <algorithm>
 #include <cmath>
@@ -22,32 +24,13 @@ StiefelMethod stiefel_method(Orthogonality mode) {
   }
 }
 
-ExpertDims resolve_expert_dims(const MoeConfig& moe, int64_t width) {
-  ExpertDims dims{.width = width, .hidden = moe.hidden > 0 ? moe.hidden : 4 * width, .experts = moe.experts, .free_experts = moe.free_experts};
-  const int64_t full = std::min(dims.hidden, width);
-  dims.rank = moe.rank > 0 ? moe.rank : full;
-  check_input(moe.experts >= 1, "moe.experts is {} but at least one expert is needed", moe.experts);
-  check_input(moe.top_k >= 1 && moe.top_k <= moe.experts, "moe.top_k is {} but there are {} experts to choose from (moe.experts)", moe.top_k,
-              moe.experts);
-  check_input(dims.rank <= full, "moe.rank is {} but W is {}x{}, so at most {}", dims.rank, dims.hidden, width, full);
-  if (moe.router != RouterKind::ermoe) return dims;
-
-  const bool disjoint = moe.basis == Basis::disjoint;
-  dims.basis_rank = moe.basis_rank;
-  if (dims.basis_rank == 0) dims.basis_rank = disjoint ? width / moe.experts : std::max<int64_t>(1, width / 8 / 8 * 8);
-  if (dims.basis_rank == 1 && !disjoint && moe.basis_rank == 0) dims.basis_rank = std::max<int64_t>(1, width / 8);
-  check_input(dims.basis_rank >= 1, "moe.experts is {} but model.width {} leaves no basis vector for each of them", moe.experts, width);
-  check_input(dims.basis_rank < width,
-              "moe.basis_rank is {}, the whole model.width: in a full orthogonal basis cos(Vᵀx, Vᵀc) = cos(x, c) for every expert, so "
-              "routing would see no difference between them; choose a smaller rank",
-              dims.basis_rank);
-  check_input(!disjoint || dims.basis_rank * moe.experts <= width,
-              "moe.basis is disjoint, but moe.experts {} times moe.basis_rank {} is more than model.width {}", moe.experts, dims.basis_rank, width);
-  check_input(moe.basis == Basis::untied || moe.expert == ExpertKind::eigen,
-              "moe.basis is tied to the experts' factors, but moe.expert is plain and has none; use moe.basis untied");
-  check_input(moe.basis == Basis::untied || dims.basis_rank <= dims.rank, "moe.basis_rank is {} but moe.rank is {}: the basis is part of V1",
-              dims.basis_rank, dims.rank);
-  return dims;
+ExpertDims expert_dims(const VitConfig& model) {
+  return {.width = model.width,
+          .hidden = expert_hidden(model),
+          .experts = model.moe.experts,
+          .free_experts = model.moe.free_experts,
+          .rank = factor_rank(model),
+          .basis_rank = model.moe.router == RouterKind::ermoe ? basis_rank(model) : 0};
 }
 
 ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis)

@@ -22,9 +22,8 @@ struct ExpertDims {
   int64_t all() const { return experts + free_experts; }
 };
 
-/// Resolves the defaults of `moe` for width D. Throws InputError that names the key where the sizes cannot work; so
-/// R = D is refused here: an orthogonal basis of full rank gives every expert the same score cos(x, c).
-ExpertDims resolve_expert_dims(const MoeConfig& moe, int64_t width);
+/// Sizes of the experts of a model whose settings fit together (models/config_rules.h).
+ExpertDims expert_dims(const VitConfig& model);
 
 /// The factors of both matrices. With a disjoint basis the first R columns of a scored expert's V1 belong to the
 /// router's shared basis, and V1 here is the rest.

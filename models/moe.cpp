@@ -11,12 +11,12 @@ namespace ermoe {
 
 std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts) {
   if (moe.router == RouterKind::ermoe) return std::make_unique<ErmoeRouter>(moe, dims, experts);
-  check_input(moe.free_experts == 0, "moe.free_experts is {} but only moe.router ermoe has a fallback for them to take", moe.free_experts);
   return std::make_unique<LinearRouter>(moe, dims);
 }
 
-MoeLayer::MoeLayer(const MoeConfig& moe, int64_t width, int64_t block)
-    : dims_(resolve_expert_dims(moe, width)), context_(moe.context), block_(block), router_(make_router(moe, dims_, nullptr)) {
+MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
+    : dims_(expert_dims(model)), context_(model.moe.context), block_(block), router_(make_router(model.moe, dims_, nullptr)) {
+  const MoeConfig& moe = model.moe;
   // The router may own a basis that the experts are built on, and may read the experts' factors: tie both ways.
   auto* ermoe = dynamic_cast<ErmoeRouter*>(router_.get());
   Parameter* shared = ermoe != nullptr && moe.basis == Basis::disjoint ? ermoe->basis_parameter() : nullptr;

@@ -32,7 +32,8 @@ struct ForwardPass {
 
 class MoeLayer final : public Module {
  public:
-  MoeLayer(const MoeConfig& moe, int64_t width, int64_t block);
+  /// The experts of block number `block` of a model whose settings fit together.
+  MoeLayer(const VitConfig& model, int64_t block);
 
   /// x (B, T, D) -> (B, T, D). `c` is the router's context (undefined where wants_context() is false).
   Variable forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned);

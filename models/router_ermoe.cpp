@@ -3,31 +3,14 @@
 #include "models/svd.h"
 #include "ops/combine_weights.h"
 #include "ops/leading_basis.h"
-#include "ops/router_score.h"
+#include "ops/context_cosine.h"
+#include "ops/subspace_cosine.h"
 #include "ops/tokens.h"
-
-#include <charconv>
 
 namespace ermoe {
 
-ThresholdRule ThresholdRule::parse(const std::string& text) {
-  if (text.empty() || text == "none") return {};
-  ThresholdRule rule{.kind = Kind::number};
-  std::string number = text;
-  if (text.starts_with("quantile:")) {
-    rule.kind = Kind::quantile;
-    number = text.substr(9);
-  }
-  const auto [end, status] = std::from_chars(number.data(), number.data() + number.size(), rule.value);
-  check_input(status == std::errc() && end == number.data() + number.size(), "moe.threshold is \"{}\" but wants none, a number, or quantile:0.1",
-              text);
-  check_input(rule.kind == Kind::number || (rule.value > 0 && rule.value < 1), "moe.threshold is \"{}\" but a quantile lies between 0 and 1", text);
-  check_input(rule.kind == Kind::quantile || (rule.value >= -1 && rule.value <= 1), "moe.threshold is {} but a cosine lies between -1 and 1", text);
-  return rule;
-}
-
 ErmoeRouter::ErmoeRouter(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts)
-    : moe_(moe), dims_(dims), experts_(experts), rule_(ThresholdRule::parse(moe.threshold)) {
+    : moe_(moe), dims_(dims), experts_(experts), rule_(parse_threshold(moe.threshold)) {
   const int64_t D = dims.width, E = dims.experts, R = dims.basis_rank;
   own_basis_.shape = moe.basis == Basis::disjoint ? Shape{D, E * R} : Shape{E, D, R};
   own_basis_.role = Parameter::Role::factor;
@@ -73,7 +56,7 @@ Selection ErmoeRouter::select(const ExecContext& ctx, const Tensor& scores, cons
   const bool calibrated = moe_.standardize && has_statistics();
   return select_experts(ctx, {.scores = scores,
                               .order = calibrated ? calibrate_scores(ctx, scores, stats()) : scores,
-                              .K = moe_.top_k,
+                              .slots = moe_.top_k,
                               .threshold = threshold,
                               .allow = allow,
                               .free_experts = dims_.free_experts});

@@ -2,20 +2,12 @@
 // s = cos(B_eᵀ x, B_eᵀ c) (ERMoE, arXiv 2511.10971), with the calibration that makes the load flat without a loss term.
 #pragma once
 
+#include "models/config_rules.h"
 #include "models/derived.h"
 #include "models/router.h"
 #include "ops/router_stats.h"
 
-#include <optional>
-
 namespace ermoe {
-
-/// "none", a fixed number, or a running quantile of the best scores. Throws InputError on anything else.
-struct ThresholdRule {
-  enum class Kind { none, number, quantile } kind = Kind::none;
-  double value = 0;
-  static ThresholdRule parse(const std::string& text);
-};
 
 class ErmoeRouter final : public Router {
  public:

@@ -1,12 +1,14 @@
 #include "models/vit.h"
 
 #include "autograd/recompute.h"
+#include "models/config_rules.h"
 #include "ops/add.h"
 #include "ops/attention_mean.h"
 #include "ops/dropout.h"
 #include "ops/patch_embed.h"
 #include "ops/tokens.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ermoe {
@@ -20,7 +22,7 @@ Block::Block(const VitConfig& config, int64_t index, bool with_experts)
       norm2_(config.width),
       ls2_(config.width, config.layer_scale) {
   if (with_experts)
-    moe_.emplace(config.moe, config.width, index);
+    moe_.emplace(config, index);
   else
     mlp_.emplace(config.width, static_cast<int64_t>(config.mlp_ratio * static_cast<double>(config.width)));
 }
@@ -68,29 +70,18 @@ void Block::visit(const std::string& prefix, const Visitor& visitor) {
   ls2_.visit(join(prefix, "ls2"), visitor);
 }
 
-namespace {
-
-void check_config(const VitConfig& c) {
-  check_input(c.width >= 1 && c.depth >= 1 && c.heads >= 1 && c.classes >= 1 && c.channels >= 1 && c.patch >= 1 && c.image_size >= 1,
-              "model sizes must be positive (width {}, depth {}, heads {}, classes {}, channels {}, patch {}, image_size {})", c.width, c.depth,
-              c.heads, c.classes, c.channels, c.patch, c.image_size);
-  check_input(c.width % c.heads == 0, "model.heads is {} but does not divide model.width {}", c.heads, c.width);
-  check_input(c.image_size % c.patch == 0, "model.patch is {} but does not divide model.image_size {}", c.patch, c.image_size);
-  check_input(c.positions != Positions::sincos || c.width % 4 == 0, "model.positions sincos wants model.width in fours, not {}", c.width);
-}
-
-}  // namespace
-
 Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(config.width), head_(config.width, config.classes) {
-  check_config(config);
+  check_model(config);
+  check_input(config.image_size > 0 && config.channels > 0 && config.classes > 0, "model.image_size, model.channels and model.classes must be known");
   const int64_t D = config.width, grid = config.image_size / config.patch;
   tokens_ = prefix_tokens() + grid * grid;
   patch_embed_.weight.shape = {D, config.channels, config.patch, config.patch};
   patch_embed_.bias.shape = {D};
   cls_token_.shape = {1, 1, D};
   pos_embed_.shape = {1, tokens_, D};
-  const std::vector<bool> with_experts = parse_moe_layers(config.moe.layers, config.depth);
-  for (int64_t i = 0; i < config.depth; ++i) blocks_.push_back(std::make_unique<Block>(config, i, with_experts[static_cast<size_t>(i)]));
+  const std::vector<int64_t> with_experts = moe_blocks(config.moe.layers, config.depth);
+  for (int64_t i = 0; i < config.depth; ++i)
+    blocks_.push_back(std::make_unique<Block>(config, i, std::ranges::binary_search(with_experts, i)));
 }
 
 void Vit::allocate(const ExecContext& ctx, DType dtype) {
@@ -179,36 +170,6 @@ void Vit::visit(const std::string& prefix, const Visitor& visitor) {
   for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->visit(join(prefix, "blocks." + std::to_string(i)), visitor);
   norm_.visit(join(prefix, config_.pool == Pool::average ? "fc_norm" : "norm"), visitor);
   head_.visit(join(prefix, "head"), visitor);
-}
-
-std::vector<bool> parse_moe_layers(const std::string& layers, int64_t depth) {
-  std::vector<bool> chosen(static_cast<size_t>(depth), false);
-  const auto number = [&](const std::string& text) {
-    check_input(!text.empty() && text.size() < 7 && text.find_first_not_of("0123456789") == std::string::npos,
-                "moe.layers is \"{}\" but wants none, every:2, last:3, or block numbers such as 1,3,5", layers);
-    return std::stoll(text);
-  };
-  if (layers.empty() || layers == "none") return chosen;
-  if (layers.starts_with("every:")) {
-    const int64_t n = number(layers.substr(6));
-    check_input(n >= 1, "moe.layers is \"{}\" but every: wants at least 1", layers);
-    for (int64_t i = n - 1; i < depth; i += n) chosen[static_cast<size_t>(i)] = true;
-    return chosen;
-  }
-  if (layers.starts_with("last:")) {
-    const int64_t n = number(layers.substr(5));
-    check_input(n <= depth, "moe.layers is \"{}\" but the model has {} blocks", layers, depth);
-    for (int64_t i = depth - n; i < depth; ++i) chosen[static_cast<size_t>(i)] = true;
-    return chosen;
-  }
-  for (size_t begin = 0; begin <= layers.size();) {
-    const size_t end = std::min(layers.find(',', begin), layers.size());
-    const int64_t block = number(layers.substr(begin, end - begin));
-    check_input(block < depth, "moe.layers names block {} but the model has blocks 0 to {}", block, depth - 1);
-    chosen[static_cast<size_t>(block)] = true;
-    begin = end + 1;
-  }
-  return chosen;
 }
 
 void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid) {

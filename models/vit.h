@@ -81,9 +81,6 @@ class Vit final : public Module {
   std::unique_ptr<ParameterArena> arena_;
 };
 
-/// Which of `depth` blocks carry experts. Throws InputError naming moe.layers.
-std::vector<bool> parse_moe_layers(const std::string& layers, int64_t depth);
-
 /// Sine-cosine positions (1, prefix + grid², D), zero for prefix tokens: half of D for rows, half for columns.
 void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid);
 
