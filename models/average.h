@@ -26,8 +26,8 @@ class AveragedWeights {
  private:
   ExecContext ctx_;
   Vit& model_;
-  Tensor direct_, factor_;        // the live values
-  std::vector<Tensor> buffers_;   // the live statistics
+  Tensor direct_, factor_;       // the live values
+  std::vector<Tensor> buffers_;  // the live statistics
 };
 
 /// Recomputes the routing statistics of the model as it is.

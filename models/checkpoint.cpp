@@ -12,15 +12,11 @@ namespace {
 constexpr int64_t format_version = 1;
 
 nlohmann::json to_json(const TrainingProgress& p, int64_t optimizer_steps) {
-  return {{"format", format_version},
-          {"step", p.step},
-          {"bad_steps", p.bad_steps},
-          {"skipped", p.skipped},
-          {"cursor", {{"epoch", p.cursor.epoch}, {"step", p.cursor.step}}},
-          {"seed", p.seed},
-          {"best", p.best},
-          {"has_best", p.has_best},
-          {"optimizer_steps", optimizer_steps},
+  return {{"format", format_version}, {"step", p.step},
+          {"bad_steps", p.bad_steps}, {"skipped", p.skipped},
+          {"epoch", p.epoch},         {"epoch_step", p.epoch_step},
+          {"seed", p.seed},           {"best", p.best},
+          {"has_best", p.has_best},   {"optimizer_steps", optimizer_steps},
           {"config", p.config}};
 }
 
@@ -52,13 +48,13 @@ TrainingProgress read_progress(const std::string& folder) {
     json.at("step").get_to(p.step);
     json.at("bad_steps").get_to(p.bad_steps);
     json.at("skipped").get_to(p.skipped);
-    json.at("cursor").at("epoch").get_to(p.cursor.epoch);
-    json.at("cursor").at("step").get_to(p.cursor.step);
+    json.at("epoch").get_to(p.epoch);
+    json.at("epoch_step").get_to(p.epoch_step);
     json.at("seed").get_to(p.seed);
     json.at("best").get_to(p.best);
     json.at("has_best").get_to(p.has_best);
     json.at("config").get_to(p.config);
-    check_input(p.step >= 0 && p.cursor.epoch >= 0 && p.cursor.step >= 0, "{}/state.json: a negative step", folder);
+    check_input(p.step >= 0 && p.epoch >= 0 && p.epoch_step >= 0, "{}/state.json: a negative step", folder);
     return p;
   } catch (const nlohmann::json::exception& fault) {
     fail_input("{}/state.json: {}", folder, fault.what());
@@ -67,12 +63,14 @@ TrainingProgress read_progress(const std::string& folder) {
 
 void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average) {
   const nlohmann::json json = read_state(folder);
-  check_input(json.contains("optimizer_steps") && json["optimizer_steps"].is_number_integer(), "{}/state.json: optimizer_steps is missing", folder);
+  check_input(json.contains("optimizer_steps") && json["optimizer_steps"].is_number_integer(), "{}/state.json: optimizer_steps is missing",
+              folder);
   load_weights(ctx, folder + "/model.safetensors", model);
   optimizer.set_steps(json["optimizer_steps"].get<int64_t>());
   const auto load = [](const SafetensorsFile& file, const std::string& name, const Tensor& to) {
     check_input(file.has(name), "{}: {} is missing", file.path(), name);
-    check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(), to.shape().str());
+    check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(),
+                to.shape().str());
     file.load_into(name, to);
   };
   const SafetensorsFile moments = SafetensorsFile::open(folder + "/optimizer.safetensors");

@@ -2,7 +2,6 @@
 // becomes whole on disk is models/checkpoint_store.h.
 #pragma once
 
-#include "data/sampler.h"
 #include "models/train_step.h"
 #include "models/weights.h"
 
@@ -13,14 +12,15 @@ namespace ermoe {
 
 /// Where training stands, beside the tensors. Random numbers are keyed by seed and step, so the seed is their state.
 struct TrainingProgress {
-  int64_t step = 0;       // optimizer steps tried, refused ones included
-  int64_t bad_steps = 0;  // refused in a row
-  int64_t skipped = 0;    // refused in all
-  Cursor cursor;          // of the next micro-batch
+  int64_t step = 0;        // optimizer steps tried, refused ones included
+  int64_t bad_steps = 0;   // refused in a row
+  int64_t skipped = 0;     // refused in all
+  int64_t epoch = 0;       // of the next micro-batch
+  int64_t epoch_step = 0;  // its place within the epoch
   uint64_t seed = 0;
-  double best = 0;        // the best value of the deciding metric so far
+  double best = 0;  // the best value of the deciding metric so far
   bool has_best = false;
-  std::string config;     // the run's config.json, whole
+  std::string config;  // the run's config.json, whole
 };
 
 /// Writes model.safetensors, optimizer.safetensors, state.json, and ema.safetensors where there is an average, into

@@ -123,8 +123,7 @@ void ExpertBank::init_from_svd(const ExecContext& ctx, RngKey key) {
   draw(factors_.U1, factors_.s1, full, D);
   dispatch_float(full.dtype(), "experts", [&](auto tag) {
     using T = decltype(tag);
-    for (int64_t row = 0; row < E * D; ++row)
-      std::copy_n(full.data<T>() + row * r + R, r - R, factors_.V1.value.data<T>() + row * (r - R));
+    for (int64_t row = 0; row < E * D; ++row) std::copy_n(full.data<T>() + row * r + R, r - R, factors_.V1.value.data<T>() + row * (r - R));
     if (dims_.free_experts > 0) std::copy_n(full.data<T>() + E * D * r, factors_.free_V1.shape.numel(), factors_.free_V1.value.data<T>());
   });
   if (r == R) return;

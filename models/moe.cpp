@@ -41,14 +41,13 @@ Tensor shuffled(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
   const bool first_run = !pinned.made;
   const bool collect = ctx.training() || pass.collect_statistics;
-  const RouterInput in{.x = x,
-                       .c = wants_context() ? c : Variable(),
-                       .allow = pass.allow,
-                       .statistics = collect ? Statistics::collect : Statistics::read};
+  const RouterInput in{
+      .x = x, .c = wants_context() ? c : Variable(), .allow = pass.allow, .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   if (pass.shuffle_experts) routing.plan = make_plan(ctx, shuffled(ctx, pinned.selection.ids, dims_.all()), dims_.all());
   if (first_run) {
-    pass.routes.push_back({block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
+    pass.routes.push_back(
+        {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
   }
   const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
   const Variable rows = dispatch(ctx, reshape(ctx, x, {B * T, D}), routing.plan);
@@ -57,9 +56,8 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   for (const LossTerm& term : routing.losses) {
     y = attach_loss(ctx, y, term.value, pass.loss_weight);
     if (!first_run) continue;
-    dispatch_float(term.value.dtype(), "moe", [&](auto tag) {
-      pass.losses.emplace_back(term.name, static_cast<double>(*term.value.value.data<decltype(tag)>()));
-    });
+    dispatch_float(term.value.dtype(), "moe",
+                   [&](auto tag) { pass.losses.emplace_back(term.name, static_cast<double>(*term.value.value.data<decltype(tag)>())); });
   }
   return y;
 }

@@ -28,7 +28,7 @@ struct RouterInput {
 /// A term that a router adds to the loss.
 struct LossTerm {
   std::string name;
-  Variable value;     // scalar, weight included
+  Variable value;  // scalar, weight included
 };
 
 /// What a router answers: either a plan in CSR form with a weight a slot (it holds K experts a token, missing slots and
@@ -39,7 +39,7 @@ struct Routing {
   Variable dispatch;  // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
   Variable combine;   // (B, T, S) soft routing: output = combine · slot outputs
   std::vector<LossTerm> losses;
-  Tensor scores;      // (N, E) for the metrics; the router's own measure
+  Tensor scores;  // (N, E) for the metrics; the router's own measure
   bool soft() const { return dispatch.defined(); }
 };
 

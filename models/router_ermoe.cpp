@@ -2,8 +2,8 @@
 
 #include "models/svd.h"
 #include "ops/combine_weights.h"
-#include "ops/leading_basis.h"
 #include "ops/context_cosine.h"
+#include "ops/leading_basis.h"
 #include "ops/subspace_cosine.h"
 #include "ops/tokens.h"
 

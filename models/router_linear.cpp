@@ -64,7 +64,9 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
   const Variable noised = noisy(ctx, logits);
   const Variable probabilities = softmax(ctx, noised);
   if (!pinned.made) {
-    pinned.selection = select_experts(ctx, {.scores = probabilities.value, .order = noised.value, .slots = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
+    pinned.selection = select_experts(
+        ctx,
+        {.scores = probabilities.value, .order = noised.value, .slots = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
     limit_capacity(ctx, pinned.selection.ids, N);
     pinned.made = true;
   }

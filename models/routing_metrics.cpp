@@ -56,7 +56,8 @@ double subspace_overlap(const Tensor& basis) {
         for (int64_t i = 0; i < R; ++i)
           for (int64_t j = 0; j < R; ++j) {
             double dot = 0;
-            for (int64_t d = 0; d < D; ++d) dot += static_cast<double>(b[(a * R + i) * D + d]) * static_cast<double>(b[(c * R + j) * D + d]);
+            for (int64_t d = 0; d < D; ++d)
+              dot += static_cast<double>(b[(a * R + i) * D + d]) * static_cast<double>(b[(c * R + j) * D + d]);
             sum += dot * dot;
           }
   });

@@ -13,19 +13,19 @@ namespace ermoe {
 /// Of one MoE layer over everything that was added.
 struct RoutingMetrics {
   int64_t block = 0;
-  std::vector<double> load;   // share of the filled slots of scored experts, by expert; sums to 1
-  double gini = 0;            // of the load: 0 flat, (E-1)/E everything on one expert
-  double cv = 0;              // standard deviation over mean of the load
+  std::vector<double> load;  // share of the filled slots of scored experts, by expert; sums to 1
+  double gini = 0;           // of the load: 0 flat, (E-1)/E everything on one expert
+  double cv = 0;             // standard deviation over mean of the load
   double max_over_mean = 0;
-  int64_t dead_experts = 0;   // load below 1 % of the fair share 1/E
-  double entropy = 0;         // of the load, over its maximum ln E
-  double fallback_rate = 0;   // share of slots that no qualified scored expert filled
-  double free_share = 0;      // share of slots that free experts took
-  double missing_rate = 0;    // share of slots that nobody filled
-  double mean_top_score = 0;  // mean over tokens of the best score
-  double floor_share = 0;     // share of filled slots whose score is at or below the combine floor of 1e-3
-  double overlap = 0;         // mean over pairs of ‖B_aᵀB_b‖²/R; R/D for random subspaces, 0 for disjoint ones
-  double churn = 0;           // share of tokens whose top expert differs from the last evaluation; -1 where there was none
+  int64_t dead_experts = 0;           // load below 1 % of the fair share 1/E
+  double entropy = 0;                 // of the load, over its maximum ln E
+  double fallback_rate = 0;           // share of slots that no qualified scored expert filled
+  double free_share = 0;              // share of slots that free experts took
+  double missing_rate = 0;            // share of slots that nobody filled
+  double mean_top_score = 0;          // mean over tokens of the best score
+  double floor_share = 0;             // share of filled slots whose score is at or below the combine floor of 1e-3
+  double overlap = 0;                 // mean over pairs of ‖B_aᵀB_b‖²/R; R/D for random subspaces, 0 for disjoint ones
+  double churn = 0;                   // share of tokens whose top expert differs from the last evaluation; -1 where there was none
   double class_information = 0;       // mutual information of expert (first slot) and class, nats
   double class_information_null = 0;  // the same with the images' classes permuted, mean over permutations
 };
@@ -48,8 +48,8 @@ class RoutingCollector {
     MoeLayer* moe = nullptr;
     int64_t slots = 0, fallback = 0, missing = 0, floored = 0, tokens = 0;
     double top_score = 0;
-    std::vector<double> counts;         // (E + Ef)
-    std::vector<int16_t> top;           // (N over all passes) first slot's expert, -1 missing
+    std::vector<double> counts;                      // (E + Ef)
+    std::vector<int16_t> top;                        // (N over all passes) first slot's expert, -1 missing
     std::vector<std::vector<int32_t>> image_counts;  // by image: first-slot tokens of each expert
   };
   void add_layer(Layer& layer, const RoutingRecord& route, int64_t tokens_an_image);

@@ -4,7 +4,6 @@ set(SOURCES
   average.cpp
   checkpoint.cpp
   config_rules.cpp
-  empty.cpp
   checkpoint_store.cpp
   experts.cpp
   layers.cpp

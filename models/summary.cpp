@@ -10,9 +10,9 @@ double factor_flops(const MoeLayer& layer, const MoeConfig& moe) {
   const ExpertDims& d = layer.dims();
   if (moe.expert == ExpertKind::plain) return 0;
   const double D = static_cast<double>(d.width), F = static_cast<double>(d.hidden), r = static_cast<double>(d.rank);
-  const double products = 2 * 2 * F * D * r;           // W1, W2
-  const double gradients = 2 * 4 * F * D * r;          // dU, dV of both
-  const double per_factor = 4 * 2 * r * r;             // QᵀA, Q·sym, QᵀQ, Q·R, a row of Q each
+  const double products = 2 * 2 * F * D * r;   // W1, W2
+  const double gradients = 2 * 4 * F * D * r;  // dU, dV of both
+  const double per_factor = 4 * 2 * r * r;     // QᵀA, Q·sym, QᵀQ, Q·R, a row of Q each
   const double manifold = keeps_orthonormal(moe.orthogonality) ? per_factor * 2 * (F + D) : 0;
   return static_cast<double>(d.all()) * (products + gradients + manifold);
 }

@@ -72,7 +72,8 @@ void Block::visit(const std::string& prefix, const Visitor& visitor) {
 
 Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(config.width), head_(config.width, config.classes) {
   check_model(config);
-  check_input(config.image_size > 0 && config.channels > 0 && config.classes > 0, "model.image_size, model.channels and model.classes must be known");
+  check_input(config.image_size > 0 && config.channels > 0 && config.classes > 0,
+              "model.image_size, model.channels and model.classes must be known");
   const int64_t D = config.width, grid = config.image_size / config.patch;
   tokens_ = prefix_tokens() + grid * grid;
   patch_embed_.weight.shape = {D, config.channels, config.patch, config.patch};
@@ -124,7 +125,9 @@ Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, For
     return block.forward(own, x, pass, pinned);
   }
   auto pinned = std::make_shared<PinnedSelection>();
-  const auto again = [&block, &pass, pinned](const ExecContext& c, std::span<const Variable> in) { return block.forward(c, in[0], pass, *pinned); };
+  const auto again = [&block, &pass, pinned](const ExecContext& c, std::span<const Variable> in) {
+    return block.forward(c, in[0], pass, *pinned);
+  };
   return recompute(own, again, {x});
 }
 

@@ -71,12 +71,12 @@ class Vit final : public Module {
 
   VitConfig config_;
   int64_t tokens_;
-  Linear patch_embed_;    // weight (D, C, P, P)
-  Parameter cls_token_;   // (1, 1, D)
-  Parameter pos_embed_;   // (1, T, D) where positions are learned
-  Tensor sincos_;         // (1, T, D) where they are not: a constant, not a parameter
+  Linear patch_embed_;   // weight (D, C, P, P)
+  Parameter cls_token_;  // (1, 1, D)
+  Parameter pos_embed_;  // (1, T, D) where positions are learned
+  Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter
   std::vector<std::unique_ptr<Block>> blocks_;
-  LayerNorm norm_;        // "norm", or "fc_norm" behind average pooling, as timm has it
+  LayerNorm norm_;  // "norm", or "fc_norm" behind average pooling, as timm has it
   Linear head_;
   std::unique_ptr<ParameterArena> arena_;
 };

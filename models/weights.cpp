@@ -33,7 +33,8 @@ void write_all(const std::string& path, const std::vector<NamedTensor>& state, c
     specs.push_back({entry.name, DType::f32, entry.tensor.shape()});
     by_name[entry.name] = entry.tensor;
   }
-  write_safetensors(path, specs, [&](const TensorSpec& spec) { return as_f32(by_name.at(spec.name)); }, metadata);
+  write_safetensors(
+      path, specs, [&](const TensorSpec& spec) { return as_f32(by_name.at(spec.name)); }, metadata);
 }
 
 std::string first_of(const std::vector<std::string>& names) {
@@ -73,7 +74,8 @@ void load_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
     check_input(file.shape(entry.name) == entry.tensor.shape(), "{}: {} is {} but the model has {}", path, entry.name,
                 file.shape(entry.name).str(), entry.tensor.shape().str());
   }
-  check_input(file.tensors().size() == state.size(), "{}: holds {} tensors but the model has {}", path, file.tensors().size(), state.size());
+  check_input(file.tensors().size() == state.size(), "{}: holds {} tensors but the model has {}", path, file.tensors().size(),
+              state.size());
   for (const NamedTensor& entry : state) file.load_into(entry.name, entry.tensor);
   model.refresh(ctx);
 }

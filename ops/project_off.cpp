@@ -5,7 +5,8 @@
 namespace ermoe {
 
 void project_off_basis(const ExecContext& ctx, const Tensor& basis, const Tensor& rest) {
-  check(rest.shape().rank() == 3 && basis.shape().rank() == 2 && basis.shape()[0] == rest.shape()[1] && basis.shape()[1] % rest.shape()[0] == 0,
+  check(rest.shape().rank() == 3 && basis.shape().rank() == 2 && basis.shape()[0] == rest.shape()[1] &&
+            basis.shape()[1] % rest.shape()[0] == 0,
         "[project_off] basis {} does not fit rest {}", basis.shape().str(), rest.shape().str());
   const int64_t E = rest.shape()[0];
   const ProjectOffDims dims{.E = E, .D = rest.shape()[1], .R = basis.shape()[1] / E, .c = rest.shape()[2]};

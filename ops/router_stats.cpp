@@ -62,7 +62,8 @@ void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tens
 }
 
 void update_router_stats(const ExecContext&, const RouterStatsDims& dims, const Tensor& sums, double momentum, RouterStats& stats) {
-  dispatch_float(stats.mean_x.dtype(), "router_stats", [&](auto tag) { update<decltype(tag)>(dims, sums.data<double>(), momentum, stats); });
+  dispatch_float(stats.mean_x.dtype(), "router_stats",
+                 [&](auto tag) { update<decltype(tag)>(dims, sums.data<double>(), momentum, stats); });
 }
 
 Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const RouterStats& stats) {
@@ -72,10 +73,10 @@ Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const Rout
   dispatch_float(scores.dtype(), "calibrate", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx,
-        [&] { cpu::calibrate_scores(dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>()); },
+        ctx, [&] { cpu::calibrate_scores(dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>()); },
         [&](auto) {
-          cuda::calibrate_scores(ctx.stream, dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>());
+          cuda::calibrate_scores(ctx.stream, dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(),
+                                 order.data<T>());
         });
   });
   return order;

@@ -17,13 +17,15 @@ Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Varia
       std::ranges::transform(config.class_weights, weights.data<decltype(tag)>(), [](double w) { return static_cast<decltype(tag)>(w); });
     });
   }
-  return config.kind == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, weights) : cross_entropy(ctx, logits, targets, weights);
+  return config.kind == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, weights)
+                                          : cross_entropy(ctx, logits, targets, weights);
 }
 
 namespace {
 
 /// Adds a batch's ranks to the counts.
-void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Evaluation& total, std::vector<int64_t>& hits, std::vector<int64_t>& seen) {
+void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Evaluation& total, std::vector<int64_t>& hits,
+                     std::vector<int64_t>& seen) {
   const int64_t Y = logits.shape()[1];
   for (size_t b = 0; b < labels.size(); ++b) {
     const float* row = logits.data<float>() + static_cast<int64_t>(b) * Y;

@@ -14,9 +14,9 @@ namespace ermoe {
 
 struct Evaluation {
   int64_t images = 0;
-  double loss = 0;      // mean cross-entropy (or sigmoid) against the hard labels
-  double accuracy = 0;  // share of images whose class ranks first
-  double top5 = 0;      // … among the first five
+  double loss = 0;                              // mean cross-entropy (or sigmoid) against the hard labels
+  double accuracy = 0;                          // share of images whose class ranks first
+  double top5 = 0;                              // … among the first five
   std::vector<double> class_accuracy;           // (Y); -1 where a class has no image
   std::vector<int64_t> confusion;               // (Y, Y): true class, predicted class
   std::vector<RoutingMetrics> routing;          // of each MoE layer
@@ -31,7 +31,8 @@ enum class ExpertOrder { own, shuffled };
 /// Runs the whole evaluation split. `previous` (may be null) is the collector of the last evaluation of the same images.
 /// `shuffled` sends every token to the experts next to its own: what is lost then, routing had earned.
 Evaluation evaluate(const ExecContext& ctx, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
-                    const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own, const EvaluationProgress& progress = {});
+                    const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own,
+                    const EvaluationProgress& progress = {});
 
 /// The loss that training minimises, from logits and soft targets.
 Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets);

@@ -14,7 +14,11 @@ namespace {
 constexpr size_t cache_bytes = size_t{2} << 30;  // prepared samples kept in memory, each split
 
 AugmentSettings augment_settings(const AugmentConfig& a) {
-  return {.crop_padding = a.crop_padding, .flip = a.flip, .randaugment_n = a.randaugment_n, .randaugment_m = a.randaugment_m, .erasing = a.erasing};
+  return {.crop_padding = a.crop_padding,
+          .flip = a.flip,
+          .randaugment_n = a.randaugment_n,
+          .randaugment_m = a.randaugment_m,
+          .erasing = a.erasing};
 }
 
 Normalisation normalisation(const DataConfig& data) { return {.mean = data.mean, .deviation = data.std}; }
@@ -22,13 +26,17 @@ Normalisation normalisation(const DataConfig& data) { return {.mean = data.mean,
 }  // namespace
 
 Pipeline::Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn)
-    : config_(&config), host_(host), threads_(config.data.workers > 0 ? static_cast<int>(config.data.workers) : threads), warn_(std::move(warn)) {
+    : config_(&config),
+      host_(host),
+      threads_(config.data.workers > 0 ? static_cast<int>(config.data.workers) : threads),
+      warn_(std::move(warn)) {
   open(config);
   fill_in_sizes(config);
   if (config.data.mean.empty() || config.data.std.empty()) measure_normalisation(config);
   const auto channels = static_cast<size_t>(config.model.channels);
   check_input(config.data.mean.size() == channels && config.data.std.size() == channels,
-              "data.mean has {} and data.std {} values, but the images have {} channels", config.data.mean.size(), config.data.std.size(), channels);
+              "data.mean has {} and data.std {} values, but the images have {} channels", config.data.mean.size(), config.data.std.size(),
+              channels);
 }
 
 void Pipeline::open(RunConfig& config) {
@@ -155,6 +163,8 @@ void Pipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64
   for (int64_t i = 0; i < std::min(count, loader.steps_per_epoch()); ++i) fn(to_model(ctx, loader.next().images));
 }
 
-Tensor Pipeline::to_model(const ExecContext& ctx, const Tensor& pixels) const { return augment(ctx, pixels, {}, normalisation(config_->data), {}); }
+Tensor Pipeline::to_model(const ExecContext& ctx, const Tensor& pixels) const {
+  return augment(ctx, pixels, {}, normalisation(config_->data), {});
+}
 
 }  // namespace ermoe

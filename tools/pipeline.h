@@ -20,9 +20,9 @@ struct TrainingBatch {
 };
 
 struct EvaluationBatch {
-  Tensor images;                // (B, C, S, S) f32
-  std::vector<int32_t> labels;  // (B)
-  std::vector<int64_t> indices; // (B) samples of the data set
+  Tensor images;                 // (B, C, S, S) f32
+  std::vector<int32_t> labels;   // (B)
+  std::vector<int64_t> indices;  // (B) samples of the data set
 };
 
 /// Opens `config.data.path` and fills in what was left to the data: model.image_size, model.channels, model.classes,

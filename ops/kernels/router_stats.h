@@ -37,8 +37,8 @@ void calibrate_scores(const RouterStatsDims& dims, const T* scores, const T* mea
 namespace cuda {
 
 template <typename T>
-void accumulate_router_stats(const Stream& stream, const RouterStatsDims& dims, const T* x, const T* c, const T* scores, const uint8_t* allow,
-                             double* sums);
+void accumulate_router_stats(const Stream& stream, const RouterStatsDims& dims, const T* x, const T* c, const T* scores,
+                             const uint8_t* allow, double* sums);
 template <typename T>
 void calibrate_scores(const Stream& stream, const RouterStatsDims& dims, const T* scores, const T* mean, const T* var, T* order);
 

@@ -1,0 +1,163 @@
+#include "tools/session.h"
+
+#include "tools/config_check.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+namespace ermoe {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+constexpr int64_t statistics_batches = 8;  // that the routing statistics of averaged weights are taken from
+
+}  // namespace
+
+Session::Session(RunConfig& config, WarnFn warn)
+    : config_(config), threads_(resolve_threads(config.train)), engine_(threads_, config.train.seed) {
+  require_data(config);
+  pipeline_ = std::make_unique<Pipeline>(config, engine_.allocator, threads_, warn);
+  for (const std::string& warning : validate(config)) warn(warning);
+  build(config, warn);
+  pipeline_->seek({});
+  steps_per_epoch_ = std::max<int64_t>(1, pipeline_->batches_per_epoch() / config.train.accumulate);
+  total_steps_ = config.train.steps > 0 ? config.train.steps : config.train.epochs * steps_per_epoch_;
+  progress_.seed = config.train.seed;
+}
+
+void Session::build(RunConfig& config, const WarnFn& warn) {
+  const ExecContext& ctx = engine_.ctx;
+  model_ = std::make_unique<Vit>(config.model);
+  model_->allocate(ctx, DType::f32);
+  model_->init(ctx, RngKey{config.train.seed}.fold(1));
+  if (!config.train.init.empty()) {
+    std::string weights = config.train.init;
+    if (!weights.ends_with(".safetensors")) weights = find_checkpoint(weights, "latest").folder + "/model.safetensors";
+    const LoadReport report = init_from_weights(ctx, weights, *model_);
+    if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
+  }
+  if (!config.train.freeze.empty()) freeze(*model_, config.train.freeze);
+  set_layer_decay();
+  optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
+  if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
+  train_step_ = std::make_unique<TrainStep>(*model_, *optimizer_, average_.get(), config.optim.clip);
+}
+
+void Session::set_layer_decay() {
+  for (Parameter* p : model_->arena().parameters()) {
+    const auto below = static_cast<double>(config_.model.depth + 1 - model_->depth_of(p->name));
+    p->lr_scale = static_cast<float>(std::pow(config_.optim.layer_decay, below));
+  }
+}
+
+void Session::restore(const std::string& folder) {
+  const TrainingProgress saved = read_progress(folder);
+  check_input(saved.seed == config_.train.seed, "{}: was trained with train.seed {}, not {}", folder, saved.seed, config_.train.seed);
+  read_checkpoint(engine_.ctx, folder, *model_, *optimizer_, average_.get());
+  progress_ = saved;
+  pipeline_->seek({saved.epoch, saved.epoch_step});
+}
+
+void Session::save(const std::string& run_folder, Standing standing, const std::string& config_json) {
+  const Cursor cursor = pipeline_->cursor();
+  progress_.epoch = cursor.epoch;
+  progress_.epoch_step = cursor.step;
+  progress_.config = config_json;
+  CheckpointWriter writer(run_folder, progress_.step);
+  const std::string state = writer.path("state.json");
+  write_checkpoint(state.substr(0, state.rfind('/')), *model_, *optimizer_, average_.get(), progress_);
+  writer.commit(standing, static_cast<int>(config_.checkpoint.keep));
+}
+
+bool Session::mixing_now() const {
+  const int64_t plain_steps = config_.augment.off_epochs * steps_per_epoch_;
+  return progress_.step < total_steps_ - plain_steps;
+}
+
+SessionStep Session::step() {
+  SessionStep result;
+  const auto start = std::chrono::steady_clock::now();
+  const double waited = pipeline_->wait_seconds();
+  ExecContext ctx = engine_.ctx;
+  ctx.mode = Mode::train;
+  const RngKey step_key = RngKey{config_.train.seed}.fold(2).fold(static_cast<uint64_t>(progress_.step));
+  result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
+  train_step_->begin(config_.train.accumulate);
+  for (int64_t micro = 0; micro < config_.train.accumulate; ++micro) {
+    ctx.rng = step_key.fold(static_cast<uint64_t>(micro));
+    const TrainingBatch batch = pipeline_->next(ctx, ctx.rng.fold(3), mixing_now());
+    const auto loss = [&](const ExecContext& c, const Variable& logits) { return task_loss(c, config_.loss, logits, batch.targets); };
+    train_step_->micro_batch(ctx, batch.images, loss);
+  }
+  result.report = train_step_->finish(ctx, result.lr);
+  progress_.step += 1;
+  progress_.bad_steps = result.report.accepted ? 0 : progress_.bad_steps + 1;
+  progress_.skipped += !result.report.accepted;
+  result.seconds = seconds_since(start);
+  result.wait_seconds = pipeline_->wait_seconds() - waited;
+  return result;
+}
+
+int64_t Session::eval_batch() const {
+  return config_.train.eval_batch > 0 ? config_.train.eval_batch : std::max<int64_t>(1, config_.train.batch / config_.train.accumulate);
+}
+
+std::unique_ptr<AveragedWeights> Session::use_average() {
+  if (!average_) return nullptr;
+  const auto batches = [&](const std::function<void(const Tensor&)>& fn) {
+    pipeline_->for_each_plain_batch(engine_.ctx, eval_batch(), statistics_batches, fn);
+  };
+  return std::make_unique<AveragedWeights>(engine_.ctx, *model_, *average_, batches);
+}
+
+Evaluation Session::evaluate(const EvaluationProgress& progress) {
+  const auto averaged = use_average();
+  Evaluation result =
+      ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, eval_batch(), last_routing_.get(), ExpertOrder::own, progress);
+  last_routing_ = result.collector;
+  return result;
+}
+
+double Session::shuffled_accuracy() {
+  const auto averaged = use_average();
+  return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, eval_batch(), nullptr, ExpertOrder::shuffled).accuracy;
+}
+
+/// Highest live bytes above what was live before, of one micro-batch forward and backward. Leaves no trace.
+size_t Session::probe_activations(int64_t images) {
+  ExecContext ctx = engine_.ctx;
+  ctx.mode = Mode::train;
+  const VitConfig& m = config_.model;
+  const size_t before = engine_.allocator.stats().live;
+  engine_.allocator.reset_peak();
+  train_step_->begin(1);
+  {
+    const Tensor input = ctx.empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
+    fill_normal(input, 1.0, RngKey{7});
+    const Tensor targets = ctx.empty({images, m.classes}, DType::f32);
+    fill(targets, 1.0 / static_cast<double>(m.classes));
+    train_step_->micro_batch(ctx, input, [&](const ExecContext& c, const Variable& y) { return task_loss(c, config_.loss, y, targets); });
+  }
+  model_->discard_step();
+  train_step_->begin(1);  // drops what the probe left
+  return engine_.allocator.stats().peak - before;
+}
+
+size_t Session::plan_memory() {
+  const int64_t batch = std::max<int64_t>(1, config_.train.batch / config_.train.accumulate);
+  const int64_t small = std::max<int64_t>(1, batch / 8), large = std::max<int64_t>(small + 1, batch / 4);
+  probe_activations(small);  // workspaces take their size
+  const auto at_small = static_cast<double>(probe_activations(small)), at_large = static_cast<double>(probe_activations(large));
+  const double slope = std::max(0.0, (at_large - at_small) / static_cast<double>(large - small));
+  const double activations = at_small + slope * static_cast<double>(batch - small);
+  const size_t base = engine_.allocator.stats().live;
+  size_t largest_factor = 0;  // the direction of an orthonormal parameter, and a derived matrix beside its successor
+  for (const Parameter* p : model_->arena().parameters()) largest_factor = std::max(largest_factor, 2 * p->value.bytes());
+  return base + std::max(static_cast<size_t>(activations), largest_factor);
+}
+
+}  // namespace ermoe

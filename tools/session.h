@@ -1,0 +1,79 @@
+// Everything that training holds, made from a RunConfig: data, model, optimizer, averages, progress. Knows how to restore
+// and save itself; the loop around it is tools/trainer.h.
+#pragma once
+
+#include "models/average.h"
+#include "models/checkpoint.h"
+#include "models/checkpoint_store.h"
+#include "tools/engine.h"
+#include "tools/evaluation.h"
+#include "tools/pipeline.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace ermoe {
+
+/// What one step cost beside its report.
+struct SessionStep {
+  StepReport report;
+  double lr = 0;
+  double seconds = 0;
+  double wait_seconds = 0;  // of it, for data
+};
+
+class Session {
+ public:
+  /// Opens the data, completes `config` from it, builds the model and gives it its first values (or those of train.init).
+  /// `warn` takes sentences for the user.
+  Session(RunConfig& config, WarnFn warn);
+
+  /// Continues from a checkpoint folder that was verified.
+  void restore(const std::string& folder);
+  /// Writes and commits a checkpoint.
+  void save(const std::string& run_folder, Standing standing, const std::string& config_json);
+
+  /// One optimizer step.
+  SessionStep step();
+  /// The evaluation split, with the averaged weights where they are kept.
+  Evaluation evaluate(const EvaluationProgress& progress);
+  /// Accuracy with every token sent to the wrong experts.
+  double shuffled_accuracy();
+
+  bool finished() const { return progress_.step >= total_steps_; }
+  int64_t total_steps() const { return total_steps_; }
+  int64_t steps_per_epoch() const { return steps_per_epoch_; }
+  double epoch() const { return static_cast<double>(progress_.step) / static_cast<double>(steps_per_epoch_); }
+  TrainingProgress& progress() { return progress_; }
+  Vit& model() { return *model_; }
+  Pipeline& pipeline() { return *pipeline_; }
+  Engine& engine() { return engine_; }
+  int threads() const { return threads_; }
+
+  /// Predicted peak of the engine's memory in bytes, from two probes with few images.
+  size_t plan_memory();
+
+ private:
+  void build(RunConfig& config, const WarnFn& warn);
+  void set_layer_decay();
+  size_t probe_activations(int64_t images);
+  int64_t eval_batch() const;
+  bool mixing_now() const;
+  std::unique_ptr<AveragedWeights> use_average();
+
+  RunConfig& config_;
+  int threads_;
+  Engine engine_;
+  std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<Vit> model_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<MovingAverage> average_;
+  std::unique_ptr<TrainStep> train_step_;
+  TrainingProgress progress_;
+  std::shared_ptr<RoutingCollector> last_routing_;
+  int64_t steps_per_epoch_ = 1;
+  int64_t total_steps_ = 1;
+};
+
+}  // namespace ermoe
