@@ -12,6 +12,7 @@ set(SOURCES
   combine_weights.cpp
   context_cosine.cpp
   cosine.cpp
+  cpu/adamw.cpp
   cpu/add.cpp
   cpu/attention.cpp
   cpu/attention_mean.cpp
@@ -24,6 +25,7 @@ set(SOURCES
   cpu/adamw.cpp
   cpu/add.cpp
   cpu/attention.cpp
+  cpu/basis_projection.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -39,6 +41,7 @@ set(SOURCES
   cpu/l2_normalize.cpp
   cpu/lapack.cpp
   cpu/join_basis.cpp
+  cpu/l2_normalize.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
   cpu/leading_basis.cpp
@@ -57,11 +60,15 @@ set(SOURCES
   cpu/soft_targets.cpp
   cpu/softmax.cpp
   cpu/project_off.cpp
+  cpu/qk_norm.cpp
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
   cpu/tokens.cpp
+  cpu/slice_rows.cpp
+  cpu/soft_targets.cpp
+  cpu/softmax.cpp
   cpu/subspace_cosine.cpp
   cpu/tokens.cpp
   cross_entropy.cpp
@@ -71,8 +78,8 @@ set(SOURCES
   gather_slots.cpp
   gelu.cpp
   grouped_linear.cpp
-  l2_normalize.cpp
   join_basis.cpp
+  l2_normalize.cpp
   layer_norm.cpp
   layer_scale.cpp
   leading_basis.cpp
@@ -89,35 +96,14 @@ set(SOURCES
   select_experts.cpp
   softmax.cpp
   project_off.cpp
+  qk_norm.cpp
   router_stats.cpp
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
-  tokens.cpp
-  cpu/cross_entropy.cpp
-  cpu/dispatch.cpp
-  cpu/gelu.cpp
-  cpu/grouped_linear.cpp
-  cpu/layer_norm.cpp
-  cpu/layer_scale.cpp
-  cpu/linear.cpp
-  cpu/routing_plan.cpp
-  cpu/scale.cpp
-  cpu/soft_targets.cpp
-  cross_entropy.cpp
-  dispatch.cpp
-  gelu.cpp
-  grouped_linear.cpp
-  layer_norm.cpp
-  layer_scale.cpp
-  linear.cpp
-  routing_plan.cpp
-  scale.cpp
+  slice_rows.cpp
   soft_targets.cpp
   softmax.cpp
   subspace_cosine.cpp
   tokens.cpp
-  cpu/join_basis.cpp
-  gelu.cpp
-  join_basis.cpp
 )

@@ -1,5 +1,7 @@
 set(SOURCES
+  adamw_test.cpp
   add_test.cpp
+  attach_loss_test.cpp
   attention_mean_test.cpp
   attention_test.cpp
   augment_test.cpp
@@ -14,6 +16,7 @@ set(SOURCES
   gather_slots_test.cpp
   gelu_test.cpp
   grouped_linear_test.cpp
+  join_basis_test.cpp
   l2_normalize_test.cpp
   layer_norm_test.cpp
   linear_test.cpp
@@ -25,21 +28,14 @@ set(SOURCES
   qk_norm_test.cpp
   randaugment_test.cpp
   regression_loss_test.cpp
+  project_off_test.cpp
+  qk_norm_test.cpp
   router_scores_test.cpp
+  router_stats_test.cpp
   routing_plan_test.cpp
   select_experts_test.cpp
+  slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
   tokens_test.cpp
-  layer_norm_test.cpp
-  linear_test.cpp
-  routing_plan_test.cpp
-  qk_norm_test.cpp
-  routing_plan_test.cpp
-  select_experts_test.cpp
-  soft_targets_test.cpp
-  tokens_test.cpp
-  adamw_test.cpp
-  gelu_test.cpp
-  join_basis_test.cpp
 )

@@ -45,7 +45,9 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
     model_->refresh(bench_.ctx);
     images_ = file_.load("images", bench_.allocator, GetParam().dtype);
     labels_ = file_.load("labels", bench_.allocator, DType::i32);
-    if (file_.has("allow")) allow_ = file_.load("allow", bench_.allocator, DType::u8).reshape({file_.shape("ids." + first_block()).rows(), config_.model.moe.experts});
+    if (file_.has("allow"))
+      allow_ =
+          file_.load("allow", bench_.allocator, DType::u8).reshape({file_.shape("ids." + first_block()).rows(), config_.model.moe.experts});
     tolerance_ = GetParam().dtype == DType::f64 ? 1e-9 : 1e-5;
   }
 
@@ -120,7 +122,8 @@ TEST_P(Golden, Agrees) {
     const StepReport report = step.finish(bench_.ctx, config_.optim.lr);
     ASSERT_TRUE(report.accepted) << report.fault;
     // Ten steps of Adam amplify single-precision rounding; the first loss is the promise, double holds for all.
-    if (i == 0 || GetParam().dtype == DType::f64) EXPECT_NEAR(report.loss + report.extra_loss, losses[i], tolerance_ * std::abs(losses[i])) << "loss of step " << i + 1;
+    if (i == 0 || GetParam().dtype == DType::f64)
+      EXPECT_NEAR(report.loss + report.extra_loss, losses[i], tolerance_ * std::abs(losses[i])) << "loss of step " << i + 1;
     if (i > 0) continue;
     for (const Parameter* p : parameters_of(*model_))
       if (p->role != Parameter::Role::derived) expect_close("grad." + p->name, p->grad, floor);

@@ -1,0 +1,27 @@
+#include "ops/project_off.h"
+
+#include "tests/bench.h"
+
+#include <gtest/gtest.h>
+
+namespace ermoe::testing {
+namespace {
+
+TEST(ProjectOff, LeavesNothingAlongTheBasisAndTheRestAlone) {
+  TestBench bench;
+  const int64_t E = 2, D = 5, R = 2, c = 3;
+  Tensor basis = Tensor::zeros(bench.allocator, {D, E * R}, DType::f64);  // unit vectors: column j is axis j
+  for (int64_t j = 0; j < E * R; ++j) basis.data<double>()[j * E * R + j] = 1;
+  const Tensor rest = random_input(bench.ctx, {Shape{E, D, c}}, DType::f64, RngKey{1}), before = rest.clone();
+  project_off_basis(bench.ctx, basis, rest);
+  for (int64_t e = 0; e < E; ++e)
+    for (int64_t d = 0; d < D; ++d)
+      for (int64_t k = 0; k < c; ++k) {
+        const int64_t i = (e * D + d) * c + k;
+        const bool own = d / R == e && d < E * R;
+        EXPECT_DOUBLE_EQ(rest.data<double>()[i], own ? 0.0 : before.data<double>()[i]);
+      }
+}
+
+}  // namespace
+}  // namespace ermoe::testing
