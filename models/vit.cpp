@@ -13,7 +13,7 @@
 
 namespace ermoe {
 
-Block::Block(const VitConfig& config, int64_t index, bool with_experts)
+VitBlock::VitBlock(const VitConfig& config, int64_t index, bool with_experts)
     : dropout_(config.dropout),
       drop_path_(config.depth > 1 ? config.drop_path * static_cast<double>(index) / static_cast<double>(config.depth - 1) : 0),
       norm1_(config.width),
@@ -27,13 +27,13 @@ Block::Block(const VitConfig& config, int64_t index, bool with_experts)
     mlp_.emplace(config.width, static_cast<int64_t>(config.mlp_ratio * static_cast<double>(config.width)));
 }
 
-Variable Block::branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id) {
+Variable VitBlock::branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id) {
   y = dropout(ctx, y, dropout_, ctx.rng.fold(2 * id));
   y = scale.forward(ctx, y);
   return stochastic_depth(ctx, y, drop_path_, ctx.rng.fold(2 * id + 1));
 }
 
-Variable Block::forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned) {
+Variable VitBlock::forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned) {
   const Variable tokens = norm1_.forward(ctx, x);
   const AttentionOutput attended = attn_.forward(ctx, tokens);
   const Variable h = add(ctx, x, branch(ctx, attended.y, ls1_, 1));
@@ -50,7 +50,7 @@ Variable Block::forward(const ExecContext& ctx, const Variable& x, ForwardPass& 
   return add(ctx, h, branch(ctx, y, ls2_, 2));
 }
 
-void Block::init(const ExecContext& ctx, RngKey key) {
+void VitBlock::init(const ExecContext& ctx, RngKey key) {
   norm1_.init();
   attn_.init(key);
   ls1_.init();
@@ -60,7 +60,7 @@ void Block::init(const ExecContext& ctx, RngKey key) {
   ls2_.init();
 }
 
-void Block::visit(const std::string& prefix, const Visitor& visitor) {
+void VitBlock::visit(const std::string& prefix, const Visitor& visitor) {
   norm1_.visit(join(prefix, "norm1"), visitor);
   attn_.visit(join(prefix, "attn"), visitor);
   ls1_.visit(join(prefix, "ls1"), visitor);
@@ -82,7 +82,7 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
   pos_embed_.shape = {1, tokens_, D};
   const std::vector<int64_t> with_experts = moe_blocks(config.moe.layers, config.depth);
   for (int64_t i = 0; i < config.depth; ++i)
-    blocks_.push_back(std::make_unique<Block>(config, i, std::ranges::binary_search(with_experts, i)));
+    blocks_.push_back(std::make_unique<VitBlock>(config, i, std::ranges::binary_search(with_experts, i)));
 }
 
 void Vit::allocate(const ExecContext& ctx, DType dtype) {
@@ -118,7 +118,7 @@ Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
 }
 
 Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass) {
-  Block& block = *blocks_[i];
+  VitBlock& block = *blocks_[i];
   const ExecContext own = ctx.with_rng(ctx.rng.fold(100 + i));
   if (!config_.recompute || ctx.tape == nullptr) {
     PinnedSelection pinned;

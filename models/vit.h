@@ -12,9 +12,9 @@
 namespace ermoe {
 
 /// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it.
-class Block final : public Module {
+class VitBlock final : public Module {
  public:
-  Block(const VitConfig& config, int64_t index, bool with_experts);
+  VitBlock(const VitConfig& config, int64_t index, bool with_experts);
 
   /// x (B, T, D) -> (B, T, D). `ctx.rng` is this block's key.
   Variable forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned);
@@ -75,7 +75,7 @@ class Vit final : public Module {
   Parameter cls_token_;  // (1, 1, D)
   Parameter pos_embed_;  // (1, T, D) where positions are learned
   Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter
-  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<std::unique_ptr<VitBlock>> blocks_;
   LayerNorm norm_;  // "norm", or "fc_norm" behind average pooling, as timm has it
   Linear head_;
   std::unique_ptr<ParameterArena> arena_;

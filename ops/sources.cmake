@@ -19,13 +19,6 @@ set(SOURCES
   cpu/augment.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
-  adamw.cpp
-  attach_loss.cpp
-  cpu/adamw.cpp
-  cpu/adamw.cpp
-  cpu/add.cpp
-  cpu/attention.cpp
-  cpu/basis_projection.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -42,6 +35,7 @@ set(SOURCES
   cpu/lapack.cpp
   cpu/join_basis.cpp
   cpu/l2_normalize.cpp
+  cpu/lapack.cpp
   cpu/layer_norm.cpp
   cpu/layer_scale.cpp
   cpu/leading_basis.cpp
@@ -61,6 +55,7 @@ set(SOURCES
   cpu/softmax.cpp
   cpu/project_off.cpp
   cpu/qk_norm.cpp
+  cpu/regression_loss.cpp
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
@@ -89,14 +84,9 @@ set(SOURCES
   orthogonal_step.cpp
   mix_batch.cpp
   patch_embed.cpp
-  qk_norm.cpp
-  regression_loss.cpp
-  routing_plan.cpp
-  scale.cpp
-  select_experts.cpp
-  softmax.cpp
   project_off.cpp
   qk_norm.cpp
+  regression_loss.cpp
   router_stats.cpp
   routing_plan.cpp
   scale.cpp
