@@ -22,7 +22,7 @@ nlohmann::json to_json(const TrainingProgress& p, int64_t optimizer_steps) {
 
 nlohmann::json read_state(const std::string& folder) {
   const std::string path = folder + "/state.json";
-  return parse_json(path, read_file(path, size_t{1} << 22));
+  return parse_json(read_file(path, size_t{1} << 22), path);
 }
 
 }  // namespace

@@ -1,10 +1,8 @@
 set(SOURCES
-  checkpoint_store.cpp
-  config_rules.cpp
   average.cpp
   checkpoint.cpp
-  config_rules.cpp
   checkpoint_store.cpp
+  config_rules.cpp
   experts.cpp
   layers.cpp
   module.cpp
@@ -15,6 +13,7 @@ set(SOURCES
   routing_metrics.cpp
   summary.cpp
   svd.cpp
+  task_loss.cpp
   train_step.cpp
   vit.cpp
   weights.cpp

@@ -1,6 +1,6 @@
 #include "models/svd.h"
 
-#include <lapacke.h>
+#include "ops/cpu/lapack.h"
 
 #include <algorithm>
 #include <vector>
@@ -14,9 +14,7 @@ void svd(int64_t m, int64_t n, std::vector<double>& G, std::vector<double>& U, s
   U.resize(static_cast<size_t>(m * k));
   s.resize(static_cast<size_t>(k));
   Vt.resize(static_cast<size_t>(k * n));
-  const int status = LAPACKE_dgesdd(LAPACK_ROW_MAJOR, 'S', static_cast<int>(m), static_cast<int>(n), G.data(), static_cast<int>(n),
-                                    s.data(), U.data(), static_cast<int>(k), Vt.data(), static_cast<int>(n));
-  check(status == 0, "[svd] LAPACK's dgesdd failed with {} on a {}x{} matrix", status, m, n);
+  check(cpu::singular_vectors(m, n, G.data(), U.data(), s.data(), Vt.data()), "[svd] no convergence on a {}x{} matrix", m, n);
 }
 
 void draw(std::vector<double>& G, int64_t size, double deviation, RngKey key) {

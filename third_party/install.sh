@@ -6,7 +6,7 @@
 # As root it installs; otherwise it prints the command that would.
 set -euo pipefail
 
-packages=(build-essential cmake ninja-build libopenblas-openmp-dev liblapacke-dev nlohmann-json3-dev libcli11-dev
+packages=(build-essential cmake ninja-build libopenblas-openmp-dev nlohmann-json3-dev libcli11-dev
           libfmt-dev zlib1g-dev libjpeg-dev libpng-dev libstb-dev libgtest-dev)
 for option in "$@"; do
   case "$option" in

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/routing_metrics.h"
+#include "models/task_loss.h"
 #include "models/train_step.h"
 #include "tools/pipeline.h"
 
@@ -33,8 +34,5 @@ enum class ExpertOrder { own, shuffled };
 Evaluation evaluate(const ExecContext& ctx, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
                     const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own,
                     const EvaluationProgress& progress = {});
-
-/// The loss that training minimises, from logits and soft targets.
-Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets);
 
 }  // namespace ermoe

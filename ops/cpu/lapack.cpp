@@ -23,6 +23,8 @@ void sgetrs_(const char* trans, const int* n, const int* nrhs, const float* a, c
              int* info, size_t);
 void dgetrs_(const char* trans, const int* n, const int* nrhs, const double* a, const int* lda, const int* pivots, double* b,
              const int* ldb, int* info, size_t);
+void dgesdd_(const char* jobz, const int* m, const int* n, double* a, const int* lda, double* s, double* u, const int* ldu, double* vt,
+             const int* ldvt, double* work, const int* lwork, int* iwork, int* info, size_t);
 }
 
 namespace ermoe::cpu {
@@ -78,5 +80,18 @@ void orthonormalize_columns(int64_t m, int64_t n, double* a) { orthonormalize(m,
 
 void solve_rows(int64_t n, int64_t k, float* a, float* b) { solve(n, k, a, b, sgetrf_, sgetrs_); }
 void solve_rows(int64_t n, int64_t k, double* a, double* b) { solve(n, k, a, b, dgetrf_, dgetrs_); }
+
+bool singular_vectors(int64_t rows, int64_t cols, double* a, double* u, double* s, double* vt) {
+  // Of the transpose, as Fortran sees it: its left vectors are our right ones.
+  const int m = static_cast<int>(cols), n = static_cast<int>(rows), k = std::min(m, n);
+  std::vector<int> integers(static_cast<size_t>(8 * k));
+  double best = 0;
+  int info = 0, lwork = -1;
+  dgesdd_("S", &m, &n, a, &m, s, vt, &m, u, &k, &best, &lwork, integers.data(), &info, 1);
+  lwork = static_cast<int>(best);
+  std::vector<double> work(static_cast<size_t>(lwork));
+  dgesdd_("S", &m, &n, a, &m, s, vt, &m, u, &k, work.data(), &lwork, integers.data(), &info, 1);
+  return info == 0;
+}
 
 }  // namespace ermoe::cpu

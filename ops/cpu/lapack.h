@@ -22,4 +22,8 @@ void orthonormalize_columns(int64_t m, int64_t n, double* a);
 void solve_rows(int64_t n, int64_t k, float* a, float* b);
 void solve_rows(int64_t n, int64_t k, double* a, double* b);
 
+/// Thin singular value decomposition a = u diag(s) vt of a (m, n), which is spoilt: u (m, k), s (k) descending, vt (k, n),
+/// k = min(m, n). False where LAPACK's iteration does not converge.
+bool singular_vectors(int64_t m, int64_t n, double* a, double* u, double* s, double* vt);
+
 }  // namespace ermoe::cpu

@@ -10,8 +10,8 @@ import torch
 
 from ermoe_model import bases, is_orthonormal, moe_blocks
 
-RESIDUAL = 2e-6
-MAX_ITERATIONS = 4
+CONVERGED = 1e-13
+MAX_ITERATIONS = 40
 
 
 def transpose(q):
@@ -27,15 +27,13 @@ def residual(q):
     return float((identity(q) - transpose(q) @ q).abs().max())
 
 
-def newton_schulz(q, log=None):
-    """Q += Q (I - QᵀQ) / 2 until the residual of the whole stack is small, at most four times."""
-    for done in range(MAX_ITERATIONS + 1):
-        r = identity(q) - transpose(q) @ q
-        if log is not None:
-            log.append(float(r.abs().max()))
-        if done == MAX_ITERATIONS or float(r.abs().max()) <= RESIDUAL:
-            return q
-        q = q + 0.5 * q @ r
+def newton_schulz(q):
+    """The polar factor: Q += Q (I - QᵀQ) / 2 until nothing is left to do in double precision."""
+    for _ in range(MAX_ITERATIONS):
+        if residual(q) <= CONVERGED:
+            break
+        q = q + 0.5 * q @ (identity(q) - transpose(q) @ q)
+    return q
 
 
 def gram_schmidt(q):
@@ -75,12 +73,12 @@ def unretracted_step(method, q, direction, lr):
     return cayley_step(q, direction, lr) if method == "cayley" else tangent_step(q, direction, lr)
 
 
-def retract(method, q, log=None):
+def retract(method, q):
     if method in ("penalty", "none"):
         return q
     if method == "gram_schmidt":
         return gram_schmidt(q)
-    return cholesky_qr(q) if method == "cholesky_qr" else newton_schulz(q, log)
+    return cholesky_qr(q) if method == "cholesky_qr" else newton_schulz(q)
 
 
 def penalty_gradient(q, weight):
@@ -100,7 +98,6 @@ def decays(config, name, p):
 class Optimizer:
     def __init__(self, config):
         self.config, self.steps, self.m, self.v = config, 0, {}, {}
-        self.residuals = []  # every residual that decided about a Newton-Schulz iteration
 
     def step(self, p, grads):
         """New parameters; `grads` are those of the reported loss."""
@@ -134,17 +131,13 @@ class Optimizer:
         return mean / (torch.sqrt(square) + self.config["optim.eps"])
 
     def restore_orthonormality(self, p, method):
-        """Retracts every factor; with disjoint bases the rest of V1 comes last, projected off its new basis first."""
+        """Retracts every factor; with disjoint bases the rest of V1 is then projected off its basis and retracted again."""
         config = self.config
-        rests = []
-        if config["moe.router"] == "ermoe" and config["moe.basis"] == "disjoint" and config["moe.expert"] == "eigen":
-            rests = [f"blocks.{block}.moe" for block in moe_blocks(config)]
-        late = {f"{name}.experts.V1" for name in rests}
         for name in filter(is_orthonormal, p):
-            if name not in late:
-                p[name] = retract(method, p[name], self.residuals)
-        for name in rests:
+            p[name] = retract(method, p[name])
+        disjoint = config["moe.router"] == "ermoe" and config["moe.basis"] == "disjoint" and config["moe.expert"] == "eigen"
+        if not disjoint or method in ("penalty", "none"):
+            return
+        for name in (f"blocks.{block}.moe" for block in moe_blocks(config)):
             rest, basis = p[f"{name}.experts.V1"], bases(config, p, name)
-            if method not in ("penalty", "none"):
-                rest = rest - basis @ (transpose(basis) @ rest)
-            p[f"{name}.experts.V1"] = retract(method, rest, self.residuals)
+            p[f"{name}.experts.V1"] = retract(method, rest - basis @ (transpose(basis) @ rest))

@@ -3,6 +3,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  golden_test.cpp
   progress_test.cpp
   run_folder_test.cpp
   signals_test.cpp
