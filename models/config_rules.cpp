@@ -85,8 +85,6 @@ void check_router(const MoeConfig& moe) {
   check_input(scored || moe.free_experts == 0, "moe.free_experts: only moe.router ermoe has free experts, not {}", enum_name(moe.router));
   check_input(moe.top_k <= moe.experts + moe.free_experts, "moe.top_k: {} experts a token are more than the {} there are (moe.experts{})",
               moe.top_k, moe.experts + moe.free_experts, moe.free_experts > 0 ? " and moe.free_experts" : "");
-  check_input(moe.free_experts == 0 || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
-              "moe.free_experts: nothing would ever fall back to them without a moe.threshold");
   const bool capacity = moe.capacity_train > 0 || moe.capacity_eval > 0;
   check_input(!capacity || moe.router == RouterKind::vmoe, "moe.capacity_{}: only moe.router vmoe has a capacity, not {}",
               moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));

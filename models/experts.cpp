@@ -33,6 +33,12 @@ ExpertDims expert_dims(const VitConfig& model) {
           .basis_rank = model.moe.router == RouterKind::ermoe ? basis_rank(model) : 0};
 }
 
+double add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
+  if (!p.has_grad) fill(p.grad, 0);
+  p.has_grad = true;
+  return penalty_gradient(ctx, p.value, weight, p.grad);
+}
+
 ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis)
     : kind_(moe.expert), orthogonality_(moe.orthogonality), penalty_weight_(moe.penalty), dims_(dims), shared_basis_(shared_basis) {
   W1_.parameter.shape = {dims.all(), dims.hidden, dims.width};
@@ -90,8 +96,8 @@ void ExpertBank::pull_back(const ExecContext& ctx) {
   W2_.pull_back(ctx);
   penalty_ = 0;
   if (orthogonality_ != Orthogonality::penalty) return;
-  for (Parameter* p : {&factors_.U1, &factors_.V1, &factors_.U2, &factors_.V2})
-    if (p->has_grad) penalty_ += penalty_gradient(ctx, p->value, penalty_weight_, p->grad);
+  for (Parameter* p : {&factors_.U1, &factors_.V1, &factors_.free_V1, &factors_.U2, &factors_.V2})
+    if (p->value.defined() && p->shape.numel() > 0) penalty_ += add_penalty(ctx, *p, penalty_weight_);
 }
 
 void ExpertBank::after_step(const ExecContext& ctx) {

@@ -78,6 +78,9 @@ class ExpertBank final : public Module {
   double penalty_ = 0;
 };
 
+/// Adds the gradient of weight · ‖QᵀQ - I‖² to p's and returns the penalty.
+double add_penalty(const ExecContext& ctx, Parameter& p, double weight);
+
 /// The method of the orthogonal step, for the modes that take one.
 StiefelMethod stiefel_method(Orthogonality mode);
 /// True for the four modes that keep factors orthonormal.

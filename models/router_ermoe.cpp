@@ -95,7 +95,11 @@ void ErmoeRouter::refresh(const ExecContext& ctx) {
   });
 }
 
-void ErmoeRouter::pull_back(const ExecContext& ctx) { packed_.pull_back(ctx); }
+void ErmoeRouter::pull_back(const ExecContext& ctx) {
+  packed_.pull_back(ctx);
+  // After the experts' turn: a shared basis has both gradients now.
+  if (moe_.orthogonality == Orthogonality::penalty && moe_.basis != Basis::leading) add_penalty(ctx, own_basis_, moe_.penalty);
+}
 
 void ErmoeRouter::accept_step(const ExecContext& ctx) { update_statistics(ctx, moe_.momentum); }
 void ErmoeRouter::replace_statistics(const ExecContext& ctx) { update_statistics(ctx, 1.0); }

@@ -62,20 +62,20 @@ struct ImportanceLoss {
 struct LoadLoss {
   static constexpr const char* name = "load_loss";
   BalanceDims dims;
-  Tensor clean, noisy;  // (N, E)
-  Tensor thresholds;    // (N, 2): the K-th and (K + 1)-th largest noisy logit
-  Tensor loads;         // (G, E) f64
+  Tensor clean;       // (N, E)
+  Tensor thresholds;  // (N) the K-th largest noisy logit
+  Tensor loads;       // (G, E) f64
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dclean, mode] = out.into(0);
     dispatch_float(clean.dtype(), name, [&, &dclean = dclean, mode = mode](auto tag) {
       using T = decltype(tag);
-      const T *c = clean.data<T>(), *x = noisy.data<T>(), *t = thresholds.data<T>(), *dl = dloss.data<T>();
+      const T *c = clean.data<T>(), *t = thresholds.data<T>(), *dl = dloss.data<T>();
       const double* const l = loads.data<double>();
       T* const dst = dclean.template data<T>();
       on_device(
-          ctx, [&] { cpu::load_loss_backward(dims, c, x, t, l, dl, dst, mode); },
-          [&](auto) { cuda::load_loss_backward(ctx.stream, dims, c, x, t, l, dl, dst, mode); });
+          ctx, [&] { cpu::load_loss_backward(dims, c, t, l, dl, dst, mode); },
+          [&](auto) { cuda::load_loss_backward(ctx.stream, dims, c, t, l, dl, dst, mode); });
     });
   }
 };
@@ -146,7 +146,7 @@ Variable load_loss(const ExecContext& ctx, const Variable& clean, const Variable
   dims.slots = k;
   dims.sigma = sigma;
   Tensor loss = ctx.empty({}, clean.dtype());
-  const Tensor thresholds = ctx.empty({dims.rows, 2}, clean.dtype()), loads = ctx.empty({groups, dims.experts}, DType::f64);
+  const Tensor thresholds = ctx.empty({dims.rows}, clean.dtype()), loads = ctx.empty({groups, dims.experts}, DType::f64);
   dispatch_float(clean.dtype(), LoadLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T *c = clean.value.data<T>(), *x = noisy.value.data<T>();
@@ -154,8 +154,7 @@ Variable load_loss(const ExecContext& ctx, const Variable& clean, const Variable
         ctx, [&] { cpu::load_loss_forward(dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); },
         [&](auto) { cuda::load_loss_forward(ctx.stream, dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); });
   });
-  return record(ctx, std::move(loss), {&clean},
-                LoadLoss{.dims = dims, .clean = clean.value, .noisy = noisy.value, .thresholds = thresholds, .loads = loads});
+  return record(ctx, std::move(loss), {&clean}, LoadLoss{.dims = dims, .clean = clean.value, .thresholds = thresholds, .loads = loads});
 }
 
 }  // namespace ermoe

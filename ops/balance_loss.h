@@ -19,8 +19,8 @@ Variable z_loss(const ExecContext& ctx, const Variable& logits);
 Variable importance_loss(const ExecContext& ctx, const Variable& probabilities, int64_t groups);
 
 /// Scalar mean over groups of CV²(load). load_e = mean over the group's rows of Φ((clean_e - t)/σ): the probability that under
-/// fresh noise of standard deviation `sigma` > 0 expert e would be among the `k` best, where t is the k-th largest noisy logit
-/// among the other experts (with k = E: certain). The gradient goes to the clean logits alone; t is a constant.
+/// fresh noise of standard deviation `sigma` > 0 expert e would reach t, the k-th largest noisy logit of the row (V-MoE, arXiv
+/// 2106.05974, appendix A). The gradient goes to the clean logits alone; t is a constant.
 Variable load_loss(const ExecContext& ctx, const Variable& clean, const Variable& noisy, int64_t k, double sigma, int64_t groups);
 
 }  // namespace ermoe

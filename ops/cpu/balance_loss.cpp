@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <vector>
 
 namespace ermoe::cpu {
 namespace {
@@ -43,29 +45,19 @@ double cv2_slope(int64_t experts, const Moments& m, double x) {
   return 2 * (x - m.mean) / (n * below) - 2 * m.variance * m.mean / (n * below * below);
 }
 
-/// The K-th and (K + 1)-th largest of a row, equal values counted one by one in the order of their ids. -infinity where there
-/// are fewer; a NaN in the row makes both NaN where the order depends on it.
+/// The K-th largest of a row, K <= n; a NaN in the row gives a NaN.
 template <typename T>
-void find_thresholds(int64_t n, int64_t k, const T* x, T* thresholds) {
-  int64_t last = -1;
-  thresholds[1] = -std::numeric_limits<T>::infinity();
-  for (int64_t rank = 0; rank < std::min(k + 1, n); ++rank) {
-    int64_t best = -1;
-    for (int64_t e = 0; e < n; ++e) {
-      const bool below = last < 0 || x[e] < x[last] || (x[e] == x[last] && e > last);
-      if (below && (best < 0 || x[e] > x[best])) best = e;
-    }
-    const T found = best < 0 ? std::numeric_limits<T>::quiet_NaN() : x[best];
-    last = best < 0 ? last : best;
-    if (rank >= k - 1) thresholds[rank - (k - 1)] = found;
-  }
+T kth_largest(int64_t n, int64_t k, const T* x) {
+  std::vector<T> sorted(x, x + n);
+  if (std::any_of(sorted.begin(), sorted.end(), [](T v) { return std::isnan(v); })) return std::numeric_limits<T>::quiet_NaN();
+  std::nth_element(sorted.begin(), sorted.begin() + (k - 1), sorted.end(), std::greater<>());
+  return sorted[static_cast<size_t>(k - 1)];
 }
 
-/// (clean_e - t_e)/σ: without expert e, the K-th largest is the (K + 1)-th of all where e is one of the K best.
+/// (clean_e - t)/σ.
 template <typename T>
-double margin(const BalanceDims& dims, T clean, T noisy, const T* thresholds) {
-  const T t = noisy >= thresholds[0] ? thresholds[1] : thresholds[0];
-  return (static_cast<double>(clean) - static_cast<double>(t)) / dims.sigma;
+double margin(const BalanceDims& dims, T clean, T threshold) {
+  return (static_cast<double>(clean) - static_cast<double>(threshold)) / dims.sigma;
 }
 
 }  // namespace
@@ -151,17 +143,17 @@ void load_loss_forward(const BalanceDims& dims, const T* clean, const T* noisy, 
     std::fill_n(load, experts, 0.0);
     for (int64_t n = g * rows; n < (g + 1) * rows; ++n) {
       const T *c = clean + n * experts, *x = noisy + n * experts;
-      find_thresholds(experts, dims.slots, x, thresholds + 2 * n);
+      thresholds[n] = kth_largest(experts, dims.slots, x);
       for (int64_t e = 0; e < experts; ++e)
-        load[e] += 0.5 * std::erfc(-margin(dims, c[e], x[e], thresholds + 2 * n) * 0.70710678118654752) / static_cast<double>(rows);
+        load[e] += 0.5 * std::erfc(-margin(dims, c[e], thresholds[n]) * 0.70710678118654752) / static_cast<double>(rows);
     }
   }
   *loss = static_cast<T>(mean_cv2(dims, loads));
 }
 
 template <typename T>
-void load_loss_backward(const BalanceDims& dims, const T* clean, const T* noisy, const T* thresholds, const double* loads, const T* dloss,
-                        T* dclean, Accumulate mode) {
+void load_loss_backward(const BalanceDims& dims, const T* clean, const T* thresholds, const double* loads, const T* dloss, T* dclean,
+                        Accumulate mode) {
   const int64_t experts = dims.experts, rows = dims.group_rows();
   const double density_0 = 0.39894228040143268;  // φ(0) = 1/sqrt(2π)
   const double scale = static_cast<double>(*dloss) * density_0 / (dims.sigma * static_cast<double>(dims.groups * rows));
@@ -170,9 +162,9 @@ void load_loss_backward(const BalanceDims& dims, const T* clean, const T* noisy,
     const double* const load = loads + g * experts;
     const Moments m = moments(experts, load);
     for (int64_t n = g * rows; n < (g + 1) * rows; ++n) {
-      const T *c = clean + n * experts, *x = noisy + n * experts, *t = thresholds + 2 * n;
+      const T *c = clean + n * experts, t = thresholds[n];
       store(experts, dclean + n * experts, mode, [=, &dims](int64_t e) {
-        const double z = margin(dims, c[e], x[e], t);
+        const double z = margin(dims, c[e], t);
         return static_cast<T>(scale * cv2_slope(experts, m, load[e]) * std::exp(-0.5 * z * z));
       });
     }
@@ -193,9 +185,7 @@ template void importance_loss_backward(const BalanceDims&, const double*, const 
 template void importance_loss_backward(const BalanceDims&, const double*, const double*, double*, Accumulate);
 template void load_loss_forward(const BalanceDims&, const float*, const float*, float*, double*, float*);
 template void load_loss_forward(const BalanceDims&, const double*, const double*, double*, double*, double*);
-template void load_loss_backward(const BalanceDims&, const float*, const float*, const float*, const double*, const float*, float*,
-                                 Accumulate);
-template void load_loss_backward(const BalanceDims&, const double*, const double*, const double*, const double*, const double*, double*,
-                                 Accumulate);
+template void load_loss_backward(const BalanceDims&, const float*, const float*, const double*, const float*, float*, Accumulate);
+template void load_loss_backward(const BalanceDims&, const double*, const double*, const double*, const double*, double*, Accumulate);
 
 }  // namespace ermoe::cpu

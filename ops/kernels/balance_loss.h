@@ -42,15 +42,15 @@ void importance_loss_forward(const BalanceDims& dims, const T* p /* (N, E) */, d
 template <typename T>
 void importance_loss_backward(const BalanceDims& dims, const double* loads, const T* dloss, T* dp, Accumulate mode);
 
-/// The same with loads_ge = mean over the group's rows of Φ((clean_e - t_e)/σ), t_e the K-th largest noisy logit of the row
-/// among the experts other than e. `thresholds` keeps the K-th and (K + 1)-th largest of all.
+/// The same with loads_ge = mean over the group's rows of Φ((clean_e - t)/σ), t the K-th largest noisy logit of the row, kept
+/// in `thresholds`.
 template <typename T>
-void load_loss_forward(const BalanceDims& dims, const T* clean /* (N, E) */, const T* noisy /* (N, E) */, T* thresholds /* (N, 2) */,
+void load_loss_forward(const BalanceDims& dims, const T* clean /* (N, E) */, const T* noisy /* (N, E) */, T* thresholds /* (N) */,
                        double* loads /* (G, E) */, T* loss);
 /// dclean (+)= dloss/G dCV²/dload φ(z)/(σ N/G).
 template <typename T>
-void load_loss_backward(const BalanceDims& dims, const T* clean, const T* noisy, const T* thresholds, const double* loads, const T* dloss,
-                        T* dclean, Accumulate mode);
+void load_loss_backward(const BalanceDims& dims, const T* clean, const T* thresholds, const double* loads, const T* dloss, T* dclean,
+                        Accumulate mode);
 
 }  // namespace cpu
 
@@ -74,8 +74,8 @@ template <typename T>
 void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, T* thresholds, double* loads,
                        T* loss);
 template <typename T>
-void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, const T* thresholds,
-                        const double* loads, const T* dloss, T* dclean, Accumulate mode);
+void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* thresholds, const double* loads,
+                        const T* dloss, T* dclean, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe
