@@ -9,6 +9,23 @@
 
 namespace ermoe {
 
+std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics& m) {
+  return {{"gini", m.gini},
+          {"cv", m.cv},
+          {"max_over_mean", m.max_over_mean},
+          {"dead_experts", static_cast<double>(m.dead_experts)},
+          {"entropy", m.entropy},
+          {"fallback_rate", m.fallback_rate},
+          {"free_share", m.free_share},
+          {"missing_rate", m.missing_rate},
+          {"mean_top_score", m.mean_top_score},
+          {"floor_share", m.floor_share},
+          {"overlap", m.overlap},
+          {"churn", m.churn},
+          {"class_information", m.class_information},
+          {"class_information_null", m.class_information_null}};
+}
+
 double gini_of(std::span<const double> values) {
   std::vector<double> sorted(values.begin(), values.end());
   std::ranges::sort(sorted);

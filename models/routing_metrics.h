@@ -6,6 +6,8 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace ermoe {
@@ -29,6 +31,9 @@ struct RoutingMetrics {
   double class_information = 0;       // mutual information of expert (first slot) and class, nats
   double class_information_null = 0;  // the same with the images' classes permuted, mean over permutations
 };
+
+/// Every number of `m` but the load, by name, for logs: ("gini", 0.03).
+std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics& m);
 
 /// Gini coefficient of non-negative values; 0 for an empty or all-zero list.
 double gini_of(std::span<const double> values);

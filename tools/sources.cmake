@@ -5,15 +5,21 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  engine.cpp
+  evaluation.cpp
   font.cpp
   main_guard.cpp
   metrics_log.cpp
+  pipeline.cpp
   presets.cpp
   progress.cpp
   run_folder.cpp
+  session.cpp
   setting.cpp
   signals.cpp
   tensorboard.cpp
+  trainer.cpp
 )
 set(PROGRAMS
+  ermoe-train
 )

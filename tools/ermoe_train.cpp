@@ -1,0 +1,20 @@
+// ermoe-train: trains, resumes, and evaluates while it trains. The loop is tools/trainer.h.
+#include "core/comm.h"
+#include "tools/command_line.h"
+#include "tools/main_guard.h"
+#include "tools/trainer.h"
+
+#include <cstdio>
+
+int main(int argc, char** argv) {
+  return ermoe::guard_main("ermoe-train", [&] {
+    const ermoe::CommandLine line =
+        ermoe::parse_command_line("ermoe-train", "Trains a sparse mixture-of-experts vision transformer.", argc, argv);
+    if (!line.help.empty()) {
+      std::fputs(line.help.c_str(), stdout);
+      return 0;
+    }
+    ermoe::refuse_silent_multi_launch();
+    return ermoe::Trainer(line.config).run();
+  });
+}

@@ -1,0 +1,209 @@
+#include "tools/trainer.h"
+
+#include "models/summary.h"
+#include "tools/config_io.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ermoe {
+namespace {
+
+constexpr double mebibyte = 1048576.0;
+
+double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
+
+/// The largest max/mean and Gini over the layers of one step's routing, for the progress line.
+struct StepLoad {
+  double max_over_mean = 0, gini = 0;
+};
+
+StepLoad load_of(const std::vector<RoutingRecord>& routes) {
+  StepLoad load;
+  for (const RoutingRecord& route : routes) {
+    const int64_t scored = route.scores.shape()[1];
+    const auto counts = route.plan.counts.span<int32_t>().first(static_cast<size_t>(scored));
+    const std::vector<double> shares(counts.begin(), counts.end());
+    double total = 0;
+    for (double c : shares) total += c;
+    if (total == 0) continue;
+    load.max_over_mean = std::max(load.max_over_mean, *std::ranges::max_element(shares) * static_cast<double>(scored) / total);
+    load.gini = std::max(load.gini, gini_of(shares));
+  }
+  return load;
+}
+
+}  // namespace
+
+Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
+  const RunConfig asked = config_;
+  FoundCheckpoint found;
+  if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
+  session_ = std::make_unique<Session>(config_, [this](const std::string& text) { progress_.message("note: " + text); });
+  if (!found.folder.empty()) {
+    if (!found.note.empty()) progress_.message("note: " + found.note);
+    session_->restore(found.folder);
+  }
+  folder_.emplace(config_, session_->progress().step);
+  const std::string changes = describe_changes(asked);
+  if (!changes.empty()) progress_.message("settings\n" + changes);
+  print_start();
+}
+
+void Trainer::print_start() {
+  Pipeline& data = session_->pipeline();
+  progress_.message(fmt::format("device   CPU, {} thread{}", session_->threads(), session_->threads() == 1 ? "" : "s"));
+  progress_.message(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path,
+                                data.training().size(), data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes,
+                                config_.model.image_size, config_.model.image_size, config_.model.channels));
+  print_model();
+  planned_memory_ = session_->plan_memory();
+  session_->engine().allocator.reset_peak();
+  progress_.message(
+      fmt::format("memory   {:.0f} MiB planned for the engine, beside the data", static_cast<double>(planned_memory_) / mebibyte));
+  progress_.message(fmt::format("run      {}: {} steps of {} images, {} an epoch{}", folder_->path(), session_->total_steps(),
+                                config_.train.batch, session_->steps_per_epoch(),
+                                session_->progress().step > 0 ? fmt::format(", continuing after step {}", session_->progress().step) : ""));
+}
+
+void Trainer::print_model() {
+  const ModelSummary cost = summarize(session_->model());
+  progress_.message(
+      fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP an image forward, {:.1f} % of it scoring",
+                  static_cast<double>(cost.parameters) / 1e6, static_cast<double>(cost.active_parameters) / 1e6, cost.forward_flops / 1e9,
+                  100 * cost.scoring_flops / cost.forward_flops));
+  std::string blocks;
+  for (MoeLayer* layer : session_->model().moe_layers()) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block());
+  if (blocks.empty()) return;
+  const ExpertDims& d = session_->model().moe_layers()[0]->dims();
+  progress_.message(fmt::format("experts  blocks {}: {} scored{}, {} a token, F {}, r {}, routing basis R {}", blocks, d.experts,
+                                d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "", config_.model.moe.top_k, d.hidden,
+                                d.rank, d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
+}
+
+bool Trainer::evaluation_due() const {
+  if (!session_->pipeline().has_evaluation()) return false;
+  const int64_t every = config_.train.eval_every > 0 ? config_.train.eval_every : session_->steps_per_epoch();
+  return session_->progress().step % every == 0 || session_->finished();
+}
+
+bool Trainer::checkpoint_due() const { return config_.checkpoint.every > 0 && session_->progress().step % config_.checkpoint.every == 0; }
+
+int Trainer::run() {
+  while (!session_->finished() && !signals_.requested()) {
+    one_step();
+    if (evaluation_due())
+      evaluate();
+    else if (checkpoint_due())
+      save(Standing::ordinary);
+  }
+  finish();
+  return 0;
+}
+
+void Trainer::one_step() {
+  const SessionStep step = session_->step();
+  if (!step.report.accepted) refuse_bad_step(step);
+  seconds_ += step.seconds;
+  wait_seconds_ += step.wait_seconds;
+  loss_ += step.report.loss;
+  steps_ += 1;
+  const bool due = session_->progress().step % config_.train.log_every == 0 || session_->finished();
+  if (due || progress_.live()) log_step(step);
+}
+
+void Trainer::refuse_bad_step(const SessionStep& step) {
+  const TrainingProgress& now = session_->progress();
+  progress_.message(
+      fmt::format("step {} was skipped: {} ({} in a row, {} in all)", now.step, step.report.fault, now.bad_steps, now.skipped));
+  check(now.bad_steps <= config_.train.max_bad_steps,
+        "step {}: {} steps in a row were not finite, more than train.max_bad_steps {}; the last: {}", now.step, now.bad_steps,
+        config_.train.max_bad_steps, step.report.fault);
+}
+
+void Trainer::log_step(const SessionStep& step) {
+  const TrainingProgress& now = session_->progress();
+  const StepLoad load = load_of(step.report.routes);
+  const auto mean = static_cast<double>(std::max<int64_t>(1, steps_));
+  const double rate = images_per_second(steps_ * config_.train.batch, seconds_);
+  const auto memory = static_cast<int64_t>(session_->engine().allocator.stats().peak);
+  ProgressState state{.step = now.step, .steps = session_->total_steps()};
+  if (config_.train.steps == 0) {
+    state.epoch = (now.step - 1) / session_->steps_per_epoch() + 1;
+    state.epochs = config_.train.epochs;
+  }
+  state.loss = loss_ / mean;
+  state.gradient_norm = step.report.grad_norm;
+  state.lr = step.lr;
+  state.step_ms = 1e3 * seconds_ / mean;
+  state.images_per_s = rate;
+  if (!step.report.routes.empty()) {
+    state.load_max_mean = load.max_over_mean;
+    state.gini = load.gini;
+  }
+  state.memory_bytes = memory;
+  progress_.update(state);
+  if (now.step % config_.train.log_every != 0 && !session_->finished()) return;
+
+  MetricsRow row{.step = now.step, .split = "train", .values = {{"epoch", session_->epoch()}, {"loss", loss_ / mean}, {"lr", step.lr}}};
+  row.values.emplace_back("grad_norm", step.report.grad_norm);
+  row.values.emplace_back("extra_loss", step.report.extra_loss);
+  row.values.emplace_back("images_per_s", rate);
+  row.values.emplace_back("data_wait_share", seconds_ > 0 ? wait_seconds_ / seconds_ : 0);
+  row.values.emplace_back("load_max_over_mean", load.max_over_mean);
+  row.values.emplace_back("load_gini", load.gini);
+  row.values.emplace_back("skipped_steps", static_cast<double>(now.skipped));
+  row.values.emplace_back("memory_mib", static_cast<double>(memory) / mebibyte);
+  folder_->write(row);
+  seconds_ = wait_seconds_ = loss_ = 0;
+  steps_ = 0;
+}
+
+void Trainer::evaluate() {
+  last_evaluation_ = session_->evaluate({});
+  const Evaluation& e = *last_evaluation_;
+  TrainingProgress& now = session_->progress();
+  MetricsRow row{.step = now.step, .split = "eval", .values = {{"epoch", session_->epoch()}, {"loss", e.loss}, {"accuracy", e.accuracy}}};
+  row.values.emplace_back("top5", e.top5);
+  std::string gini;
+  for (const RoutingMetrics& m : e.routing) {
+    const std::string layer = fmt::format("block{}/", m.block);
+    for (const auto& [name, value] : routing_values(m)) row.values.emplace_back(layer + name, value);
+    gini += fmt::format(" {:.3f}", m.gini);
+  }
+  folder_->write(row);
+  progress_.message(fmt::format("epoch {:.1f}: test accuracy {:.2f} %, loss {:.4f}{}{}", session_->epoch(), 100 * e.accuracy, e.loss,
+                                gini.empty() ? "" : ", load Gini by layer", gini));
+  const double value = config_.checkpoint.best == BestMetric::accuracy ? e.accuracy : -e.loss;
+  const bool best = !now.has_best || value > now.best;
+  if (best) {
+    now.best = value;
+    now.has_best = true;
+  }
+  const bool due = config_.checkpoint.every == 0 || checkpoint_due() || best || session_->finished();
+  if (due) save(best ? Standing::best : Standing::ordinary);
+}
+
+void Trainer::save(Standing standing) {
+  session_->save(folder_->path(), standing, config_to_json(config_));
+  last_saved_ = session_->progress().step;
+}
+
+void Trainer::finish() {
+  if (session_->progress().step != last_saved_) save(Standing::ordinary);
+  progress_.finish();
+  if (!session_->finished()) {
+    progress_.message(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", signals_.name(),
+                                  session_->progress().step, session_->total_steps(), folder_->path()));
+    return;
+  }
+  const AllocatorStats memory = session_->engine().allocator.stats();
+  const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
+  progress_.message(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
+                                static_cast<double>(planned_memory_) / mebibyte, 100 * deviation));
+  if (last_evaluation_)
+    progress_.message(fmt::format("done     test accuracy {:.2f} %, best checkpoint {}/checkpoints/{}", 100 * last_evaluation_->accuracy,
+                                  folder_->path(), "best"));
+}
+
+}  // namespace ermoe

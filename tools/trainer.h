@@ -1,0 +1,50 @@
+// The training loop: steps, progress, metrics, evaluation, checkpoints, signals. What is trained lives in tools/session.h.
+#pragma once
+
+#include "tools/metrics_log.h"
+#include "tools/progress.h"
+#include "tools/run_folder.h"
+#include "tools/session.h"
+#include "tools/signals.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace ermoe {
+
+class Trainer {
+ public:
+  /// Opens data and model, and the run folder; with train.resume continues from its newest whole checkpoint. Prints what it found.
+  explicit Trainer(RunConfig config);
+
+  /// Trains to the end or until a signal. Returns the exit code: 0 in both cases.
+  int run();
+
+ private:
+  void print_start();
+  void print_model();
+  void one_step();
+  void refuse_bad_step(const SessionStep& step);
+  void log_step(const SessionStep& step);
+  void evaluate();
+  void save(Standing standing);
+  bool evaluation_due() const;
+  bool checkpoint_due() const;
+  void finish();
+
+  RunConfig config_;
+  Progress progress_;
+  std::unique_ptr<Session> session_;
+  std::optional<RunFolder> folder_;
+  StopSignals signals_;
+  size_t planned_memory_ = 0;
+  std::optional<Evaluation> last_evaluation_;
+  int64_t last_saved_ = -1;
+
+  // Since the last logged row.
+  double seconds_ = 0, wait_seconds_ = 0, loss_ = 0;
+  int64_t steps_ = 0;
+};
+
+}  // namespace ermoe
