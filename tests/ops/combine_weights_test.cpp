@@ -3,6 +3,7 @@
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 #include "tests/ops/routing_fixture.h"
+#include "tests/ops/thread_case.h"
 
 namespace ermoe::testing {
 namespace {
@@ -100,6 +101,14 @@ TEST(CombineWeights, SoftmaxWithoutATemperatureIsRefused) {
   const Variable scores(random_input(bench.ctx, {{r.tokens, r.experts}}, DType::f32, RngKey{1}));
   expect_error([&] { combine_weights(bench.ctx, scores, ids_of(bench.ctx, r), CombineRule::softmax, {}, {}); },
                {"[combine_weights]", "temperature"});
+}
+
+TEST(CombineWeights, BitsDoNotDependOnTheNumberOfThreads) {
+  const Routing r{"", 6007, 2, 5, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * n + k) % 5); }};
+  expect_same_bits_for_any_threads(
+      {.name = "", .inputs = {{.shape = {6007, 5}}, {.shape = {1}}}, .run = [r](const ExecContext& ctx, Vars x) {
+         return combine_weights(ctx, x[0], ids_of(ctx, r), CombineRule::softmax, {}, x[1]);
+       }});
 }
 
 }  // namespace

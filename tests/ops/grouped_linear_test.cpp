@@ -5,6 +5,7 @@
 #include "ops/gelu.h"
 #include "tests/ops/op_case.h"
 #include "tests/ops/routing_fixture.h"
+#include "tests/ops/thread_case.h"
 
 namespace ermoe::testing {
 namespace {
@@ -87,6 +88,18 @@ TEST(GroupedLinear, NeverReadsRowsBeyondTheFilled) {
   tape.backward(ctx, y, dy);
   for (const Tensor& t : {y.value, tape.grad(in), tape.grad(w), tape.grad(b)})
     for (float v : t.span<float>()) ASSERT_FALSE(std::isnan(v));
+}
+
+TEST(ExpertPath, BitsDoNotDependOnTheNumberOfThreads) {
+  const Routing r{"", 501, 2, 5, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * n + k) % 5); }};
+  expect_same_bits_for_any_threads({.name = "",
+                                    .inputs = {{.shape = {501, 67}},
+                                               {.shape = {501, 2}},
+                                               {.shape = {5, 131, 67}},
+                                               {.shape = {5, 131}},
+                                               {.shape = {5, 67, 131}},
+                                               {.shape = {5, 67}}},
+                                    .run = [r](const ExecContext& ctx, Vars x) { return expert_path(ctx, x, plan_of(ctx, r)); }});
 }
 
 }  // namespace

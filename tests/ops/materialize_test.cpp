@@ -3,6 +3,7 @@
 #include "ops/leading_basis.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
+#include "tests/ops/thread_case.h"
 
 namespace ermoe::testing {
 namespace {
@@ -40,6 +41,10 @@ TEST(LeadingBasis, RowsAreTheFirstColumns) {
     for (int64_t r = 0; r < 2; ++r)
       for (int64_t d = 0; d < 4; ++d) EXPECT_EQ(basis.data<float>()[(e * 2 + r) * 4 + d], v.data<float>()[(e * 4 + d) * 3 + r]);
   expect_error([&] { leading_basis(bench.ctx, Variable(v), 4); }, {"[leading_basis]", "rank 4", "(2, 4, 3)"});
+}
+
+TEST(Materialize, BitsDoNotDependOnTheNumberOfThreads) {
+  expect_same_bits_for_any_threads({.name = "", .inputs = factors(5, 133, 71, 65), .run = run});
 }
 
 }  // namespace

@@ -125,6 +125,21 @@ TEST_P(StiefelStep, TreatsEachMatrixOfABatchAlone) {
   }
 }
 
+TEST_P(StiefelStep, BitsDoNotDependOnTheNumberOfThreads) {
+  TestBench bench;
+  const Shape shape{5, 130, 67};
+  const Tensor start = orthonormal(bench.ctx, shape, DType::f32, 1), direction = gaussian(bench.ctx, shape, DType::f32, 2);
+  std::vector<std::vector<double>> runs;
+  for (int threads : {1, 2, 5}) {
+    omp_set_num_threads(threads);
+    const Tensor q = start.clone();
+    stiefel_step(bench.ctx, q, direction, 0.01, GetParam());
+    runs.push_back(to_doubles(q));
+  }
+  EXPECT_EQ(runs[0], runs[1]);
+  EXPECT_EQ(runs[0], runs[2]);
+}
+
 TEST_P(StiefelStep, ANaNDirectionEndsAndShows) {
   TestBench bench;
   const Tensor q = orthonormal(bench.ctx, {9, 4}, DType::f32, 1), direction = gaussian(bench.ctx, {9, 4}, DType::f32, 2);

@@ -4,6 +4,7 @@
 #include "ops/subspace_cosine.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
+#include "tests/ops/thread_case.h"
 
 namespace ermoe::testing {
 namespace {
@@ -92,6 +93,12 @@ TEST(RouterScores, RefuseWidthsThatDiffer) {
   expect_error([&] { context_cosine(bench.ctx, x, c, basis, {}, {}); }, {"[context_cosine]", "(2, 4)", "(2, 5)"});
   expect_error([&] { subspace_cosine(bench.ctx, x, basis, {}); }, {"[basis_projection]", "(2, 4)", "(3, 2, 5)"});
   expect_error([&] { subspace_cosine(bench.ctx, c, basis, x.value); }, {"[basis_projection]", "mean", "(2, 4)"});
+}
+
+TEST(RouterScores, BitsDoNotDependOnTheNumberOfThreads) {
+  const std::vector<OpInput> inputs = {{.shape = {801, 67}}, {.shape = {801, 67}}, {.shape = {5, 13, 67}}};
+  expect_same_bits_for_any_threads({.name = "", .inputs = inputs, .run = context_centered});
+  expect_same_bits_for_any_threads({.name = "", .inputs = {inputs[0], inputs[2]}, .run = subspace_centered});
 }
 
 }  // namespace
