@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 
 namespace ermoe::testing {
 namespace {
@@ -90,13 +91,26 @@ TEST(MixBatch, CutmixPastesOneBoxWhoseAreaIsTheShare) {
   EXPECT_GT(pasted, 200);
 }
 
+TEST(MixBatch, ABoxWithinTheImageHasTheDrawnArea) {
+  TestBench bench;
+  int64_t largest = 0;
+  for (uint64_t key = 0; key < 60; ++key) {
+    const Batch x(bench, 2, 1, 64, 64);
+    mix_batch(bench.ctx, x.images, x.targets, {.cutmix = 1e15}, RngKey{key});  // so large an alpha that the share is 1/2
+    const auto image = to_doubles(x.images.at(0));
+    largest = std::max<int64_t>(largest, std::count(image.begin(), image.end(), 2.0));
+  }
+  EXPECT_EQ(largest, 44 * 44);  // 64 sqrt(1/2) = 45.3, two halves of 22; others are cut off at the border
+}
+
 TEST(MixBatch, SharesFollowTheBetaDistribution) {
   TestBench bench;
-  const int draws = 4000;
+  const int draws = 40'000;
+  const Batch x(bench, 2, 1, 1, 1);
   for (double alpha : {0.2, 0.8, 1.0, 4.0}) {
     double mean = 0, square = 0;
     for (uint64_t key = 0; key < draws; ++key) {
-      const Batch x(bench, 2, 1, 1, 1);
+      std::ranges::copy(std::array{1.0, 0.0, 0.0, 1.0}, x.targets.data<double>());
       mix_batch(bench.ctx, x.images, x.targets, {.mixup = alpha}, RngKey{8}.fold(key));
       const double own = x.targets.data<double>()[0];
       mean += own / draws;
