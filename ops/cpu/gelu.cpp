@@ -6,16 +6,16 @@ namespace ermoe::cpu {
 
 template <typename T>
 void gelu_forward(const GeluDims& dims, const T* x, T* y) {
-  const auto root_half = static_cast<T>(0.70710678118654752);
 #pragma omp parallel for simd if (dims.numel > 4096) schedule(static)
-  for (int64_t i = 0; i < dims.numel; ++i) y[i] = T(0.5) * x[i] * (1 + erf_of(x[i] * root_half));
+  for (int64_t i = 0; i < dims.numel; ++i) y[i] = x[i] * normal_at(x[i]).cdf;
 }
 
 template <typename T>
 void gelu_backward(const GeluDims& dims, const T* x, const T* dy, T* dx, Accumulate mode) {
-  const auto root_half = static_cast<T>(0.70710678118654752);
-  const auto density_0 = static_cast<T>(0.39894228040143268);  // φ(0) = 1/sqrt(2π)
-  const auto slope = [&](T v) { return T(0.5) * (1 + erf_of(v * root_half)) + v * density_0 * exp_of(T(-0.5) * v * v); };
+  const auto slope = [](T v) {
+    const Normal<T> normal = normal_at(v);
+    return normal.cdf + v * normal.density;
+  };
   if (mode == Accumulate::overwrite) {  // the old content may be a NaN: it must not be read
 #pragma omp parallel for simd if (dims.numel > 4096) schedule(static)
     for (int64_t i = 0; i < dims.numel; ++i) dx[i] = dy[i] * slope(x[i]);

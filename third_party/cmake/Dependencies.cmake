@@ -12,8 +12,8 @@ if(ERMOE_TESTS)
 endif()
 
 # CBLAS and LAPACKE: OpenBLAS carries both; its OpenMP build shares one thread pool with our own loops.
-find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas-openmp openblas x86_64-linux-gnu/openblas-openmp)
-find_library(BLAS_LIBRARY NAMES openblas PATH_SUFFIXES openblas-openmp x86_64-linux-gnu/openblas-openmp)
+find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas-openmp openblas x86_64-linux-gnu/openblas-openmp x86_64-linux-gnu/openblas-pthread)
+find_library(BLAS_LIBRARY NAMES openblas PATH_SUFFIXES openblas-openmp x86_64-linux-gnu/openblas-openmp openblas-pthread)
 if(NOT CBLAS_INCLUDE OR NOT BLAS_LIBRARY)
   message(FATAL_ERROR "OpenBLAS was not found: run third_party/install.sh, or install libopenblas-openmp-dev")
 endif()
