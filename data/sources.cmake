@@ -12,10 +12,9 @@ set(SOURCES
   file_tree.cpp
   gzip.cpp
   image.cpp
-  probe.cpp
-  resize.cpp
   loader.cpp
   packed.cpp
+  probe.cpp
   resize.cpp
   sample_reader.cpp
   sampler.cpp

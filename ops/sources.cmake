@@ -31,8 +31,6 @@ set(SOURCES
   cpu/gather_slots.cpp
   cpu/gelu.cpp
   cpu/grouped_linear.cpp
-  cpu/l2_normalize.cpp
-  cpu/lapack.cpp
   cpu/join_basis.cpp
   cpu/l2_normalize.cpp
   cpu/lapack.cpp
@@ -42,25 +40,17 @@ set(SOURCES
   cpu/linear.cpp
   cpu/materialize.cpp
   cpu/matmul.cpp
-  cpu/orthogonal_step.cpp
   cpu/mix_batch.cpp
+  cpu/orthogonal_step.cpp
   cpu/patch_embed.cpp
-  cpu/qk_norm.cpp
-  cpu/randaugment.cpp
-  cpu/regression_loss.cpp
-  cpu/routing_plan.cpp
-  cpu/scale.cpp
-  cpu/select_experts.cpp
-  cpu/soft_targets.cpp
-  cpu/softmax.cpp
   cpu/project_off.cpp
   cpu/qk_norm.cpp
+  cpu/randaugment.cpp
   cpu/regression_loss.cpp
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
-  cpu/tokens.cpp
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
@@ -81,8 +71,8 @@ set(SOURCES
   linear.cpp
   materialize.cpp
   matmul.cpp
-  orthogonal_step.cpp
   mix_batch.cpp
+  orthogonal_step.cpp
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp

@@ -4,10 +4,9 @@ set(SOURCES
   decode_test.cpp
   file_sources_test.cpp
   gzip_test.cpp
-  probe_test.cpp
-  resize_test.cpp
   loader_test.cpp
   packed_sources_test.cpp
+  probe_test.cpp
   resize_test.cpp
   sampler_test.cpp
   subset_test.cpp

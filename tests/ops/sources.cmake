@@ -22,14 +22,13 @@ set(SOURCES
   linear_test.cpp
   materialize_test.cpp
   matmul_test.cpp
-  orthogonal_step_test.cpp
   mix_batch_test.cpp
+  orthogonal_step_test.cpp
   patch_embed_test.cpp
+  project_off_test.cpp
   qk_norm_test.cpp
   randaugment_test.cpp
   regression_loss_test.cpp
-  project_off_test.cpp
-  qk_norm_test.cpp
   router_scores_test.cpp
   router_stats_test.cpp
   routing_plan_test.cpp

@@ -120,8 +120,9 @@ TEST_P(Golden, Agrees) {
     const StepReport report = step.finish(bench_.ctx, config_.optim.lr);
     ASSERT_TRUE(report.accepted) << report.fault;
     // Ten steps of Adam amplify single-precision rounding; the first loss is the promise, double holds for all.
-    if (i == 0 || GetParam().dtype == DType::f64)
+    if (i == 0 || GetParam().dtype == DType::f64) {
       EXPECT_NEAR(report.loss + report.extra_loss, losses[i], tolerance_ * std::abs(losses[i])) << "loss of step " << i + 1;
+    }
     if (i > 0) continue;
     for (const Parameter* p : parameters_of(*model_))
       if (p->role != Parameter::Role::derived) expect_close("grad." + p->name, p->grad, floor);
@@ -143,9 +144,11 @@ TEST_P(Golden, NamesEveryTensor) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Cases, Golden, ::testing::ValuesIn(all_cases()), [](const ::testing::TestParamInfo<GoldenCase>& info) {
+std::string case_name(const ::testing::TestParamInfo<GoldenCase>& info) {
   return std::filesystem::path(info.param.path).stem().string() + "_" + name_of(info.param.dtype);
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, Golden, ::testing::ValuesIn(all_cases()), case_name);
 
 }  // namespace
 }  // namespace ermoe::testing
