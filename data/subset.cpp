@@ -2,6 +2,7 @@
 #include "data/subset.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "data/sampler.h"
 
 #include <algorithm>
@@ -30,6 +31,29 @@ class Subset final : public ImageDataset {
   std::vector<int64_t> indices_;
 };
 
+class Relabelled final : public ImageDataset {
+ public:
+  Relabelled(std::shared_ptr<const ImageDataset> whole, std::vector<std::string> names)
+      : whole_(std::move(whole)), names_(std::move(names)) {
+    for (const std::string& name : whole_->class_names()) {
+      const auto found = std::find(names_.begin(), names_.end(), name);
+      check_input(found != names_.end(), "the class \"{}\" is not among the {} known ones", printable(name), names_.size());
+      class_of_.push_back(static_cast<int32_t>(found - names_.begin()));
+    }
+  }
+
+  int64_t size() const override { return whole_->size(); }
+  const std::vector<std::string>& class_names() const override { return names_; }
+  int32_t label(int64_t i) const override { return class_of_.at(static_cast<size_t>(whole_->label(i))); }
+  Image read(int64_t i) const override { return whole_->read(i); }
+  std::string name(int64_t i) const override { return whole_->name(i); }
+
+ private:
+  std::shared_ptr<const ImageDataset> whole_;
+  std::vector<std::string> names_;
+  std::vector<int32_t> class_of_;  // of the classes of `whole_`
+};
+
 std::vector<std::vector<int64_t>> samples_by_class(const ImageDataset& dataset) {
   std::vector<std::vector<int64_t>> by_class(dataset.class_names().size());
   for (int64_t i = 0; i < dataset.size(); ++i) by_class.at(static_cast<size_t>(dataset.label(i))).push_back(i);
@@ -42,6 +66,10 @@ std::unique_ptr<ImageDataset> subset(std::shared_ptr<const ImageDataset> whole, 
   check_input(!indices.empty(), "a part of a data set with no sample in it");
   for (const int64_t i : indices) check(i >= 0 && i < whole->size(), "[subset] sample {} of {}", i, whole->size());
   return std::make_unique<Subset>(std::move(whole), std::move(indices));
+}
+
+std::unique_ptr<ImageDataset> relabel(std::shared_ptr<const ImageDataset> whole, std::vector<std::string> names) {
+  return std::make_unique<Relabelled>(std::move(whole), std::move(names));
 }
 
 std::vector<int64_t> balanced_indices(const ImageDataset& dataset, int64_t n) {

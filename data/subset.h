@@ -4,6 +4,7 @@
 #include "data/dataset.h"
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,9 @@ struct IndexSplit {
 
 /// Holds out round(share * n) samples of every class that has two or more, at least one and never all; drawn by `seed`.
 IndexSplit holdout_indices(const ImageDataset& dataset, double share, uint64_t seed);
+
+/// `whole` with its classes numbered as in `names`. Throws `InputError` for a class that is not among them.
+std::unique_ptr<ImageDataset> relabel(std::shared_ptr<const ImageDataset> whole, std::vector<std::string> names);
 
 /// At most `n` samples, classes as equal as possible; n <= 0 leaves the data set as it is.
 std::unique_ptr<ImageDataset> limit(std::unique_ptr<ImageDataset> dataset, int64_t n);

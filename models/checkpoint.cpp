@@ -17,12 +17,20 @@ nlohmann::json to_json(const TrainingProgress& p, int64_t optimizer_steps) {
           {"epoch", p.epoch},         {"epoch_step", p.epoch_step},
           {"seed", p.seed},           {"best", p.best},
           {"has_best", p.has_best},   {"optimizer_steps", optimizer_steps},
-          {"config", p.config}};
+          {"config", p.config},       {"classes", p.classes}};
 }
 
 nlohmann::json read_state(const std::string& folder) {
   const std::string path = folder + "/state.json";
-  return parse_json(read_file(path, size_t{1} << 22), path);
+  return parse_json(read_file(path, size_t{1} << 24), path);
+}
+
+/// Reads a tensor that must be there in the shape of `to`.
+void load_same(const SafetensorsFile& file, const std::string& name, const Tensor& to) {
+  check_input(file.has(name), "{}: {} is missing", file.path(), name);
+  check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(),
+              to.shape().str());
+  file.load_into(name, to);
 }
 
 }  // namespace
@@ -35,7 +43,8 @@ void write_checkpoint(const std::string& folder, Vit& model, const Optimizer& op
   optimizer.visit_state([&](const std::string& name, const Tensor& t) { moments.push_back({name, t}); });
   write_safetensors(folder + "/optimizer.safetensors", moments);
   FileWriter state(folder + "/state.json");
-  state.write(to_json(progress, optimizer.steps()).dump(1));
+  // Names of folders and classes need not be UTF-8.
+  state.write(to_json(progress, optimizer.steps()).dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
   state.close();
 }
 
@@ -54,6 +63,7 @@ TrainingProgress read_progress(const std::string& folder) {
     json.at("best").get_to(p.best);
     json.at("has_best").get_to(p.has_best);
     json.at("config").get_to(p.config);
+    json.at("classes").get_to(p.classes);
     check_input(p.step >= 0 && p.epoch >= 0 && p.epoch_step >= 0, "{}/state.json: a negative step", folder);
     return p;
   } catch (const nlohmann::json::exception& fault) {
@@ -67,18 +77,16 @@ void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& mod
               folder);
   load_weights(ctx, folder + "/model.safetensors", model);
   optimizer.set_steps(json["optimizer_steps"].get<int64_t>());
-  const auto load = [](const SafetensorsFile& file, const std::string& name, const Tensor& to) {
-    check_input(file.has(name), "{}: {} is missing", file.path(), name);
-    check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(),
-                to.shape().str());
-    file.load_into(name, to);
-  };
   const SafetensorsFile moments = SafetensorsFile::open(folder + "/optimizer.safetensors");
-  optimizer.visit_state([&](const std::string& name, const Tensor& t) { load(moments, name, t); });
+  optimizer.visit_state([&](const std::string& name, const Tensor& t) { load_same(moments, name, t); });
   if (average == nullptr) return;
-  const SafetensorsFile averages = SafetensorsFile::open(folder + "/ema.safetensors");
-  average->visit([&](const Parameter& p, const Tensor& t) { load(averages, p.name, t); });
+  read_average(folder, *average);
   average->set_updates(optimizer.steps());
+}
+
+void read_average(const std::string& folder, MovingAverage& average) {
+  const SafetensorsFile file = SafetensorsFile::open(folder + "/ema.safetensors");
+  average.visit([&](const Parameter& p, const Tensor& t) { load_same(file, p.name, t); });
 }
 
 }  // namespace ermoe

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace ermoe {
 
@@ -20,7 +21,8 @@ struct TrainingProgress {
   uint64_t seed = 0;
   double best = 0;  // the best value of the deciding metric so far
   bool has_best = false;
-  std::string config;  // the run's config.json, whole
+  std::string config;                // the run's config.json, whole
+  std::vector<std::string> classes;  // names of the outputs, in order; fewer where the model has spare ones
 };
 
 /// Writes model.safetensors, optimizer.safetensors, state.json, and ema.safetensors where there is an average, into
@@ -34,5 +36,8 @@ TrainingProgress read_progress(const std::string& folder);
 
 /// Restores everything. Anything missing or of another shape is an InputError that names it.
 void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average);
+
+/// Restores the averages of a checkpoint that holds some. Faults as above.
+void read_average(const std::string& folder, MovingAverage& average);
 
 }  // namespace ermoe

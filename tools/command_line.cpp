@@ -27,6 +27,15 @@ std::string flag_names(const Setting& setting) {
                                                                          : "--" + setting.short_name + ",--" + setting.key;
 }
 
+/// Long names of a program's own flags, without the dashes.
+std::vector<std::string> flags_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back(name);
+  }
+  return names;
+}
+
 /// The last text given under `key`; null where it was not given.
 const std::string* last_given(const std::vector<Assignment>& flags, std::string_view key) {
   const auto found = std::find_if(flags.rbegin(), flags.rend(), [&](const Assignment& a) { return a.key == key; });
@@ -92,7 +101,7 @@ bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
     check_input(extra.starts_with("--") && extra.size() > 2, "\"{}\" is not understood; settings are given as --name value",
                 printable(extra));
     extra = extra.substr(2, extra.find('=') - 2);
-    const std::string near = nearest_setting(extra);
+    const std::string near = app.get_option_no_throw("--config") != nullptr ? nearest_setting(extra) : nearest_name(extra, flags_of(app));
     fail_input("--{}{}", printable(extra),
                near.empty() ? " is not a flag; --help lists them all" : " is not a flag; did you mean --" + near + "?");
   }

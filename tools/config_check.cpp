@@ -73,8 +73,8 @@ std::vector<std::string> validate(const RunConfig& config) {
 
 void require_data(const RunConfig& config) { check_input(!config.data.path.empty(), "data.path is not set: give --data PATH"); }
 
-int resolve_threads(const TrainConfig& train) {
-  if (train.threads > 0) return static_cast<int>(train.threads);
+int resolve_threads(int64_t asked) {
+  if (asked > 0) return static_cast<int>(asked);
   // The kernel refuses a mask smaller than its own, so it grows until it fits.
   for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
     cpu_set_t* mask = CPU_ALLOC(cpus);

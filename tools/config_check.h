@@ -15,7 +15,8 @@ std::vector<std::string> validate(const RunConfig& config);
 /// Throws InputError unless a data set is given.
 void require_data(const RunConfig& config);
 
-/// Threads to compute with: as set, or the cores that this process may use (its affinity mask; `nproc` says the same).
-int resolve_threads(const TrainConfig& train);
+/// Threads to compute with: as asked (train.threads), or where that is 0 the cores that this process may use (its affinity mask; `nproc`
+/// says the same).
+int resolve_threads(int64_t asked);
 
 }  // namespace ermoe

@@ -183,6 +183,28 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
+/// Keeps the nearest of the names that it is shown.
+class Nearest {
+ public:
+  explicit Nearest(std::string_view name) : name_(name), least_(std::max<size_t>(2, name.size() / 3) + 1) {}
+
+  void consider(std::string_view candidate, const std::string& answer) {
+    const size_t distance = edit_distance(name_, candidate);
+    if (distance >= least_) return;
+    least_ = distance;
+    best_ = answer;
+  }
+  bool exact() const { return least_ == 0; }
+  const std::string& best() const { return best_; }
+
+ private:
+  std::string_view name_;
+  size_t least_;
+  std::string best_;
+};
+
+constexpr size_t longest_name = 64;
+
 }  // namespace
 
 const std::vector<Setting>& config_table() {
@@ -198,29 +220,28 @@ const Setting* find_setting(std::string_view name) {
 }
 
 std::string nearest_setting(std::string_view name) {
-  if (name.size() > 64) return {};
-  std::string best;
-  size_t least = std::max<size_t>(2, name.size() / 3) + 1;
-  const auto consider = [&](std::string_view candidate, const std::string& answer) {
-    const size_t distance = edit_distance(name, candidate);
-    if (distance < least) {
-      least = distance;
-      best = answer;
-    }
-  };
+  if (name.size() > longest_name) return {};
+  Nearest nearest(name);
   std::set<std::string> sections;
   for (const auto& setting : config_table()) {
-    consider(setting.key, setting.key);
-    if (!setting.short_name.empty()) consider(setting.short_name, setting.short_name);
+    nearest.consider(setting.key, setting.key);
+    if (!setting.short_name.empty()) nearest.consider(setting.short_name, setting.short_name);
     if (!setting.section().empty()) sections.insert(setting.section());
   }
-  for (const auto& section : sections) consider(section, section);
+  for (const auto& section : sections) nearest.consider(section, section);
   // "--lr" and "model.top_k" lack only the right section.
   const std::string_view last = name.substr(name.rfind('.') + 1);
   for (const auto& setting : config_table()) {
-    if (least > 0 && setting.key.substr(setting.key.rfind('.') + 1) == last && !last.empty()) return setting.key;
+    if (!nearest.exact() && setting.key.substr(setting.key.rfind('.') + 1) == last && !last.empty()) return setting.key;
   }
-  return best;
+  return nearest.best();
+}
+
+std::string nearest_name(std::string_view name, const std::vector<std::string>& names) {
+  if (name.size() > longest_name) return {};
+  Nearest nearest(name);
+  for (const std::string& candidate : names) nearest.consider(candidate, candidate);
+  return nearest.best();
 }
 
 std::string unknown_setting(std::string_view name) {

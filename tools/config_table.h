@@ -20,6 +20,9 @@ const Setting* find_setting(std::string_view name);
 /// The setting or section that `name` is most likely a slip of; empty where nothing is near.
 std::string nearest_setting(std::string_view name);
 
+/// The one of `names` that `name` is most likely a slip of; empty where none is near.
+std::string nearest_name(std::string_view name, const std::vector<std::string>& names);
+
 /// "optim.lrr is not a setting; did you mean optim.lr?"
 std::string unknown_setting(std::string_view name);
 

@@ -8,6 +8,8 @@ namespace ermoe {
 
 namespace {
 
+constexpr int64_t statistics_count = 8;  // batches that statistics are taken from
+
 /// Adds a batch's ranks to the counts.
 void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Evaluation& total, std::vector<int64_t>& hits,
                      std::vector<int64_t>& seen) {
@@ -28,6 +30,16 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
 }
 
 }  // namespace
+
+int64_t evaluation_batch(const TrainConfig& train) {
+  return train.eval_batch > 0 ? train.eval_batch : std::max<int64_t>(1, train.batch / train.accumulate);
+}
+
+ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int64_t batch) {
+  return [&pipeline, ctx, batch](const std::function<void(const Tensor&)>& fn) {
+    pipeline.for_each_plain_batch(ctx, batch, statistics_count, fn);
+  };
+}
 
 Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
                     const RoutingCollector* previous, ExpertOrder order, const EvaluationProgress& progress) {

@@ -1,6 +1,7 @@
 // Metrics of a model on an evaluation split: accuracy, loss, confusion, and how its experts were used.
 #pragma once
 
+#include "models/average.h"
 #include "models/routing_metrics.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
@@ -26,6 +27,12 @@ struct Evaluation {
 
 /// What evaluation may be told about as it goes: images done so far.
 using EvaluationProgress = std::function<void(int64_t images)>;
+
+/// Images at a time at evaluation: train.eval_batch, or a training micro-batch.
+int64_t evaluation_batch(const TrainConfig& train);
+
+/// The training batches, `batch` images each, from which the routing statistics of averaged weights are taken.
+ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int64_t batch);
 
 enum class ExpertOrder { own, shuffled };
 

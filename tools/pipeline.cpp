@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace ermoe {
 namespace {
@@ -54,6 +55,25 @@ void Pipeline::open(RunConfig& config) {
 }
 
 const std::vector<std::string>& Pipeline::class_names() const { return (splits_.train ? *splits_.train : *splits_.test).class_names(); }
+
+bool Pipeline::number_classes(const std::vector<std::string>& names) {
+  const std::vector<std::string> own = class_names();
+  if (own == names) return true;
+  const auto known = [&](const std::string& name) { return std::ranges::find(names, name) != names.end(); };
+  if (!std::ranges::all_of(own, known)) return false;
+  for (auto* split : {&splits_.train, &splits_.test})
+    if (*split) *split = relabel(std::move(*split), names);
+  return true;
+}
+
+void Pipeline::evaluate_on_training() {
+  check_input(splits_.train != nullptr, "{} has no training images", config_->data.path);
+  const std::shared_ptr<const ImageDataset> whole = std::move(splits_.train);
+  std::vector<int64_t> all(static_cast<size_t>(whole->size()));
+  std::iota(all.begin(), all.end(), 0);
+  splits_.train = subset(whole, all);
+  splits_.test = subset(whole, all);
+}
 
 void Pipeline::fill_in_sizes(RunConfig& config) const {
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;

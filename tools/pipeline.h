@@ -36,6 +36,10 @@ class Pipeline {
   const ImageDataset& training() const { return *splits_.train; }
   const ImageDataset& evaluation() const { return *splits_.test; }
   const std::vector<std::string>& class_names() const;
+  /// Numbers the classes as a model does whose outputs have these names. False, and all stays, where a class is not among them.
+  bool number_classes(const std::vector<std::string>& names);
+  /// Evaluates on the training images. Before the first `next`.
+  void evaluate_on_training();
 
   /// Micro-batches an epoch holds.
   int64_t batches_per_epoch() const { return loader_->steps_per_epoch(); }

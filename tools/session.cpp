@@ -13,13 +13,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-constexpr int64_t statistics_batches = 8;  // that the routing statistics of averaged weights are taken from
-
 }  // namespace
 
 Session::Session(RunConfig& config, WarnFn warn)
-    : config_(config), threads_(resolve_threads(config.train)), engine_(threads_, config.train.seed) {
+    : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed) {
   require_data(config);
+  validate(config);  // what needs no data; warnings come below, when all is known
   pipeline_ = std::make_unique<Pipeline>(config, engine_.allocator, threads_, warn);
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);
@@ -67,6 +66,7 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   progress_.epoch = cursor.epoch;
   progress_.epoch_step = cursor.step;
   progress_.config = config_json;
+  progress_.classes = pipeline_->class_names();
   CheckpointWriter writer(run_folder, progress_.step);
   const std::string state = writer.path("state.json");
   write_checkpoint(state.substr(0, state.rfind('/')), *model_, *optimizer_, average_.get(), progress_);
@@ -102,29 +102,24 @@ SessionStep Session::step() {
   return result;
 }
 
-int64_t Session::eval_batch() const {
-  return config_.train.eval_batch > 0 ? config_.train.eval_batch : std::max<int64_t>(1, config_.train.batch / config_.train.accumulate);
-}
-
 std::unique_ptr<AveragedWeights> Session::use_average() {
   if (!average_) return nullptr;
-  const auto batches = [&](const std::function<void(const Tensor&)>& fn) {
-    pipeline_->for_each_plain_batch(engine_.ctx, eval_batch(), statistics_batches, fn);
-  };
+  const ForEachBatch batches = statistics_batches(engine_.ctx, *pipeline_, evaluation_batch(config_.train));
   return std::make_unique<AveragedWeights>(engine_.ctx, *model_, *average_, batches);
 }
 
 Evaluation Session::evaluate(const EvaluationProgress& progress) {
   const auto averaged = use_average();
-  Evaluation result =
-      ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, eval_batch(), last_routing_.get(), ExpertOrder::own, progress);
+  Evaluation result = ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), last_routing_.get(),
+                                      ExpertOrder::own, progress);
   last_routing_ = result.collector;
   return result;
 }
 
 double Session::shuffled_accuracy() {
   const auto averaged = use_average();
-  return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, eval_batch(), nullptr, ExpertOrder::shuffled).accuracy;
+  return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), nullptr, ExpertOrder::shuffled)
+      .accuracy;
 }
 
 /// Highest live bytes above what was live before, of one micro-batch forward and backward. Leaves no trace.

@@ -58,7 +58,6 @@ class Session {
   void build(RunConfig& config, const WarnFn& warn);
   void set_layer_decay();
   size_t probe_activations(int64_t images);
-  int64_t eval_batch() const;
   bool mixing_now() const;
   std::unique_ptr<AveragedWeights> use_average();
 

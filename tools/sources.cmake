@@ -7,7 +7,9 @@ set(SOURCES
   config_table.cpp
   engine.cpp
   evaluation.cpp
+  evaluation_report.cpp
   font.cpp
+  loaded_model.cpp
   main_guard.cpp
   metrics_log.cpp
   pipeline.cpp
@@ -21,5 +23,6 @@ set(SOURCES
   trainer.cpp
 )
 set(PROGRAMS
+  ermoe-eval
   ermoe-train
 )

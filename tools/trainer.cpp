@@ -154,6 +154,7 @@ void Trainer::log_step(const SessionStep& step) {
   row.values.emplace_back("load_gini", load.gini);
   row.values.emplace_back("skipped_steps", static_cast<double>(now.skipped));
   row.values.emplace_back("memory_mib", static_cast<double>(memory) / mebibyte);
+  row.values.emplace_back("source_calls", static_cast<double>(session_->engine().allocator.stats().source_calls));
   folder_->write(row);
   seconds_ = wait_seconds_ = loss_ = 0;
   steps_ = 0;

@@ -43,6 +43,17 @@ TEST(Subset, FirstSamplesAreAsBalancedAsTheyCanBe) {
   EXPECT_EQ(limit(std::make_unique<Skewed>(), 0)->size(), 9);
 }
 
+TEST(Subset, ClassesAreNumberedAsInAnotherList) {
+  const std::vector<std::string> names = {"one", "none", "many", "few"};
+  const auto dataset = relabel(std::make_shared<Skewed>(), names);
+  EXPECT_EQ(dataset->class_names(), names);
+  EXPECT_EQ(dataset->label(0), 2);
+  EXPECT_EQ(dataset->label(6), 3);
+  EXPECT_EQ(dataset->label(8), 0);
+  EXPECT_EQ(dataset->name(8), "8");
+  EXPECT_THROW(relabel(std::make_shared<Skewed>(), {"one", "many"}), InputError);
+}
+
 TEST(Subset, HoldsOutAShareOfEveryClass) {
   const CountingDataset dataset(300, 2, 1);
   const IndexSplit split = holdout_indices(dataset, 0.2, 5);

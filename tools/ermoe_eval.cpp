@@ -1,0 +1,85 @@
+// ermoe-eval: accuracy, confusion and routing of a trained model on a data set. The work is done in tools/evaluation.h.
+#include "core/comm.h"
+#include "core/error.h"
+#include "tools/command_line.h"
+#include "tools/config_check.h"
+#include "tools/evaluation_report.h"
+#include "tools/loaded_model.h"
+#include "tools/main_guard.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+
+namespace ermoe {
+namespace {
+
+struct Options {
+  std::string model, data, split;
+  int64_t batch = 0, threads = 0;
+  bool json = false, shuffle = false;
+};
+
+void note(const std::string& text) { std::fprintf(stderr, "note: %s\n", text.c_str()); }
+
+/// Which images: those asked for, else the data set's part to evaluate on, else all that it has.
+void choose_images(Pipeline& pipeline, const Options& options, const LoadedModel& model) {
+  if (!pipeline.number_classes(model.class_names()))
+    note("the classes of the data set are named otherwise than those that the model was trained on, and are taken by their number");
+  if (options.split == "train" || (options.split.empty() && !pipeline.has_evaluation())) pipeline.evaluate_on_training();
+}
+
+int evaluate_model(const Options& options) {
+  const int threads = resolve_threads(options.threads);
+  Engine engine(threads, 0);
+  LoadedModel model(engine, options.model, note);
+  RunConfig config = model.config();
+  if (options.batch > 0) config.train.eval_batch = options.batch;
+  const bool foreign = !options.data.empty() && options.data != config.data.path;
+  if (foreign) {
+    config.data.path = options.data;
+    config.data.val_share = 0;  // all of it is there to be evaluated on
+    config.data.overfit = config.data.limit = 0;
+  }
+  Pipeline pipeline(config, engine.allocator, threads, note);
+  model.use_average(!foreign && pipeline.has_training() ? &pipeline : nullptr, note);
+  choose_images(pipeline, options, model);
+  const auto run = [&](ExpertOrder order) {
+    return evaluate(engine.ctx, model.model(), pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
+  };
+  EvaluationReport report{.checkpoint = model.folder(),
+                          .step = model.step(),
+                          .averaged = model.averaged(),
+                          .data = config.data.path,
+                          .class_names = model.class_names(),
+                          .result = run(ExpertOrder::own),
+                          .shuffled_accuracy = {}};
+  if (options.shuffle) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
+  std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Evaluates a trained model: accuracy, loss, and how its experts were used.", "ermoe-eval"};
+  Options options;
+  app.add_option("--run,--checkpoint", options.model, "run folder (its best checkpoint is taken) or a checkpoint's own folder")->required();
+  app.add_option("--data", options.data, "data set; as a rule the one that the run was trained on");
+  app.add_option("--split", options.split, "test or train; as a rule test where there is one")->check(CLI::IsMember({"test", "train"}));
+  app.add_option("--batch", options.batch, "images at a time; 0: as while training")->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
+  app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
+  app.add_flag("--shuffle", options.shuffle, "evaluate once more with every token sent to the wrong experts");
+  app.add_flag("--json", options.json, "print JSON, with the confusion matrix");
+  if (!parse_flags(app, argc, argv)) {
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  }
+  refuse_silent_multi_launch();
+  return evaluate_model(options);
+}
+
+}  // namespace
+}  // namespace ermoe
+
+int main(int argc, char** argv) {
+  return ermoe::guard_main("ermoe-eval", [&] { return ermoe::run(argc, argv); });
+}

@@ -1,0 +1,110 @@
+#include "tools/evaluation_report.h"
+
+#include "core/error.h"
+#include "core/file_io.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <numeric>
+
+namespace ermoe {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr size_t most_class_lines = 30;
+
+double percent(double share) { return 100 * share; }
+
+int64_t images_of(const Evaluation& e, size_t y) {
+  const size_t classes = e.class_accuracy.size();
+  const auto row = e.confusion.begin() + static_cast<std::ptrdiff_t>(y * classes);
+  return std::accumulate(row, row + static_cast<std::ptrdiff_t>(classes), int64_t{0});
+}
+
+std::string routing_table(const std::vector<RoutingMetrics>& layers) {
+  if (layers.empty()) return {};
+  std::string text =
+      fmt::format("\n{:>5} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6} {:>12} {:>11}\n", "block", "gini", "max/mean", "dead",
+                  "entropy", "fallback", "free", "missing", "overlap", "churn", "class info", "by chance");
+  for (const RoutingMetrics& m : layers) {
+    const std::string churn = m.churn < 0 ? "n/a" : fmt::format("{:.3f}", m.churn);
+    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8.3f} {:>6} {:>12.4f} {:>11.4f}\n", m.block,
+                        m.gini, m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, m.overlap, churn,
+                        m.class_information, m.class_information_null);
+  }
+  return text;
+}
+
+std::string class_table(const EvaluationReport& report) {
+  const Evaluation& e = report.result;
+  std::vector<size_t> order;
+  for (size_t y = 0; y < e.class_accuracy.size(); ++y)
+    if (e.class_accuracy[y] >= 0) order.push_back(y);
+  std::string text = "\nclass accuracy\n";
+  if (order.size() > most_class_lines) {
+    std::ranges::stable_sort(order, {}, [&](size_t y) { return e.class_accuracy[y]; });
+    text = fmt::format("\nclass accuracy, the lowest {} of {} (--json has all)\n", most_class_lines, order.size());
+    order.resize(most_class_lines);
+  }
+  for (const size_t y : order)
+    text += fmt::format("  {:<32} {:>6.2f} %  of {}\n", printable(report.class_names[y]), percent(e.class_accuracy[y]), images_of(e, y));
+  return text;
+}
+
+ordered_json routing_json(const RoutingMetrics& m) {
+  ordered_json layer;
+  layer["block"] = m.block;
+  for (const auto& [name, value] : routing_values(m)) layer[name] = value;
+  if (m.churn < 0) layer["churn"] = nullptr;
+  layer["load"] = m.load;
+  return layer;
+}
+
+}  // namespace
+
+std::string evaluation_text(const EvaluationReport& report) {
+  const Evaluation& e = report.result;
+  std::string text = fmt::format("model      {}, step {}{}\n", report.checkpoint, report.step, report.averaged ? ", averaged weights" : "");
+  text += fmt::format("data       {}: {} images of {} classes\n", report.data, e.images, report.class_names.size());
+  text += fmt::format("top-1      {:.2f} %\ntop-5      {:.2f} %\nloss       {:.4f}\n", percent(e.accuracy), percent(e.top5), e.loss);
+  if (report.shuffled_accuracy) {
+    text += fmt::format("shuffled   {:.2f} % with every token at the wrong experts: {:.2f} points lost\n",
+                        percent(*report.shuffled_accuracy), percent(e.accuracy - *report.shuffled_accuracy));
+  }
+  return text + routing_table(e.routing) + class_table(report);
+}
+
+std::string evaluation_json(const EvaluationReport& report) {
+  const Evaluation& e = report.result;
+  ordered_json out;
+  out["checkpoint"] = report.checkpoint;
+  out["step"] = report.step;
+  out["averaged_weights"] = report.averaged;
+  out["data"] = report.data;
+  out["images"] = e.images;
+  out["accuracy"] = e.accuracy;
+  out["top5"] = e.top5;
+  out["loss"] = e.loss;
+  if (report.shuffled_accuracy) {
+    out["shuffled_accuracy"] = *report.shuffled_accuracy;
+    out["points_lost_shuffled"] = percent(e.accuracy - *report.shuffled_accuracy);
+  }
+  out["routing"] = ordered_json::array();
+  for (const RoutingMetrics& m : e.routing) out["routing"].push_back(routing_json(m));
+  out["classes"] = ordered_json::array();
+  out["confusion"] = ordered_json::array();
+  const size_t classes = e.class_accuracy.size();
+  for (size_t y = 0; y < classes; ++y) {
+    const double accuracy = e.class_accuracy[y];
+    out["classes"].push_back({{"name", report.class_names[y]},
+                              {"images", images_of(e, y)},
+                              {"accuracy", accuracy < 0 ? ordered_json(nullptr) : ordered_json(accuracy)}});
+    const auto row = e.confusion.begin() + static_cast<std::ptrdiff_t>(y * classes);
+    out["confusion"].push_back(std::vector<int64_t>(row, row + static_cast<std::ptrdiff_t>(classes)));
+  }
+  return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace ermoe

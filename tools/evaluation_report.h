@@ -1,0 +1,29 @@
+// An evaluation in words and as JSON: what ermoe-eval prints.
+#pragma once
+
+#include "tools/evaluation.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// An evaluation and what it was made of.
+struct EvaluationReport {
+  std::string checkpoint;  // folder
+  int64_t step = 0;
+  bool averaged = false;  // averaged weights
+  std::string data;
+  std::vector<std::string> class_names;  // one a model output
+  Evaluation result;
+  std::optional<double> shuffled_accuracy;
+};
+
+/// Lines for people: accuracy, loss, a table of the routing of each layer, accuracy by class (the worst, where there are many).
+std::string evaluation_text(const EvaluationReport& report);
+
+/// Everything, the confusion matrix and each expert's load included, as one JSON object.
+std::string evaluation_json(const EvaluationReport& report);
+
+}  // namespace ermoe

@@ -1,0 +1,84 @@
+#include "tools/loaded_model.h"
+
+#include "core/json.h"
+#include "models/checkpoint.h"
+#include "models/checkpoint_store.h"
+#include "tools/config_io.h"
+#include "tools/evaluation.h"
+
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+
+namespace ermoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+FoundCheckpoint find_for_use(const std::string& path) {
+  check_input(exists(path), "{}: there is no such folder", path);
+  if (exists(path + "/manifest.json") || !exists(path + "/checkpoints/best")) return find_checkpoint(path, "latest");
+  try {
+    return find_checkpoint(path, "best");
+  } catch (const InputError& fault) {
+    FoundCheckpoint found = find_checkpoint(path, "latest");
+    found.note = fmt::format("the best checkpoint cannot be used ({}); step {} is taken instead", fault.what(), found.step);
+    return found;
+  }
+}
+
+RunConfig config_of(const TrainingProgress& progress, const std::string& folder) {
+  const std::string source = folder + "/state.json: config";
+  RunConfig config;
+  apply_json(config, parse_json(progress.config, source, kSettingsLimits), source);
+  const VitConfig& m = config.model;
+  check_input(m.image_size > 0 && m.channels > 0 && m.classes > 0, "{} lacks model.image_size, model.channels or model.classes", source);
+  check_input(std::ssize(config.data.mean) == m.channels && std::ssize(config.data.std) == m.channels,
+              "{} lacks data.mean or data.std of {} channels", source, m.channels);
+  return config;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& note) : engine_(engine) {
+  const FoundCheckpoint found = find_for_use(path);
+  if (!found.note.empty()) note(found.note);
+  folder_ = found.folder;
+  step_ = found.step;
+  const TrainingProgress progress = read_progress(folder_);
+  config_ = config_of(progress, folder_);
+  class_names_ = progress.classes;
+  const auto outputs = static_cast<size_t>(config_.model.classes);
+  check_input(class_names_.size() <= outputs, "{}/state.json: {} class names for {} outputs", folder_, class_names_.size(), outputs);
+  while (class_names_.size() < outputs) class_names_.push_back(std::to_string(class_names_.size()));
+  model_ = std::make_unique<Vit>(config_.model);
+  model_->allocate(engine.ctx, DType::f32);
+  load_weights(engine.ctx, folder_ + "/model.safetensors", *model_);
+}
+
+void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {
+  if (!exists(folder_ + "/ema.safetensors")) return;
+  MovingAverage average(engine_.ctx, model_->arena(), config_.optim.ema);
+  read_average(folder_, average);
+  std::unique_ptr<Pipeline> own;
+  if (training == nullptr && !buffers_of(*model_).empty()) {
+    try {
+      own = std::make_unique<Pipeline>(config_, engine_.allocator, 1, WarnFn{});
+      training = own.get();
+    } catch (const InputError& fault) {
+      note(fmt::format(
+          "the averaged weights are used with the routing statistics of the last ones, since the training data cannot be read: {}",
+          fault.what()));
+    }
+  }
+  const ForEachBatch batches =
+      training != nullptr ? statistics_batches(engine_.ctx, *training, evaluation_batch(config_.train)) : ForEachBatch([](const auto&) {});
+  averaged_ = std::make_unique<AveragedWeights>(engine_.ctx, *model_, average, batches);
+}
+
+}  // namespace ermoe

@@ -1,0 +1,45 @@
+// A trained model for use: from a run folder or a checkpoint to a model that evaluates and predicts. Training has its own
+// way in (tools/session.h), since it needs the optimizer too. Read next: tools/ermoe_eval.cpp, tools/ermoe_predict.cpp.
+#pragma once
+
+#include "models/average.h"
+#include "tools/engine.h"
+#include "tools/pipeline.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+class LoadedModel {
+ public:
+  /// `path`: a run folder (its best checkpoint, else its latest) or a checkpoint's own folder. Its manifest is verified and
+  /// its tensors are checked against the model. `note` takes sentences for the user. Throws InputError. `engine` must outlive this.
+  LoadedModel(Engine& engine, const std::string& path, const WarnFn& note);
+
+  /// Uses the averaged weights where the checkpoint holds some. Their routing statistics are taken from `training` or, where
+  /// it is null, from the data that the run was trained on; where that is not at hand, those of the last weights stay
+  /// and a note says so.
+  void use_average(Pipeline* training, const WarnFn& note);
+
+  /// The run's settings, complete: sizes and normalisation as the model was trained with.
+  const RunConfig& config() const { return config_; }
+  Vit& model() { return *model_; }
+  /// One a model output.
+  const std::vector<std::string>& class_names() const { return class_names_; }
+  const std::string& folder() const { return folder_; }
+  int64_t step() const { return step_; }
+  bool averaged() const { return averaged_ != nullptr; }
+
+ private:
+  Engine& engine_;
+  std::string folder_;
+  int64_t step_ = 0;
+  RunConfig config_;
+  std::vector<std::string> class_names_;
+  std::unique_ptr<Vit> model_;
+  std::unique_ptr<AveragedWeights> averaged_;  // last: it puts the live weights back into the model
+};
+
+}  // namespace ermoe
