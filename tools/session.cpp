@@ -122,11 +122,12 @@ double Session::shuffled_accuracy() {
       .accuracy;
 }
 
-/// Highest live bytes above what was live before, of one micro-batch forward and backward. Leaves no trace.
-size_t Session::probe_activations(int64_t images) {
+/// A dry run of one micro-batch of noise, forward and backward: its highest live bytes above what was live before.
+size_t Session::probe_activations() {
   ExecContext ctx = engine_.ctx;
   ctx.mode = Mode::train;
   const VitConfig& m = config_.model;
+  const int64_t images = config_.train.batch / config_.train.accumulate;
   const size_t before = engine_.allocator.stats().live;
   engine_.allocator.reset_peak();
   train_step_->begin(1);
@@ -143,16 +144,10 @@ size_t Session::probe_activations(int64_t images) {
 }
 
 size_t Session::plan_memory() {
-  const int64_t batch = std::max<int64_t>(1, config_.train.batch / config_.train.accumulate);
-  const int64_t small = std::max<int64_t>(1, batch / 8), large = std::max<int64_t>(small + 1, batch / 4);
-  probe_activations(small);  // workspaces take their size
-  const auto at_small = static_cast<double>(probe_activations(small)), at_large = static_cast<double>(probe_activations(large));
-  const double slope = std::max(0.0, (at_large - at_small) / static_cast<double>(large - small));
-  const double activations = at_small + slope * static_cast<double>(batch - small);
-  const size_t base = engine_.allocator.stats().live;
-  size_t largest_factor = 0;  // the direction of an orthonormal parameter, and a derived matrix beside its successor
-  for (const Parameter* p : model_->arena().parameters()) largest_factor = std::max(largest_factor, 2 * p->value.bytes());
-  return base + std::max(static_cast<size_t>(activations), largest_factor);
+  const size_t activations = probe_activations();
+  size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
+  for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
+  return engine_.allocator.stats().live + std::max(activations, step);
 }
 
 }  // namespace ermoe

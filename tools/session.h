@@ -51,13 +51,13 @@ class Session {
   Engine& engine() { return engine_; }
   int threads() const { return threads_; }
 
-  /// Predicted peak of the engine's memory in bytes, from two probes with few images.
+  /// Predicted peak of the engine's memory in bytes, from a dry run of one micro-batch. Leaves the training state alone.
   size_t plan_memory();
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
   void set_layer_decay();
-  size_t probe_activations(int64_t images);
+  size_t probe_activations();
   bool mixing_now() const;
   std::unique_ptr<AveragedWeights> use_average();
 
