@@ -7,7 +7,7 @@
 namespace ermoe {
 
 struct Engine {
-  /// Sets the number of threads of our own loops and of the BLAS; at least 1.
+  /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each.
   explicit Engine(int threads, uint64_t seed);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -1,5 +1,5 @@
-// CBLAS under one name for float and double, row-major. Sizes are checked to fit BLAS's int. Results repeat bit for bit with
-// the same number of threads; with another, BLAS cuts long inner dimensions elsewhere and the last bits may differ.
+// CBLAS under one name for float and double, row-major, spread over OpenMP threads by blocks of the result. Sizes are checked
+// to fit BLAS's int. Results repeat bit for bit with the same number of threads.
 #pragma once
 
 #include "ops/trans.h"
