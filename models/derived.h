@@ -18,18 +18,23 @@ class DerivedParameter {
   /// Computes the value from its factors and remembers how. Call after every change of the factors.
   void refresh(const ExecContext& ctx, const std::function<Variable(const ExecContext&)>& make) {
     tape_.clear();
+    spent_ = false;
     root_ = make(ctx.with_tape(&tape_));
     parameter.value = root_.value;
   }
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.
   void pull_back(const ExecContext& ctx) {
-    if (parameter.has_grad && root_.edge.node >= 0) tape_.backward(ctx, root_, parameter.grad);
+    if (!parameter.has_grad || root_.edge.node < 0) return;
+    check(!spent_, "[derived] {} was not refreshed since its gradient was pulled back", parameter.name);
+    spent_ = true;
+    tape_.backward(ctx, root_, parameter.grad);
   }
 
  private:
   Tape tape_;
   Variable root_;
+  bool spent_ = false;  // the tape's nodes have run
 };
 
 }  // namespace ermoe

@@ -34,6 +34,7 @@ ExpertDims expert_dims(const VitConfig& model) {
 }
 
 double add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
+  if (p.frozen) return 0;
   if (!p.has_grad) fill(p.grad, 0);
   p.has_grad = true;
   return penalty_gradient(ctx, p.value, weight, p.grad);
@@ -102,6 +103,7 @@ void ExpertBank::pull_back(const ExecContext& ctx) {
 
 void ExpertBank::after_step(const ExecContext& ctx) {
   if (shared_basis_ == nullptr || !keeps_orthonormal(orthogonality_) || factors_.V1.shape[2] == 0) return;
+  if (shared_basis_->frozen && factors_.V1.frozen) return;  // neither moved
   project_off_basis(ctx, shared_basis_->value, factors_.V1.value);
   retract(ctx, factors_.V1.value, stiefel_method(orthogonality_));
 }

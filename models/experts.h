@@ -78,7 +78,7 @@ class ExpertBank final : public Module {
   double penalty_ = 0;
 };
 
-/// Adds the gradient of weight · ‖QᵀQ - I‖² to p's and returns the penalty.
+/// Adds the gradient of weight · ‖QᵀQ - I‖² to p's and returns the penalty; nothing, and 0, where p is frozen.
 double add_penalty(const ExecContext& ctx, Parameter& p, double weight);
 
 /// The method of the orthogonal step, for the modes that take one.

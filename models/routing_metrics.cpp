@@ -170,7 +170,7 @@ std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* pr
     m.fallback_rate = static_cast<double>(layer.fallback) / slots;
     m.missing_rate = static_cast<double>(layer.missing) / slots;
     m.free_share = std::accumulate(layer.counts.begin() + static_cast<std::ptrdiff_t>(scored), layer.counts.end(), 0.0) / slots;
-    m.floor_share = static_cast<double>(layer.floored) / slots;
+    m.floor_share = static_cast<double>(layer.floored) / std::max<double>(1, static_cast<double>(layer.slots - layer.missing));
     m.mean_top_score = layer.top_score / std::max<double>(1, static_cast<double>(layer.tokens));
     if (auto* router = dynamic_cast<ErmoeRouter*>(&layer.moe->router())) m.overlap = subspace_overlap(router->packed_basis());
     m.churn = -1;

@@ -74,6 +74,7 @@ StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
   if (!report_.accepted) {
     report_.fault = find_fault(ctx);
     model_.discard_step();
+    model_.refresh(ctx);  // the way back to the factors is spent
     return std::move(report_);
   }
   const double scale = clip_ > 0 && report_.grad_norm > clip_ ? clip_ / report_.grad_norm : 1.0;

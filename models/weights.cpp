@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 
 namespace ermoe {
 namespace {
@@ -35,6 +36,15 @@ void write_all(const std::string& path, const std::vector<NamedTensor>& state, c
   }
   write_safetensors(
       path, specs, [&](const TensorSpec& spec) { return as_f32(by_name.at(spec.name)); }, metadata);
+}
+
+/// Names of the file that the model does not have.
+std::vector<std::string> unexpected_in(const SafetensorsFile& file, const std::vector<NamedTensor>& state) {
+  std::set<std::string_view> known;
+  for (const NamedTensor& entry : state) known.insert(entry.name);
+  std::vector<std::string> unexpected = file.names();
+  std::erase_if(unexpected, [&](const std::string& name) { return known.contains(name); });
+  return unexpected;
 }
 
 std::string first_of(const std::vector<std::string>& names) {
@@ -74,8 +84,8 @@ void load_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
     check_input(file.shape(entry.name) == entry.tensor.shape(), "{}: {} is {} but the model has {}", path, entry.name,
                 file.shape(entry.name).str(), entry.tensor.shape().str());
   }
-  check_input(file.tensors().size() == state.size(), "{}: holds {} tensors but the model has {}", path, file.tensors().size(),
-              state.size());
+  const std::vector<std::string> unexpected = unexpected_in(file, state);
+  check_input(unexpected.empty(), "{}: {} is not in the model", path, first_of(unexpected));
   for (const NamedTensor& entry : state) file.load_into(entry.name, entry.tensor);
   model.refresh(ctx);
 }
@@ -113,8 +123,7 @@ LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vi
   const SafetensorsFile file = SafetensorsFile::open(path);
   LoadReport report;
   const std::vector<NamedTensor> state = state_of(model);
-  for (const std::string& name : file.names())
-    if (std::ranges::none_of(state, [&](const NamedTensor& entry) { return entry.name == name; })) report.unexpected.push_back(name);
+  report.unexpected = unexpected_in(file, state);
   for (const NamedTensor& entry : state) {
     if (!file.has(entry.name))
       report.missing.push_back(entry.name);
@@ -173,14 +182,14 @@ Tensor resize_positions(const Tensor& positions, int64_t from_prefix, int64_t to
 
 namespace {
 
-/// `pattern` with * for any text, matched against the whole name, without recursion.
+/// `pattern` with * for any text and ? for one character, matched against the whole name, without recursion.
 bool matches(std::string_view pattern, std::string_view name) {
   size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
   while (n < name.size()) {
     if (p < pattern.size() && pattern[p] == '*') {
       star = p++;
       resume = n;
-    } else if (p < pattern.size() && pattern[p] == name[n]) {
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
       ++p;
       ++n;
     } else if (star != std::string_view::npos) {
@@ -196,7 +205,7 @@ bool matches(std::string_view pattern, std::string_view name) {
 
 }  // namespace
 
-int64_t freeze(Vit& model, const std::vector<std::string>& patterns) {
+int64_t freeze(const ExecContext& ctx, Vit& model, const std::vector<std::string>& patterns) {
   int64_t frozen = 0;
   for (const std::string& pattern : patterns) {
     int64_t hits = 0;
@@ -208,6 +217,7 @@ int64_t freeze(Vit& model, const std::vector<std::string>& patterns) {
     }
     check_input(hits > 0, "--freeze {}: no parameter has such a name", pattern);
   }
+  model.refresh(ctx);  // what was derived before would still send gradients to its factors
   return frozen;
 }
 

@@ -37,8 +37,8 @@ LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vi
 /// (1, p + g², D) positions to another grid by cubic convolution (Keys 1981, a = -1/2); the p prefix rows are copied.
 Tensor resize_positions(const Tensor& positions, int64_t from_prefix, int64_t to_prefix, int64_t to_grid);
 
-/// Freezes every parameter whose name matches a pattern ("blocks.*", "*.bias"; * stands for any text). A pattern that
-/// matches nothing is an InputError. Returns how many parameters were frozen.
-int64_t freeze(Vit& model, const std::vector<std::string>& patterns);
+/// Freezes every parameter whose name matches a pattern ("blocks.*", "*.bias"; * stands for any text, ? for one character). A
+/// pattern that matches nothing is an InputError. Returns how many parameters were frozen. Refreshes what is derived.
+int64_t freeze(const ExecContext& ctx, Vit& model, const std::vector<std::string>& patterns);
 
 }  // namespace ermoe

@@ -39,7 +39,7 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
     const LoadReport report = init_from_weights(ctx, weights, *model_);
     if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
   }
-  if (!config.train.freeze.empty()) freeze(*model_, config.train.freeze);
+  if (!config.train.freeze.empty()) freeze(ctx, *model_, config.train.freeze);
   set_layer_decay();
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);

@@ -1,3 +1,5 @@
 set(SOURCES
   checkpoint_store_test.cpp
+  vit_test.cpp
+  weights_test.cpp
 )
