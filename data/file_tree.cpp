@@ -5,6 +5,7 @@
 #include "core/file_io.h"
 
 #include <algorithm>
+#include <array>
 
 namespace ermoe {
 
@@ -60,6 +61,12 @@ std::shared_ptr<const FileTree> open_folder(const fs::path& folder) { return std
 bool is_archive_name(std::string_view path) {
   const std::string name = lower(path);
   return name.ends_with(".tar") || name.ends_with(".tar.gz") || name.ends_with(".tgz");
+}
+
+bool is_image_name(std::string_view path) {
+  constexpr std::array<std::string_view, 12> known = {"jpg", "jpeg", "png", "bmp",  "gif", "ppm",
+                                                      "pgm", "pnm",  "psd", "webp", "tif", "tiff"};
+  return std::find(known.begin(), known.end(), extension(path)) != known.end();
 }
 
 std::string_view base_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }

@@ -35,6 +35,9 @@ std::shared_ptr<const FileTree> open_archive(const std::filesystem::path& archiv
 /// True for names that end in .tar, .tar.gz or .tgz.
 bool is_archive_name(std::string_view path);
 
+/// True for the names of image files, by the extension. Formats that no decoder here reads count too, so that reading them says so.
+bool is_image_name(std::string_view path);
+
 /// The last part of a path, and its extension in lower case without the dot ("" where there is none).
 std::string_view base_name(std::string_view path);
 std::string extension(std::string_view path);

@@ -12,6 +12,7 @@ set(SOURCES
   file_tree.cpp
   gzip.cpp
   image.cpp
+  image_files.cpp
   loader.cpp
   packed.cpp
   probe.cpp

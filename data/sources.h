@@ -57,8 +57,6 @@ class SplitBuilder {
 std::optional<Part> part_of_folder(std::string_view name);
 /// The part that a file's name speaks of in one of its words: "cifar10_train.tar.gz", "val-0003.tar".
 std::optional<Part> part_of_file(std::string_view path);
-/// By the extension. Formats that no decoder here reads count too, so that reading them says so.
-bool is_image_name(std::string_view path);
 void warn_with(const WarnFn& warn, const std::string& text);
 
 bool is_synthetic(const std::string& path);

@@ -5,7 +5,6 @@
 #include "data/sources.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 namespace ermoe {
@@ -121,12 +120,6 @@ std::optional<Part> part_of_file(std::string_view path) {
     start = end + 1;
   }
   return std::nullopt;
-}
-
-bool is_image_name(std::string_view path) {
-  constexpr std::array<std::string_view, 12> known = {"jpg", "jpeg", "png", "bmp",  "gif", "ppm",
-                                                      "pgm", "pnm",  "psd", "webp", "tif", "tiff"};
-  return std::find(known.begin(), known.end(), extension(path)) != known.end();
 }
 
 void warn_with(const WarnFn& warn, const std::string& text) {

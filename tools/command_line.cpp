@@ -33,7 +33,24 @@ std::vector<std::string> flags_of(const CLI::App& app) {
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) names.push_back(name);
   }
+  for (const CLI::App* part : app.get_subcommands({})) {
+    for (const std::string& name : flags_of(*part)) names.push_back(name);
+  }
   return names;
+}
+
+/// Throws InputError for the first thing typed that the parser knew nothing to do with.
+void refuse_extras(const CLI::App& app) {
+  const std::vector<std::string> extras = app.remaining(true);
+  if (extras.empty()) return;
+  std::string extra = extras.front();
+  const bool settings = app.get_option_no_throw("--config") != nullptr;
+  check_input(extra.starts_with("--") && extra.size() > 2, "\"{}\" is not understood; {}", printable(extra),
+              settings ? "settings are given as --name value" : "--help says what is");
+  extra = extra.substr(2, extra.find('=') - 2);
+  const std::string near = settings ? nearest_setting(extra) : nearest_name(extra, flags_of(app));
+  fail_input("--{}{}", printable(extra),
+             near.empty() ? " is not a flag; --help lists them all" : " is not a flag; did you mean --" + near + "?");
 }
 
 /// The last text given under `key`; null where it was not given.
@@ -90,21 +107,16 @@ void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<
 
 bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
   app.allow_extras();
+  for (CLI::App* part : app.get_subcommands({})) part->allow_extras();
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     return false;
   } catch (const CLI::ParseError& e) {
+    refuse_extras(app);  // a slip in one flag may be why another is missed
     fail_input("{}", printable(e.what()));
   }
-  for (std::string extra : app.remaining()) {
-    check_input(extra.starts_with("--") && extra.size() > 2, "\"{}\" is not understood; settings are given as --name value",
-                printable(extra));
-    extra = extra.substr(2, extra.find('=') - 2);
-    const std::string near = app.get_option_no_throw("--config") != nullptr ? nearest_setting(extra) : nearest_name(extra, flags_of(app));
-    fail_input("--{}{}", printable(extra),
-               near.empty() ? " is not a flag; --help lists them all" : " is not a flag; did you mean --" + near + "?");
-  }
+  refuse_extras(app);
   return true;
 }
 

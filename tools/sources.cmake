@@ -9,10 +9,12 @@ set(SOURCES
   evaluation.cpp
   evaluation_report.cpp
   font.cpp
+  inspection.cpp
   loaded_model.cpp
   main_guard.cpp
   metrics_log.cpp
   pipeline.cpp
+  prediction.cpp
   presets.cpp
   progress.cpp
   run_folder.cpp
@@ -23,6 +25,8 @@ set(SOURCES
   trainer.cpp
 )
 set(PROGRAMS
+  ermoe-data
   ermoe-eval
+  ermoe-predict
   ermoe-train
 )

@@ -4,6 +4,7 @@ set(SOURCES
   decode_test.cpp
   file_sources_test.cpp
   gzip_test.cpp
+  image_files_test.cpp
   loader_test.cpp
   packed_sources_test.cpp
   probe_test.cpp

@@ -4,6 +4,7 @@ set(SOURCES
   config_io_test.cpp
   config_table_test.cpp
   golden_test.cpp
+  prediction_test.cpp
   progress_test.cpp
   run_folder_test.cpp
   signals_test.cpp

@@ -1,0 +1,89 @@
+// ermoe-predict: images in, class names and probabilities out. Ranking and writing: tools/prediction.h.
+#include "core/comm.h"
+#include "core/error.h"
+#include "data/image_files.h"
+#include "data/loader.h"
+#include "ops/augment.h"
+#include "tools/command_line.h"
+#include "tools/config_check.h"
+#include "tools/evaluation.h"
+#include "tools/loaded_model.h"
+#include "tools/main_guard.h"
+#include "tools/prediction.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+
+namespace ermoe {
+namespace {
+
+struct Options {
+  std::string model;
+  std::vector<std::string> files;
+  std::string format = "csv";
+  int64_t top = 5, threads = 0;
+};
+
+void complain(const std::string& text) { std::fprintf(stderr, "ermoe-predict: %s\n", text.c_str()); }
+void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
+
+/// Predicts every readable image in order; returns how many could not be read. Each of those is named on stderr.
+int64_t predict_all(const ExecContext& outer, LoadedModel& model, const ImageDataset& images, const Options& options, int threads) {
+  const RunConfig& config = model.config();
+  ExecContext ctx = outer;
+  ctx.mode = Mode::eval;
+  const Normalisation normalisation{.mean = config.data.mean, .deviation = config.data.std};
+  const Sampler sampler(images.size(), {.batch = std::min<int64_t>(images.size(), evaluation_batch(config.train)), .mode = Mode::eval});
+  Loader loader(images, sampler, *ctx.allocator,
+                {.format = {.size = config.model.image_size, .channels = config.model.channels},
+                 .threads = threads,
+                 .prefetch = threads,
+                 .cache_bytes = 0,
+                 .max_bad = 1,
+                 .warn = complain});
+  PredictionWriter writer(options.format == "json" ? PredictionFormat::json : PredictionFormat::csv, model.class_names());
+  print(writer.head());
+  for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
+    const Batch batch = loader.next();
+    if (batch.indices.empty()) continue;
+    ForwardPass pass;
+    const Variable logits = model.model().forward(ctx, Variable(augment(ctx, batch.images, {}, normalisation, {})), pass);
+    const auto ranked = rank_classes(logits.value, config.loss.kind, options.top);
+    for (size_t b = 0; b < ranked.size(); ++b) print(writer.entry({images.name(batch.indices[b]), ranked[b]}));
+  }
+  print(writer.foot());
+  return loader.bad_files();
+}
+
+int predict(const Options& options) {
+  const auto images = open_image_files(options.files);
+  const int threads = resolve_threads(options.threads);
+  Engine engine(threads, 0);
+  LoadedModel model(engine, options.model, complain);
+  model.use_average(nullptr, complain);
+  return predict_all(engine.ctx, model, *images, options, threads) > 0 ? 1 : 0;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Predicts the classes of images. A broken file is named and costs only itself; the exit code is then 1.", "ermoe-predict"};
+  Options options;
+  app.add_option("--run,--checkpoint", options.model, "run folder (its best checkpoint is taken) or a checkpoint's own folder")->required();
+  app.add_option("files", options.files, "images, or folders of images")->required();
+  app.add_option("--top", options.top, "classes an image [5]")->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_option("--format", options.format, "csv or json [csv]")->check(CLI::IsMember({"csv", "json"}));
+  app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
+  if (!parse_flags(app, argc, argv)) {
+    print(app.help());
+    return 0;
+  }
+  refuse_silent_multi_launch();
+  return predict(options);
+}
+
+}  // namespace
+}  // namespace ermoe
+
+int main(int argc, char** argv) {
+  return ermoe::guard_main("ermoe-predict", [&] { return ermoe::run(argc, argv); });
+}

@@ -1,0 +1,153 @@
+#include "tools/inspection.h"
+
+#include "core/error.h"
+#include "core/file_io.h"
+#include "data/file_tree.h"
+#include "data/probe.h"
+#include "models/checkpoint_store.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <mutex>
+#include <vector>
+
+namespace ermoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t sampled_images = 100;
+constexpr size_t most_class_lines = 200;
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
+/// What the images that were looked at are like.
+struct ImageSizes {
+  int64_t seen = 0, broken = 0;
+  double height = 0, width = 0;  // sums
+  int64_t smallest = INT64_MAX, largest = 0;
+  std::string first_fault;
+
+  void add(const Image& image) {
+    ++seen;
+    height += static_cast<double>(image.height);
+    width += static_cast<double>(image.width);
+    smallest = std::min({smallest, image.height, image.width});
+    largest = std::max({largest, image.height, image.width});
+  }
+};
+
+/// Decodes images of a split, in any order; a broken one is counted, and the first by number is kept for the message.
+void look_at(const ImageDataset& split, Look look, int threads, ImageSizes& sizes) {
+  const int64_t stride = look == Look::all ? 1 : std::max<int64_t>(1, split.size() / sampled_images);
+  const int64_t count = (split.size() + stride - 1) / stride;
+  int64_t first_broken = INT64_MAX;
+  std::mutex mutex;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (int64_t n = 0; n < count; ++n) {
+    Image image;
+    std::string fault;
+    try {
+      image = split.read(n * stride);
+    } catch (const std::exception& e) {
+      fault = e.what();
+    }
+    const std::lock_guard lock(mutex);
+    if (fault.empty()) {
+      sizes.add(image);
+      continue;
+    }
+    ++sizes.broken;
+    if (n > first_broken) continue;
+    first_broken = n;
+    sizes.first_fault = fault;
+  }
+}
+
+std::vector<int64_t> class_counts(const ImageDataset* split, size_t classes) {
+  std::vector<int64_t> counts(classes);
+  for (int64_t i = 0; split != nullptr && i < split->size(); ++i) ++counts.at(static_cast<size_t>(split->label(i)));
+  return counts;
+}
+
+std::string class_lines(const DatasetSplits& splits, const std::vector<std::string>& names) {
+  const auto train = class_counts(splits.train.get(), names.size()), test = class_counts(splits.test.get(), names.size());
+  std::string text = fmt::format("  {:<34} {:>9} {:>10}\n", "class", "training", "evaluation");
+  for (size_t y = 0; y < std::min(names.size(), most_class_lines); ++y)
+    text += fmt::format("  {:<34} {:>9} {:>10}\n", printable(names[y]), train[y], test[y]);
+  if (names.size() > most_class_lines) text += fmt::format("  … and {} more\n", names.size() - most_class_lines);
+  return text;
+}
+
+Inspection describe_dataset(const DatasetSplits& splits, Look look, int threads) {
+  const std::vector<std::string>& names = (splits.train ? *splits.train : *splits.test).class_names();
+  const int64_t train = splits.train ? splits.train->size() : 0, test = splits.test ? splits.test->size() : 0;
+  ImageSizes sizes;
+  for (const auto* split : {&splits.train, &splits.test})
+    if (*split) look_at(**split, look, threads, sizes);
+  Inspection result;
+  result.text = fmt::format("  data set   {} training and {} evaluation images of {} classes\n", train, test, names.size());
+  if (sizes.seen > 0) {
+    const auto n = static_cast<double>(sizes.seen);
+    result.text += fmt::format("  images     {:.1f} x {:.1f} pixels on average, sides from {} to {}; {} of {} looked at\n", sizes.width / n,
+                               sizes.height / n, sizes.smallest, sizes.largest, sizes.seen + sizes.broken, train + test);
+  }
+  result.text += class_lines(splits, names);
+  if (sizes.broken > 0)
+    result.fault =
+        fmt::format("{} of {} images looked at are broken; for example {}", sizes.broken, sizes.seen + sizes.broken, sizes.first_fault);
+  return result;
+}
+
+Inspection inspect_checkpoint(const std::string& folder) {
+  const CheckpointManifest manifest = verify_checkpoint(folder);
+  uint64_t bytes = 0;
+  for (const CheckpointFile& file : manifest.files) bytes += file.bytes;
+  return {fmt::format("  checkpoint of step {}, {} files of {} bytes\n", manifest.step, manifest.files.size(), bytes), ""};
+}
+
+Inspection inspect_run(const std::string& folder, const WarnFn& note) {
+  const FoundCheckpoint found = find_checkpoint(folder, "latest");
+  if (!found.note.empty()) note(found.note);
+  return {fmt::format("  run        {} checkpoints, the last whole one of step {}\n", checkpoint_steps(folder).size(), found.step), ""};
+}
+
+/// An archive or a table may be sound without being a data set.
+Inspection inspect_one_file(const std::string& path, Look look, int threads, const WarnFn& note) {
+  const std::string ending = extension(path);
+  if (ending == "csv" || ending == "tsv") return describe_dataset(open_dataset(path, {.warn = note}), look, threads);
+  const FileReport report = inspect_file(path);
+  const std::string line = fmt::format("  file       {}\n", report.description);
+  if (!is_archive_name(path) && ending != "bin") return {line, ""};
+  DatasetSplits splits;
+  try {
+    splits = open_dataset(path, {.warn = note});
+  } catch (const InputError& e) {
+    return {line + fmt::format("  data set   none: {}\n", e.what()), ""};
+  }
+  Inspection result = describe_dataset(splits, look, threads);
+  result.text = line + result.text;
+  return result;
+}
+
+}  // namespace
+
+Inspection inspect_path(const std::string& path, Look look, int threads, const WarnFn& note) {
+  std::error_code ignored;
+  Inspection result;
+  if (exists(path + "/manifest.json"))
+    result = inspect_checkpoint(path);
+  else if (exists(path + "/config.json") && exists(path + "/checkpoints"))
+    result = inspect_run(path, note);
+  else if (fs::is_directory(path, ignored) || !exists(path))
+    result = describe_dataset(open_dataset(path, {.warn = note}), look, threads);
+  else
+    result = inspect_one_file(path, look, threads, note);
+  result.text = path + "\n" + result.text;
+  return result;
+}
+
+}  // namespace ermoe

@@ -1,0 +1,22 @@
+// What lies at a path, in words: a file of any format read here, a data set, a checkpoint or a run. Behind `ermoe-data inspect`.
+#pragma once
+
+#include "data/dataset.h"
+
+#include <string>
+
+namespace ermoe {
+
+/// How many images of a data set are looked at: a hundred, spread over it, or every one.
+enum class Look { sample, all };
+
+struct Inspection {
+  std::string text;   // lines for people
+  std::string fault;  // empty, or one sentence: why it is refused although it could be read this far
+};
+
+/// Reads what lies at `path` and describes it. Throws InputError, naming the file, where it is damaged or nothing known here.
+/// `threads` decode; `note` takes sentences for the user.
+Inspection inspect_path(const std::string& path, Look look, int threads, const WarnFn& note);
+
+}  // namespace ermoe

@@ -1,0 +1,72 @@
+#include "tools/prediction.h"
+
+#include "core/error.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+
+namespace ermoe {
+namespace {
+
+std::vector<double> probabilities(const float* logits, size_t count, LossKind kind) {
+  std::vector<double> p(logits, logits + count);
+  if (kind == LossKind::sigmoid) {
+    for (double& x : p) x = 1 / (1 + std::exp(-x));
+    return p;
+  }
+  const double largest = *std::ranges::max_element(p);
+  double total = 0;
+  for (double& x : p) total += x = std::exp(x - largest);
+  for (double& x : p) x /= total;
+  return p;
+}
+
+/// A field of RFC 4180.
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+}  // namespace
+
+std::vector<std::vector<ClassProbability>> rank_classes(const Tensor& logits, LossKind kind, int64_t count) {
+  const int64_t rows = logits.shape()[0], classes = logits.shape()[1], kept = std::min(count, classes);
+  std::vector<std::vector<ClassProbability>> all;
+  for (int64_t b = 0; b < rows; ++b) {
+    const std::vector<double> p = probabilities(logits.data<float>() + b * classes, static_cast<size_t>(classes), kind);
+    std::vector<ClassProbability> ranked;
+    for (const double value : p) ranked.push_back({std::ssize(ranked), value});
+    std::ranges::stable_sort(ranked, std::ranges::greater{}, &ClassProbability::probability);
+    ranked.resize(static_cast<size_t>(kept));
+    all.push_back(std::move(ranked));
+  }
+  return all;
+}
+
+std::string PredictionWriter::head() const { return format_ == PredictionFormat::csv ? "file,rank,class,probability\n" : "["; }
+
+std::string PredictionWriter::foot() const { return format_ == PredictionFormat::csv ? "" : first_ ? "]\n" : "\n]\n"; }
+
+std::string PredictionWriter::entry(const Prediction& prediction) {
+  const bool first = std::exchange(first_, false);
+  const auto name = [&](const ClassProbability& c) { return class_names_.at(static_cast<size_t>(c.index)); };
+  std::string text;
+  if (format_ == PredictionFormat::csv) {
+    int rank = 0;
+    for (const ClassProbability& c : prediction.best)
+      text += fmt::format("{},{},{},{:.6f}\n", csv_field(prediction.file), ++rank, csv_field(name(c)), c.probability);
+    return text;
+  }
+  nlohmann::ordered_json entry;
+  entry["file"] = prediction.file;
+  entry["predictions"] = nlohmann::ordered_json::array();
+  for (const ClassProbability& c : prediction.best)
+    entry["predictions"].push_back({{"class", name(c)}, {"index", c.index}, {"probability", c.probability}});
+  return fmt::format("{}\n{}", first ? "" : ",", entry.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+}  // namespace ermoe

@@ -1,0 +1,45 @@
+// Class probabilities of single images, best first, and how they are written. Read next: tools/ermoe_predict.cpp.
+#pragma once
+
+#include "core/context.h"
+#include "tools/run_config.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+struct ClassProbability {
+  int64_t index = 0;  // of the model's output
+  double probability = 0;
+};
+
+struct Prediction {
+  std::string file;
+  std::vector<ClassProbability> best;  // most probable first; ties by index
+};
+
+/// The `count` most probable classes of each row of logits (B, Y), of which softmax or, for a sigmoid loss, the logistic
+/// function of each makes probabilities.
+std::vector<std::vector<ClassProbability>> rank_classes(const Tensor& logits, LossKind kind, int64_t count);
+
+enum class PredictionFormat { csv, json };
+
+/// Turns predictions into text, piece by piece: head, one piece a file, foot. CSV has one line a file and rank:
+/// file,rank,class,probability. JSON is an array of {"file", "predictions": [{"class", "index", "probability"}]}.
+class PredictionWriter {
+ public:
+  PredictionWriter(PredictionFormat format, std::vector<std::string> class_names) : format_(format), class_names_(std::move(class_names)) {}
+
+  std::string head() const;
+  std::string entry(const Prediction& prediction);
+  std::string foot() const;
+
+ private:
+  PredictionFormat format_;
+  std::vector<std::string> class_names_;
+  bool first_ = true;
+};
+
+}  // namespace ermoe
