@@ -82,8 +82,11 @@ inline void expect_adding_equals_sum(const OpCase& op) {
 inline void expect_repeats_bit_for_bit(const OpCase& op) {
   TestBench first, second;
   const OpRun a = run_op(first, op, DType::f32), b = run_op(second, op, DType::f32);
-  for (size_t i = 0; i < a.tensors.size(); ++i)
-    EXPECT_EQ(0, std::memcmp(a.tensors[i].data(), b.tensors[i].data(), a.tensors[i].size() * sizeof(double))) << "tensor " << i;
+  for (size_t i = 0; i < a.tensors.size(); ++i) {
+    const size_t bytes = a.tensors[i].size() * sizeof(double);
+    if (bytes == 0) continue;
+    EXPECT_EQ(0, std::memcmp(a.tensors[i].data(), b.tensors[i].data(), bytes)) << "tensor " << i;
+  }
 }
 
 inline std::string case_name(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }
