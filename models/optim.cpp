@@ -1,5 +1,6 @@
 #include "models/optim.h"
 
+#include "models/step_times.h"
 #include "ops/adamw.h"
 
 #include <algorithm>
@@ -54,6 +55,7 @@ Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimC
 
 void Optimizer::step(const ExecContext& ctx, double lr, double grad_scale) {
   steps_ += 1;
+  orthogonal_seconds_ = 0;
   const auto t = static_cast<double>(steps_);
   AdamDims adam{.beta1 = config_.beta1,
                 .beta2 = config_.beta2,
@@ -77,7 +79,9 @@ void Optimizer::step_orthonormal(const ExecContext& ctx, const Slot& slot, const
   const Parameter& p = *slot.parameter;
   const Tensor direction = ctx.empty(p.shape, p.value.dtype(), "orthogonal step");
   adam_direction(ctx, adam, p.grad, slot.m, slot.v, direction);
+  Stopwatch watch;
   stiefel_step(ctx, p.value, direction, adam.lr, method_);
+  orthogonal_seconds_ += watch.lap();
 }
 
 void Optimizer::visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const {

@@ -25,6 +25,9 @@ class Optimizer {
   /// One step with the arena's gradients scaled by `grad_scale`.
   void step(const ExecContext& ctx, double lr, double grad_scale);
 
+  /// Seconds of the last step that went into steps on the Stiefel manifold.
+  double orthogonal_seconds() const { return orthogonal_seconds_; }
+
   /// Steps taken: the t of Adam's bias correction.
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
@@ -43,6 +46,7 @@ class Optimizer {
   StiefelMethod method_;
   std::vector<Slot> slots_;
   int64_t steps_ = 0;
+  double orthogonal_seconds_ = 0;
 };
 
 /// Averages of the trained values, made after the retraction.

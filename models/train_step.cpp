@@ -21,6 +21,7 @@ void TrainStep::begin(int64_t micro_batches) {
 }
 
 void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, const LossFn& loss, const Tensor& allow) {
+  Stopwatch watch;
   Tape tape;
   const ExecContext ctx = outer.with_tape(&tape);
   const double share = 1.0 / static_cast<double>(micro_batches_);
@@ -30,7 +31,9 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   const Variable value = loss(ctx, model_.forward(ctx, Variable(images), pass));
   const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
   fill(seed, pass.loss_weight);
+  report_.times.forward += watch.lap();
   tape.backward(ctx, value, seed);
+  report_.times.backward += watch.lap();
 
   report_.loss += share * scalar_of(value.value);
   for (const auto& [name, term] : pass.losses) report_.extra_loss += share * term;
@@ -65,24 +68,37 @@ bool TrainStep::faulty_anywhere(const ExecContext& ctx) const {
   return scalar_of(flag) > 0;
 }
 
+/// The step itself, once it is known to be sound.
+void TrainStep::apply(const ExecContext& ctx, double lr) {
+  Stopwatch watch;
+  const double scale = clip_ > 0 && report_.grad_norm > clip_ ? clip_ / report_.grad_norm : 1.0;
+  optimizer_.step(ctx, lr, scale);
+  report_.times.orthogonal += optimizer_.orthogonal_seconds();
+  report_.times.optimizer += watch.lap() - optimizer_.orthogonal_seconds();
+  model_.after_step(ctx);
+  report_.times.orthogonal += watch.lap();
+  model_.refresh(ctx);
+  model_.accept_step(ctx);
+  if (average_ != nullptr) average_->update(ctx);
+  report_.times.refresh += watch.lap();
+}
+
 StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
+  Stopwatch watch;
   reduce_gradients(ctx);
+  report_.times.pull_back += watch.lap();
   double squares = 0;
   for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) squares += squared_norm(ctx, model_.arena().grads(role));
   report_.grad_norm = std::sqrt(squares);
   report_.accepted = !faulty_anywhere(ctx);
-  if (!report_.accepted) {
+  report_.times.optimizer += watch.lap();
+  if (report_.accepted) {
+    apply(ctx, lr);
+  } else {
     report_.fault = find_fault(ctx);
     model_.discard_step();
     model_.refresh(ctx);  // the way back to the factors is spent
-    return std::move(report_);
   }
-  const double scale = clip_ > 0 && report_.grad_norm > clip_ ? clip_ / report_.grad_norm : 1.0;
-  optimizer_.step(ctx, lr, scale);
-  model_.after_step(ctx);
-  model_.refresh(ctx);
-  model_.accept_step(ctx);
-  if (average_ != nullptr) average_->update(ctx);
   return std::move(report_);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "models/optim.h"
+#include "models/step_times.h"
 #include "models/vit.h"
 
 #include <functional>
@@ -23,6 +24,7 @@ struct StepReport {
   bool accepted = false;
   std::string fault;                  // why not: "the gradient of blocks.3.moe.experts.s1 is not finite"
   std::vector<RoutingRecord> routes;  // of the last micro-batch
+  StepTimes times;
 };
 
 class TrainStep {
@@ -42,6 +44,7 @@ class TrainStep {
   void reduce_gradients(const ExecContext& ctx);
   bool faulty_anywhere(const ExecContext& ctx) const;
   std::string find_fault(const ExecContext& ctx) const;
+  void apply(const ExecContext& ctx, double lr);
 
   Vit& model_;
   Optimizer& optimizer_;

@@ -1,5 +1,11 @@
 set(SOURCES
   append_file.cpp
+  bench/measure.cpp
+  bench/op_bench.cpp
+  bench/op_cases.cpp
+  bench/orthogonality_bench.cpp
+  bench/report.cpp
+  bench/step_bench.cpp
   chart.cpp
   command_line.cpp
   config_check.cpp
@@ -26,6 +32,7 @@ set(SOURCES
 )
 set(PROGRAMS
   ermoe-data
+  ermoe-bench
   ermoe-eval
   ermoe-predict
   ermoe-train

@@ -1,4 +1,5 @@
 set(SOURCES
+  bench_test.cpp
   chart_test.cpp
   config_check_test.cpp
   config_io_test.cpp

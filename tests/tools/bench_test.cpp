@@ -1,0 +1,80 @@
+// What the benchmarks report is what they claim: the workloads' costs, phases that add up, a verdict on orthogonality.
+#include "tools/bench/orthogonality_bench.h"
+#include "tools/bench/step_bench.h"
+
+#include "models/summary.h"
+#include "models/task_loss.h"
+#include "tests/bench.h"
+
+#include <gtest/gtest.h>
+
+namespace ermoe {
+namespace {
+
+double useful_gflops_per_image(Workload workload) {
+  StepBenchOptions options;
+  options.workload = workload;
+  Vit model(workload_model(options));
+  const ModelSummary cost = summarize(model);
+  return 3 * (cost.forward_flops - cost.scoring_flops) / 1e9;
+}
+
+TEST(StepBench, WorkloadsCostWhatThePerformanceTableSays) {
+  EXPECT_NEAR(useful_gflops_per_image(Workload::c10), 11.28, 0.005);
+  EXPECT_NEAR(useful_gflops_per_image(Workload::s16), 35.96, 0.005);
+  EXPECT_NEAR(useful_gflops_per_image(Workload::b16), 138.85, 0.01);
+}
+
+TEST(StepBench, PhasesOfAStepAddUpToIt) {
+  testing::TestBench bench;
+  VitConfig config;
+  config.image_size = 8;
+  config.width = 32;
+  config.heads = 2;
+  config.depth = 2;
+  Vit model(config);
+  model.allocate(bench.ctx, DType::f32);
+  model.init(bench.ctx, RngKey{1});
+  const OptimConfig optim;
+  Optimizer optimizer(bench.ctx, model.arena(), optim, StiefelMethod::newton_schulz);
+  TrainStep train(model, optimizer, nullptr, 1.0);
+  const Tensor images = testing::random_input(bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2});
+  const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
+
+  Stopwatch watch;
+  train.begin(2);
+  for (int micro = 0; micro < 2; ++micro)
+    train.micro_batch(bench.ctx, images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, LossConfig{}, y, targets); });
+  const StepReport report = train.finish(bench.ctx, 1e-3);
+  const double whole = watch.lap();
+
+  ASSERT_TRUE(report.accepted) << report.fault;
+  const StepTimes& t = report.times;
+  for (const double phase : {t.forward, t.backward, t.pull_back, t.optimizer, t.orthogonal, t.refresh}) EXPECT_GT(phase, 0);
+  EXPECT_LE(t.total(), whole);
+  EXPECT_GT(t.total(), 0.5 * whole);
+}
+
+TEST(OrthogonalityBench, EveryMethodKeepsThePromise) {
+  testing::TestBench bench;
+  for (const auto method : {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cholesky_qr, Orthogonality::cayley}) {
+    OrthogonalityOptions options;
+    options.width = 24;
+    options.experts = 2;
+    options.method = method;
+    options.steps = 40;
+    const OrthogonalityResult result = bench_orthogonality(bench.ctx, options);
+    EXPECT_TRUE(result.kept()) << result.worst;
+    EXPECT_GT(result.worst, 0);  // float factors are never exact
+    EXPECT_GT(result.worst_step, 0);
+  }
+}
+
+TEST(OrthogonalityBench, ANaNBreaksThePromise) {
+  OrthogonalityResult result;
+  result.worst = NAN;
+  EXPECT_FALSE(result.kept());
+}
+
+}  // namespace
+}  // namespace ermoe

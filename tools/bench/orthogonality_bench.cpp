@@ -1,0 +1,59 @@
+#include "tools/bench/orthogonality_bench.h"
+
+#include "models/experts.h"
+#include "models/optim.h"
+#include "models/step_times.h"
+#include "models/svd.h"
+
+#include <cmath>
+
+namespace ermoe {
+namespace {
+
+Parameter make_factor(const char* name, const Shape& shape) {
+  Parameter p;
+  p.name = name;
+  p.shape = shape;
+  p.role = Parameter::Role::factor;
+  p.orthonormal = true;
+  return p;
+}
+
+}  // namespace
+
+OrthogonalityResult bench_orthogonality(const ExecContext& ctx, const OrthogonalityOptions& options) {
+  const int64_t D = options.width;
+  Parameter U1 = make_factor("U1", {options.experts, 4 * D, D}), V1 = make_factor("V1", {options.experts, D, D});
+  ParameterArena arena(*ctx.allocator, DType::f32, {&U1, &V1});
+  for (Parameter* p : {&U1, &V1}) init_orthonormal(ctx, p->value, key_of(RngKey{1}, p->name));
+  OptimConfig optim;
+  optim.lr = options.lr;
+  optim.schedule = Schedule::constant;
+  optim.warmup_steps = options.warmup;
+  Optimizer optimizer(ctx, arena, optim, stiefel_method(options.method));
+
+  OrthogonalityResult result;
+  std::vector<double> seconds;
+  double total = 0, orthogonal = 0;
+  for (int64_t step = 1; step <= options.steps; ++step) {
+    fill_uniform(arena.grads(Parameter::Role::factor), RngKey{2}.fold(static_cast<uint64_t>(step)));
+    Stopwatch watch;
+    optimizer.step(ctx, learning_rate(optim, step - 1, options.steps), 1.0);
+    seconds.push_back(watch.lap());
+    total += seconds.back();
+    orthogonal += optimizer.orthogonal_seconds();
+    if (step % options.check_every != 0 && step != options.steps) continue;
+    for (const Parameter* p : {&U1, &V1}) {
+      const double residual = orthogonality_residual(ctx, p->value);
+      if (residual <= result.worst || std::isnan(result.worst)) continue;
+      result.worst = residual;
+      result.worst_step = step;
+    }
+    if (!(result.worst < 1)) break;  // nothing is left to measure
+  }
+  result.orthogonal_share = orthogonal / total;
+  result.step = timing_of(std::move(seconds));
+  return result;
+}
+
+}  // namespace ermoe

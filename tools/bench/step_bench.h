@@ -1,0 +1,61 @@
+// Whole training steps on random images: forward, backward, AdamW, orthogonal step, refreshed weights. The workloads are
+// those of the performance table. Read next: tools/bench/step_bench.cpp.
+#pragma once
+
+#include "models/train_step.h"
+#include "tools/bench/measure.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ermoe {
+
+/// c10: D 384, 32 px in patches of 4, 10 classes. s16, b16: D 384 and 768, 224 px in patches of 16, 1000 classes. All:
+/// 12 blocks, heads of 64, a class token, 8 experts of which 2 a token in every second block.
+enum class Workload { c10, s16, b16 };
+/// What stands in every second block: a dense network as in the others, or experts behind one of the routers. Experts are
+/// factored for `ermoe` and plain for the others.
+enum class BenchLayer { dense, ermoe, linear, vmoe, switch_lbl };
+
+struct StepBenchOptions {
+  Workload workload = Workload::c10;
+  BenchLayer layer = BenchLayer::ermoe;
+  Orthogonality orthogonality = Orthogonality::newton_schulz;
+  int64_t batch = 16;
+  int64_t steps = 20;
+  int64_t warmup = 5;
+};
+
+struct StepBenchResult {
+  Timing step;
+  StepTimes phases;              // of the step with the median time
+  double images_per_second = 0;  // by the median
+  double useful_flops = 0;       // of a step: the K chosen experts once, forward and backward, without scoring
+  double all_flops = 0;          // with scoring, matrices from factors, their gradients and the orthogonal step
+  size_t peak_bytes = 0;         // of the engine's memory, weights included
+  int64_t parameters = 0;
+  double loss = 0;  // of the last step
+};
+
+class StepBench {
+ public:
+  /// `ctx` must outlive this.
+  StepBench(const ExecContext& ctx, const StepBenchOptions& options);
+
+  /// Steps with the method of the options, or another that keeps factors orthonormal.
+  StepBenchResult run() { return run(options_.orthogonality); }
+  StepBenchResult run(Orthogonality method);
+
+ private:
+  const ExecContext& ctx_;
+  StepBenchOptions options_;
+  Vit model_;
+  Tensor images_;   // (B, 3, S, S)
+  Tensor targets_;  // (B, Y), one-hot
+};
+
+/// The model of a workload.
+VitConfig workload_model(const StepBenchOptions& options);
+
+}  // namespace ermoe

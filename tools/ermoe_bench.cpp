@@ -1,0 +1,162 @@
+// ermoe-bench: times whole training steps, single ops, and the steps that keep factors orthonormal.
+// What is measured: tools/bench/step_bench.h, op_bench.h, orthogonality_bench.h.
+#include "tools/bench/report.h"
+#include "tools/config_check.h"
+#include "tools/engine.h"
+#include "tools/main_guard.h"
+
+#include "core/enum_names.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <optional>
+
+namespace ermoe {
+namespace {
+
+struct Common {
+  int64_t threads = 0;
+  bool json = false;
+};
+
+template <typename E>
+void add_choice(CLI::App& app, const std::string& flag, E& value, const std::string& help) {
+  const auto names = enum_names<E>();
+  const auto store = [&value, flag](const std::string& text) {
+    const auto found = parse_enum<E>(text);
+    check_input(found.has_value(), "{} {}: choose from {}", flag, text, fmt::join(enum_names<E>(), ", "));
+    value = *found;
+  };
+  app.add_option_function<std::string>(flag, store, fmt::format("{} ({})", help, fmt::join(names, ", ")))
+      ->default_str(std::string(enum_name(value)));
+}
+
+void add_common(CLI::App& app, Common& common) {
+  app.add_option("--threads", common.threads, "threads; 0: the cores that this process may use")->check(CLI::Range(0, 4096));
+  app.add_flag("--json", common.json, "print one JSON object instead of a table");
+}
+
+void add_step_flags(CLI::App& app, StepBenchOptions& step) {
+  add_choice(app, "--workload", step.workload, "the model");
+  add_choice(app, "--router", step.layer, "what every second block holds");
+  add_choice(app, "--orthogonality", step.orthogonality, "how factors are kept orthonormal");
+  app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 65536));
+  app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
+  app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
+}
+
+struct OrthogonalityFlags {
+  OrthogonalityOptions bench;
+  std::string method = "newton_schulz";
+  StepBenchOptions step{.steps = 3, .warmup = 2};
+  std::string share_of;
+};
+
+void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
+  app.add_option("--width", flags.bench.width, "D: the factors are (4D, D) and (D, D)")->check(CLI::Range(2, 16384));
+  app.add_option("--experts", flags.bench.experts, "factors of each kind")->check(CLI::Range(1, 4096));
+  app.add_option("--steps", flags.bench.steps, "optimizer steps")->check(CLI::Range(1, 1000000));
+  app.add_option("--warmup", flags.bench.warmup, "of them, with a rising learning rate")->check(CLI::Range(0, 1000000));
+  app.add_option("--lr", flags.bench.lr, "learning rate")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--check-every", flags.bench.check_every, "steps between two looks at the factors")->check(CLI::Range(1, 1000000));
+  app.add_option("--method", flags.method, "newton_schulz, gram_schmidt, cholesky_qr, cayley or all");
+  app.add_option("--share-of", flags.share_of, "also run whole steps of this workload (c10, s16, b16) and give the share of each method");
+  app.add_option("--batch", flags.step.batch, "images of these steps")->check(CLI::Range(1, 65536));
+}
+
+std::vector<Orthogonality> methods_of(const std::string& name) {
+  if (name == "all") return {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cholesky_qr, Orthogonality::cayley};
+  const auto method = parse_enum<Orthogonality>(name);
+  check_input(method && keeps_orthonormal(*method), "--method {}: choose newton_schulz, gram_schmidt, cholesky_qr, cayley or all", name);
+  return {*method};
+}
+
+int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& flags) {
+  std::optional<StepBench> whole;
+  const auto methods = methods_of(flags.method);
+  if (!flags.share_of.empty()) {
+    const auto workload = parse_enum<Workload>(flags.share_of);
+    check_input(workload.has_value(), "--share-of {}: choose c10, s16 or b16", flags.share_of);
+    flags.step.workload = *workload;
+    whole.emplace(engine.ctx, flags.step);
+  }
+  bool kept = true;
+  for (const Orthogonality method : methods) {
+    flags.bench.method = method;
+    const OrthogonalityResult result = bench_orthogonality(engine.ctx, flags.bench);
+    report.add(flags.bench, result);
+    kept &= result.kept();
+    if (!whole) continue;
+    flags.step.orthogonality = method;
+    report.add(flags.step, whole->run(method));
+  }
+  return kept ? 0 : 1;
+}
+
+int run_ops(Engine& engine, BenchReport& report, const std::string& only, bool list, double seconds) {
+  bool found = only.empty();
+  std::string names;
+  for_each_op(engine.ctx, [&](const OpCase& op) {
+    names += "\n  " + op.name + " " + op.shapes;
+    if (list || (!only.empty() && op.name != only)) return;
+    found = true;
+    report.add(op, bench_op(engine.ctx, op, seconds));
+  });
+  if (list) std::printf("ops%s\n", names.c_str());
+  check_input(found, "op {} is not known; --list names them", only);
+  return 0;
+}
+
+int bench(int argc, char** argv) {
+  CLI::App app("Times training steps, single ops, and the steps that keep factors orthonormal.", "ermoe-bench");
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.option_defaults()->always_capture_default();
+  Common common;
+  add_common(app, common);
+  StepBenchOptions step;
+  CLI::App* step_app = app.add_subcommand("step", "whole training steps on random images");
+  add_step_flags(*step_app, step);
+  std::string op;
+  bool list = false;
+  double seconds = 0.2;
+  CLI::App* op_app = app.add_subcommand("op", "one op, or all, at the shapes of the c10 workload with 16 images");
+  op_app->add_option("name", op, "the op; all where it is left out");
+  op_app->add_flag("--list", list, "name the ops and their shapes");
+  op_app->add_option("--seconds", seconds, "how long each pass is repeated")->check(CLI::Range(0.0, 600.0));
+  OrthogonalityFlags orthogonality;
+  add_orthogonality_flags(*app.add_subcommand("orthogonality", "do factors stay orthonormal? Exit code 1 where they do not"),
+                          orthogonality);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::fputs(app.help().c_str(), stdout);
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    fail_input("{}", e.what());
+  }
+
+  const int threads = resolve_threads(common.threads);
+  Engine engine(threads, 0);
+  BenchReport report(common.json ? BenchReport::Format::json : BenchReport::Format::table, threads);
+  int code = 0;
+  if (step_app->parsed()) {
+    const StepBenchResult result = StepBench(engine.ctx, step).run();
+    report.set_matrix_rate(matrix_rate(engine.ctx));
+    report.add(step, result);
+  } else if (op_app->parsed()) {
+    code = run_ops(engine, report, op, list, seconds);
+  } else {
+    code = run_orthogonality(engine, report, orthogonality);
+  }
+  report.finish();
+  return code;
+}
+
+}  // namespace
+}  // namespace ermoe
+
+int main(int argc, char** argv) {
+  return ermoe::guard_main("ermoe-bench", [&] { return ermoe::bench(argc, argv); });
+}
