@@ -1,5 +1,1 @@
-set(SOURCES
-  checkpoint_store_test.cpp
-  vit_test.cpp
-  weights_test.cpp
-)
+set(SOURCES checkpoint_store_test.cpp moe_test.cpp vit_test.cpp weights_test.cpp)
