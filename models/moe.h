@@ -17,7 +17,7 @@ struct RoutingRecord {
   Tensor scores;     // (N, E)
   Tensor weights;    // (N, K)
   Tensor fallback;   // (N, K) u8: slots that no qualified expert filled
-  Tensor nonfinite;  // (1) i32: scores that were not finite
+  Tensor nonfinite;  // (1) i32: 1 where any score was not finite
 };
 
 /// What travels along a forward pass beside the activations.

@@ -39,7 +39,7 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   for (const auto& [name, term] : pass.losses) report_.extra_loss += share * term;
   for (const RoutingRecord& route : pass.routes)
     if (report_.fault.empty() && route.nonfinite.defined() && *route.nonfinite.data<int32_t>() > 0)
-      report_.fault = fmt::format("{} routing scores of blocks.{} are not finite", *route.nonfinite.data<int32_t>(), route.block);
+      report_.fault = fmt::format("routing scores of blocks.{} are not finite", route.block);
   report_.routes = std::move(pass.routes);
 }
 

@@ -1,0 +1,182 @@
+// One optimizer step: what is refused and how, clipping, accumulation.
+#include "models/train_step.h"
+
+#include "models/weights.h"
+#include "ops/attach_loss.h"
+#include "ops/scale.h"
+#include "tests/models/tiny_training.h"
+
+namespace ermoe::testing {
+namespace {
+
+TEST(TrainStep, ReportsTheLossTheNormAndTheRoutes) {
+  TinyModel tiny, twin;
+  TinyTraining training(tiny);
+  const double loss = twin.total_loss();
+  twin.differentiate();
+  double squares = 0;
+  for (const auto& [name, grad] : twin.gradients())
+    for (double g : to_doubles(grad)) squares += g * g;
+  const StepReport report = training.step();
+  EXPECT_TRUE(report.accepted);
+  EXPECT_EQ(report.fault, "");
+  EXPECT_NEAR(report.loss, loss, 1e-14);
+  EXPECT_EQ(report.extra_loss, 0);
+  EXPECT_NEAR(report.grad_norm, std::sqrt(squares), 1e-12);
+  ASSERT_EQ(report.routes.size(), 1u);
+  EXPECT_EQ(report.routes[0].block, 1);
+}
+
+TEST(TrainStep, AddedTermsStandApart) {
+  VitConfig config = tiny_config();
+  config.moe.router = RouterKind::switch_lbl;
+  config.moe.balance_weight = 0.5;
+  TinyModel tiny(config), twin(config);
+  const double total = twin.total_loss();
+  const StepReport report = TinyTraining(tiny).step();
+  EXPECT_GT(report.extra_loss, 0.3);
+  EXPECT_NEAR(report.loss + report.extra_loss, total, 1e-14);
+}
+
+struct RefusalCase {
+  std::string name;
+  std::function<void(VitConfig&)> change;
+  std::string fault;  // when a pixel is NaN
+};
+
+void PrintTo(const RefusalCase& refusal, std::ostream* out) { *out << refusal.name; }
+
+class Refusal : public ::testing::TestWithParam<RefusalCase> {
+ protected:
+  static VitConfig config() {
+    VitConfig c = tiny_config();
+    GetParam().change(c);
+    return c;
+  }
+};
+
+TEST_P(Refusal, OfANaNPixelNamesTheLayerAndChangesNoBit) {
+  TinyModel tiny(config(), DType::f32);
+  MovingAverage average(tiny.bench.ctx, tiny.model.arena(), 0.9);
+  TinyTraining training(tiny, {}, &average);
+  ASSERT_TRUE(training.step().accepted);
+  const auto whole = [&] {
+    Snapshot all = training.state();
+    average.visit([&](const Parameter& p, const Tensor& t) { all["average " + p.name] = t.clone(); });
+    return all;
+  };
+  const Snapshot before = whole();
+  for (float bad : {NAN, INFINITY}) {
+    float& pixel = tiny.images.data<float>()[17];
+    const float good = pixel;
+    pixel = bad;
+    const StepReport report = training.step(2);  // in the first of two micro-batches
+    pixel = good;
+    EXPECT_FALSE(report.accepted);
+    EXPECT_EQ(report.fault, GetParam().fault);
+    expect_same(before, whole());
+    EXPECT_EQ(training.optimizer().steps(), 1);
+  }
+}
+
+TEST_P(Refusal, LeavesTheNextStepAsIfNothingHadBeen) {
+  TinyModel disturbed(config(), DType::f32), calm(config(), DType::f32);
+  TinyTraining disturbed_training(disturbed), calm_training(calm);
+  for (TinyTraining* training : {&disturbed_training, &calm_training}) ASSERT_TRUE(training->step().accepted);
+  float& pixel = disturbed.images.data<float>()[17];
+  const float good = pixel;
+  pixel = NAN;
+  for (int i = 0; i < 2; ++i) EXPECT_FALSE(disturbed_training.step().accepted);
+  pixel = good;
+  for (int i = 0; i < 3; ++i) {
+    const StepReport a = disturbed_training.step(), b = calm_training.step();
+    ASSERT_TRUE(a.accepted);
+    EXPECT_EQ(a.loss, b.loss);
+    EXPECT_EQ(a.grad_norm, b.grad_norm);
+  }
+  expect_same(disturbed_training.state(), calm_training.state());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    TrainStep, Refusal,
+    ::testing::Values(
+        RefusalCase{"experts", [](VitConfig&) {}, "routing scores of blocks.1 are not finite"},
+        RefusalCase{"recomputed", [](VitConfig& c) { c.recompute = true; }, "routing scores of blocks.1 are not finite"},
+        RefusalCase{"first_of_two_layers", [](VitConfig& c) { c.moe.layers = "0,1"; }, "routing scores of blocks.0 are not finite"},
+        RefusalCase{"disjoint", [](VitConfig& c) { c.moe.basis = Basis::disjoint; }, "routing scores of blocks.1 are not finite"},
+        RefusalCase{"linear_router", [](VitConfig& c) { c.moe.router = RouterKind::linear; }, "routing scores of blocks.1 are not finite"},
+        RefusalCase{"dense", [](VitConfig& c) { c.moe.layers = "none"; }, "the loss is not finite"}),
+    [](const auto& refusal) { return refusal.param.name; });
+
+TEST(TrainStep, AGradientThatIsNotFiniteIsNamed) {
+  TinyModel tiny(tiny_config(), DType::f32);
+  freeze(tiny.bench.ctx, tiny.model, {"*"});
+  tiny.parameter("head.bias").frozen = false;
+  TinyTraining training(tiny);
+  const Snapshot before = training.state();
+  const StepReport report = training.step_with(1, [&](const ExecContext& ctx, const Variable& logits, const Tensor& targets) {
+    const Variable loss = tiny.loss_of(ctx, logits, targets);
+    return attach_loss(ctx, loss, loss, NAN);  // a finite loss with a gradient that is not
+  });
+  EXPECT_FALSE(report.accepted);
+  EXPECT_TRUE(std::isfinite(report.loss));
+  EXPECT_EQ(report.fault, "the gradient of head.bias is not finite");
+  expect_same(before, training.state());
+}
+
+TEST(TrainStep, ClippingScalesTheGradientToTheLimit) {
+  TinyModel tiny, twin;
+  const OptimConfig free{.clip = 0};
+  TinyTraining measured(twin, free);
+  const double norm = measured.step().grad_norm;
+  TinyTraining clipped(tiny, {.clip = norm / 4});
+  const StepReport report = clipped.step();
+  EXPECT_NEAR(report.grad_norm, norm, 1e-13);  // reported as it was
+  const Snapshot full = measured.state(), quarter = clipped.state();
+  for (const auto& [name, m] : full) {
+    if (!name.ends_with(".m") && !name.ends_with(".v")) continue;
+    const double share = name.ends_with(".m") ? 0.25 : 0.0625;
+    const auto a = to_doubles(m), b = to_doubles(quarter.at(name));
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(b[i], share * a[i], 1e-14) << name;
+  }
+}
+
+TEST(TrainStep, BelowTheLimitNothingIsClipped) {
+  TinyModel tiny, twin;
+  TinyTraining generous(tiny, {.clip = 1e6}), free(twin, {.clip = 0});
+  generous.step();
+  free.step();
+  expect_same(generous.state(), free.state());
+}
+
+TEST(TrainStep, AccumulatedMicroBatchesAreOneBatch) {
+  TinyModel whole, parts;
+  TinyTraining one(whole, {.eps = 1e-3}), two(parts, {.eps = 1e-3});  // a large ε: Adam's first step is else the gradient's sign
+  for (int i = 0; i < 3; ++i) {
+    const StepReport a = one.step(), b = two.step(2);
+    EXPECT_NEAR(a.loss, b.loss, 1e-12);
+    EXPECT_NEAR(a.grad_norm, b.grad_norm, 1e-11);
+    EXPECT_EQ(b.routes.size(), 1u);  // of the last micro-batch
+  }
+  const Snapshot a = one.state(), b = two.state();
+  for (const auto& [name, value] : a) EXPECT_LE(largest_difference(value, b.at(name)), 1e-11) << name;
+}
+
+TEST(TrainStep, AFaultInAnyMicroBatchRefusesTheStep) {
+  TinyModel tiny;
+  TinyTraining training(tiny);
+  const Snapshot before = training.state();
+  for (int faulty : {0, 1, 2, 3}) {
+    int micro_batch = 0;
+    const StepReport report = training.step_with(4, [&](const ExecContext& ctx, const Variable& logits, const Tensor& targets) {
+      const Variable loss = tiny.loss_of(ctx, logits, targets);
+      return micro_batch++ == faulty ? scale(ctx, loss, NAN) : loss;
+    });
+    EXPECT_FALSE(report.accepted);
+    EXPECT_EQ(report.fault, "the loss is not finite");
+    expect_same(before, training.state());
+  }
+}
+
+}  // namespace
+}  // namespace ermoe::testing
