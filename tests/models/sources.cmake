@@ -1,7 +1,10 @@
 set(SOURCES
+  average_test.cpp
   checkpoint_store_test.cpp
   moe_test.cpp
   optim_test.cpp
+  routing_metrics_test.cpp
+  summary_test.cpp
   train_step_test.cpp
   vit_test.cpp
   weights_test.cpp

@@ -1,0 +1,199 @@
+// Metrics of routing against cases that can be computed by hand.
+#include "models/routing_metrics.h"
+
+#include "models/svd.h"
+#include "tests/models/tiny_model.h"
+
+#include <cmath>
+
+namespace ermoe::testing {
+namespace {
+
+TEST(Gini, OfListsThatCanBeComputedByHand) {
+  const auto gini = [](std::vector<double> values) { return gini_of(values); };
+  EXPECT_EQ(gini({}), 0);
+  EXPECT_EQ(gini({0, 0, 0}), 0);
+  EXPECT_NEAR(gini({5, 5, 5, 5}), 0, 1e-15);
+  EXPECT_NEAR(gini({0, 0, 0, 7}), 0.75, 1e-15);  // (E-1)/E
+  EXPECT_NEAR(gini({1, 2, 3, 4}), 0.25, 1e-15);
+  EXPECT_NEAR(gini({4, 1, 3, 2}), 0.25, 1e-15);
+  EXPECT_NEAR(gini({1, 3}), 0.25, 1e-15);
+  // By its definition: mean absolute difference over twice the mean.
+  const std::vector<double> values = {0.3, 2.5, 0, 1.1, 9};
+  double differences = 0, sum = 0;
+  for (double a : values) {
+    sum += a;
+    for (double b : values) differences += std::abs(a - b);
+  }
+  EXPECT_NEAR(gini_of(values), differences / (2 * 5 * sum), 1e-15);
+}
+
+TEST(ClassInformation, IsZeroWhereIndependentAndLnKWhereAligned) {
+  std::vector<std::vector<int32_t>> independent, aligned;
+  std::vector<int32_t> labels;
+  for (int32_t image = 0; image < 12; ++image) {
+    labels.push_back(image % 3);
+    independent.push_back({2, 4, 6});
+    aligned.emplace_back(3);
+    aligned.back()[static_cast<size_t>((image + 1) % 3)] = 9;
+  }
+  EXPECT_NEAR(class_information(independent, labels), 0, 1e-15);
+  EXPECT_NEAR(class_information(aligned, labels), std::log(3.0), 1e-14);
+  EXPECT_EQ(class_information({}, {}), 0);
+}
+
+TEST(ClassInformation, OfATableComputedByHand) {
+  // Joint shares: expert 0 class 0: 3/8, expert 0 class 1: 1/8, expert 1 class 0: 1/8, expert 1 class 1: 3/8.
+  const double expected = 2 * (3.0 / 8 * std::log(1.5) + 1.0 / 8 * std::log(0.5));
+  EXPECT_NEAR(class_information({{3, 1}, {1, 3}}, std::vector<int32_t>{0, 1}), expected, 1e-15);
+}
+
+Tensor bases(TestBench& bench, int64_t E, int64_t R, int64_t D) {
+  const Tensor q = bench.ctx.empty({E, D, R}, DType::f64), packed = bench.ctx.empty({E, R, D}, DType::f64);
+  init_orthonormal(bench.ctx, q, RngKey{4});
+  for (int64_t e = 0; e < E; ++e)
+    for (int64_t d = 0; d < D; ++d)
+      for (int64_t r = 0; r < R; ++r) packed.data<double>()[(e * R + r) * D + d] = q.data<double>()[(e * D + d) * R + r];
+  return packed;
+}
+
+TEST(SubspaceOverlap, OfRandomSubspacesIsTheirShareOfTheWidth) {
+  TestBench bench;
+  // 28 pairs of subspaces; the mean of ‖AᵀB‖²/R over random ones is R/D, its deviation a pair about sqrt(2)/D.
+  for (int64_t R : {8, 16, 32})
+    EXPECT_NEAR(subspace_overlap(bases(bench, 8, R, 64)), static_cast<double>(R) / 64, 4 * std::sqrt(2.0 / 28) / 64);
+}
+
+TEST(SubspaceOverlap, IsZeroForDisjointAndOneForEqualSubspaces) {
+  TestBench bench;
+  const Tensor whole = bases(bench, 1, 12, 12);  // (1, 12, 12): rows are orthonormal
+  EXPECT_NEAR(subspace_overlap(whole.reshape({4, 3, 12})), 0, 1e-28);
+  const Tensor twice = bench.ctx.empty({2, 6, 12}, DType::f64);
+  copy(whole.reshape({12, 12}).slice(0, 6), twice.at(0));
+  for (int64_t i = 0; i < 6; ++i) copy(whole.reshape({12, 12}).at(5 - i), twice.at(1).at(i));  // another basis of the same subspace
+  EXPECT_NEAR(subspace_overlap(twice), 1, 1e-14);
+  EXPECT_EQ(subspace_overlap(whole), 0);  // of one expert with nothing
+}
+
+TEST(SubspaceOverlap, OfAModelIsMeasuredOnItsRoutingBases) {
+  for (Basis basis : {Basis::leading, Basis::disjoint}) {
+    VitConfig config = tiny_config();
+    config.moe.basis = basis;
+    TinyModel tiny(config);
+    const double overlap = RoutingCollector(tiny.model).metrics(nullptr).at(0).overlap;
+    if (basis == Basis::disjoint) {
+      EXPECT_NEAR(overlap, 0, 1e-20);
+    } else {
+      EXPECT_GT(overlap, 0.05);
+    }
+  }
+}
+
+class Collected : public ::testing::Test {
+ protected:
+  Collected() : tiny_(config()) {}
+
+  static VitConfig config() {
+    VitConfig c = tiny_config();  // E 4, K 2, one MoE layer
+    c.moe.free_experts = 1;
+    return c;
+  }
+
+  /// A pass of N = ids/2 tokens; score of expert e is `score(e)`, of free experts there is none.
+  std::vector<RoutingRecord> pass(const std::vector<int32_t>& ids, std::vector<double> scores = {0.1, 0.2, 0.3, 0.4},
+                                  const std::vector<uint8_t>& fallback = {}) {
+    const auto N = static_cast<int64_t>(ids.size()) / 2;
+    RoutingRecord record;
+    record.block = 1;
+    record.plan = make_plan(tiny_.bench.ctx, Tensor::from<int32_t>(tiny_.bench.allocator, {N, 2}, ids), 5);
+    record.scores = tiny_.bench.ctx.empty({N, 4}, DType::f64);
+    for (int64_t n = 0; n < N; ++n) std::ranges::copy(scores, record.scores.data<double>() + n * 4);
+    if (!fallback.empty()) record.fallback = Tensor::from<uint8_t>(tiny_.bench.allocator, {N, 2}, fallback);
+    return {record};
+  }
+
+  RoutingMetrics metrics_of(const std::vector<int32_t>& ids) {
+    RoutingCollector collector(tiny_.model);
+    collector.add(pass(ids), {}, static_cast<int64_t>(ids.size()) / 2);
+    return collector.metrics(nullptr).at(0);
+  }
+
+  TinyModel tiny_;
+};
+
+TEST_F(Collected, AFlatLoad) {
+  const RoutingMetrics m = metrics_of({0, 1, 2, 3, 1, 0, 3, 2});
+  EXPECT_EQ(m.block, 1);
+  EXPECT_EQ(m.load, std::vector<double>(4, 0.25));
+  EXPECT_NEAR(m.gini, 0, 1e-15);
+  EXPECT_NEAR(m.cv, 0, 1e-15);
+  EXPECT_NEAR(m.max_over_mean, 1, 1e-15);
+  EXPECT_NEAR(m.entropy, 1, 1e-15);
+  EXPECT_EQ(m.dead_experts, 0);
+  EXPECT_EQ(m.missing_rate, 0);
+  EXPECT_NEAR(m.mean_top_score, 0.4, 1e-15);
+  EXPECT_EQ(m.churn, -1);
+}
+
+TEST_F(Collected, ASkewedLoad) {
+  const RoutingMetrics m = metrics_of({0, 1, 0, 1, 0, 1, 0, 2});  // 4, 3, 1, 0 of 8
+  EXPECT_EQ(m.load, (std::vector<double>{0.5, 0.375, 0.125, 0}));
+  EXPECT_NEAR(m.gini, 0.4375, 1e-15);
+  EXPECT_NEAR(m.cv, std::sqrt((4.0 + 1 + 1 + 4) / 4) / 2, 1e-15);  // of 4, 3, 1, 0 with mean 2
+  EXPECT_NEAR(m.max_over_mean, 2, 1e-15);
+  EXPECT_EQ(m.dead_experts, 1);
+  EXPECT_NEAR(m.entropy, -(0.5 * std::log(0.5) + 0.375 * std::log(0.375) + 0.125 * std::log(0.125)) / std::log(4.0), 1e-15);
+}
+
+TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
+  RoutingCollector collector(tiny_.model);
+  collector.add(pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), {}, 4);
+  const RoutingMetrics m = collector.metrics(nullptr).at(0);
+  EXPECT_EQ(m.load, (std::vector<double>{0.4, 0.2, 0.2, 0.2}));  // of the scored experts' five slots
+  EXPECT_EQ(m.free_share, 2.0 / 8);
+  EXPECT_EQ(m.missing_rate, 1.0 / 8);
+  EXPECT_EQ(m.fallback_rate, 3.0 / 8);  // a missing slot is missing, not a fallback
+  EXPECT_EQ(m.floor_share, 1.0 / 7);    // expert 2's score lies on the floor
+}
+
+TEST_F(Collected, ChurnIsTheShareOfTokensWhoseTopExpertChanged) {
+  RoutingCollector before(tiny_.model), after(tiny_.model), shorter(tiny_.model);
+  before.add(pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, 2);
+  after.add(pass({0, 2, 2, 1}), {}, 2);  // second slots do not count
+  after.add(pass({0, 1, 3, 2}), {}, 2);
+  shorter.add(pass({0, 1}), {}, 1);
+  EXPECT_EQ(after.metrics(&before).at(0).churn, 0.25);
+  EXPECT_EQ(before.metrics(&before).at(0).churn, 0);
+  EXPECT_EQ(shorter.metrics(&before).at(0).churn, -1);  // not the same tokens
+}
+
+TEST_F(Collected, ClassInformationStandsBesideItsNull) {
+  RoutingCollector collector(tiny_.model);
+  const std::vector<int32_t> labels = {0, 1, 2, 3};
+  for (int batch = 0; batch < 8; ++batch) {  // four images of two tokens; the class names the first slot's expert
+    collector.add(pass({0, 1, 0, 2, 1, 0, 1, 3, 2, 0, 2, 1, 3, 0, 3, 1}), labels, 2);
+  }
+  const RoutingMetrics m = collector.metrics(nullptr).at(0);
+  EXPECT_NEAR(m.class_information, std::log(4.0), 1e-14);
+  EXPECT_GT(m.class_information_null, 0);  // what 32 images of no connection show by chance
+  EXPECT_LT(m.class_information_null, 0.4);
+}
+
+TEST_F(Collected, AMismatchOfLayersIsAFault) {
+  RoutingCollector collector(tiny_.model);
+  EXPECT_THROW(collector.add({}, {}, 1), Error);
+}
+
+TEST(RoutingValues, NameEveryNumberOnce) {
+  RoutingMetrics m;
+  m.gini = 0.25;
+  m.dead_experts = 3;
+  const auto values = routing_values(m);
+  std::map<std::string, double> by_name(values.begin(), values.end());
+  EXPECT_EQ(by_name.size(), values.size());
+  EXPECT_EQ(by_name.at("gini"), 0.25);
+  EXPECT_EQ(by_name.at("dead_experts"), 3);
+}
+
+}  // namespace
+}  // namespace ermoe::testing
