@@ -19,7 +19,20 @@ Loader::Loader(const ImageDataset& dataset, const Sampler& sampler, CachingAlloc
   check_input(options_.prefetch >= 1 && options_.prefetch <= 65536, "prefetch: {} batches, where 1 to 65536 are possible",
               options_.prefetch);
   allowed_bad_ = static_cast<int64_t>(std::floor(options_.max_bad * static_cast<double>(dataset.size())));
+  reserve();
   start();
+}
+
+/// Takes the memory of all batches that can be there at once, so that a later one never waits for the system: those in the
+/// ring and the one that the caller holds.
+void Loader::reserve() {
+  const SampleFormat& format = options_.format;
+  const int64_t rows = sampler_.options().batch;
+  std::vector<Tensor> batches;
+  for (int64_t i = 0; i <= std::max<int64_t>(options_.prefetch, options_.threads); ++i) {
+    batches.push_back(Tensor::empty(host_, {rows, format.size, format.size, format.channels}, DType::u8, "batch"));
+    batches.push_back(Tensor::empty(host_, {rows}, DType::i32, "batch"));
+  }
 }
 
 void Loader::start() {

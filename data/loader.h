@@ -69,6 +69,7 @@ class Loader {
     std::exception_ptr error;
   };
 
+  void reserve();
   void start();
   void work(const std::stop_token& stop);
   Made make(Cursor at, const std::stop_token& stop);

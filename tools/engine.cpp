@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-Engine::Engine(int threads, uint64_t seed) : allocator(make_host_source()), workspace(allocator) {
+Engine::Engine(int threads, uint64_t seed) : allocator(make_host_source()), staging(make_host_source()), workspace(allocator) {
   omp_set_num_threads(threads);
 #if defined(OPENBLAS_VERSION)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads

@@ -13,6 +13,7 @@ struct Engine {
   Engine& operator=(const Engine&) = delete;
 
   CachingAllocator allocator;
+  CachingAllocator staging;  // host memory of batches that loaders make ahead: how much that is depends on timing
   Workspace workspace;
   SelfCommunicator comm;
   ExecContext ctx;

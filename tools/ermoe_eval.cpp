@@ -41,7 +41,7 @@ int evaluate_model(const Options& options) {
     config.data.val_share = 0;  // all of it is there to be evaluated on
     config.data.overfit = config.data.limit = 0;
   }
-  Pipeline pipeline(config, engine.allocator, threads, note);
+  Pipeline pipeline(config, engine.staging, threads, note);
   model.use_average(!foreign && pipeline.has_training() ? &pipeline : nullptr, note);
   choose_images(pipeline, options, model);
   const auto run = [&](ExpertOrder order) {

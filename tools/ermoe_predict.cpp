@@ -29,13 +29,13 @@ void complain(const std::string& text) { std::fprintf(stderr, "ermoe-predict: %s
 void print(const std::string& text) { std::fputs(text.c_str(), stdout); }
 
 /// Predicts every readable image in order; returns how many could not be read. Each of those is named on stderr.
-int64_t predict_all(const ExecContext& outer, LoadedModel& model, const ImageDataset& images, const Options& options, int threads) {
+int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& images, const Options& options, int threads) {
   const RunConfig& config = model.config();
-  ExecContext ctx = outer;
+  ExecContext ctx = engine.ctx;
   ctx.mode = Mode::eval;
   const Normalisation normalisation{.mean = config.data.mean, .deviation = config.data.std};
   const Sampler sampler(images.size(), {.batch = std::min<int64_t>(images.size(), evaluation_batch(config.train)), .mode = Mode::eval});
-  Loader loader(images, sampler, *ctx.allocator,
+  Loader loader(images, sampler, engine.staging,
                 {.format = {.size = config.model.image_size, .channels = config.model.channels},
                  .threads = threads,
                  .prefetch = threads,
@@ -62,7 +62,7 @@ int predict(const Options& options) {
   Engine engine(threads, 0);
   LoadedModel model(engine, options.model, complain);
   model.use_average(nullptr, complain);
-  return predict_all(engine.ctx, model, *images, options, threads) > 0 ? 1 : 0;
+  return predict_all(engine, model, *images, options, threads) > 0 ? 1 : 0;
 }
 
 int run(int argc, char** argv) {

@@ -1,5 +1,6 @@
 #include "tools/session.h"
 
+#include "ops/soft_targets.h"
 #include "tools/config_check.h"
 
 #include <algorithm>
@@ -19,7 +20,7 @@ Session::Session(RunConfig& config, WarnFn warn)
     : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed) {
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
-  pipeline_ = std::make_unique<Pipeline>(config, engine_.allocator, threads_, warn);
+  pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn);
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);
   pipeline_->seek({});
@@ -122,32 +123,68 @@ double Session::shuffled_accuracy() {
       .accuracy;
 }
 
+/// Images like those of a batch, for dry runs.
+Tensor Session::noise(int64_t images) const {
+  const VitConfig& m = config_.model;
+  const Tensor input = engine_.ctx.empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
+  fill_normal(input, 1.0, RngKey{7});
+  return input;
+}
+
 /// A dry run of one micro-batch of noise, forward and backward: its highest live bytes above what was live before.
 size_t Session::probe_activations() {
   ExecContext ctx = engine_.ctx;
   ctx.mode = Mode::train;
-  const VitConfig& m = config_.model;
   const int64_t images = config_.train.batch / config_.train.accumulate;
   const size_t before = engine_.allocator.stats().live;
   engine_.allocator.reset_peak();
   train_step_->begin(1);
   {
-    const Tensor input = ctx.empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
-    fill_normal(input, 1.0, RngKey{7});
-    const Tensor targets = ctx.empty({images, m.classes}, DType::f32);
-    fill(targets, 1.0 / static_cast<double>(m.classes));
-    train_step_->micro_batch(ctx, input, [&](const ExecContext& c, const Variable& y) { return task_loss(c, config_.loss, y, targets); });
+    const Tensor targets = ctx.empty({images, config_.model.classes}, DType::f32);
+    fill(targets, 1.0 / static_cast<double>(config_.model.classes));
+    train_step_->micro_batch(ctx, noise(images),
+                             [&](const ExecContext& c, const Variable& y) { return task_loss(c, config_.loss, y, targets); });
   }
   model_->discard_step();
   train_step_->begin(1);  // drops what the probe left
   return engine_.allocator.stats().peak - before;
 }
 
+/// A dry run of an evaluation's full and its last batch, with averaged weights where they are kept: its highest live bytes.
+size_t Session::probe_evaluation() {
+  if (!pipeline_->has_evaluation()) return 0;
+  ExecContext ctx = engine_.ctx;
+  ctx.mode = Mode::eval;
+  const int64_t images = pipeline_->evaluation().size(), batch = std::min(evaluation_batch(config_.train), images);
+  const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(batch)); };
+  std::vector<Tensor> live;
+  for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
+  engine_.allocator.reset_peak();
+  {
+    std::unique_ptr<AveragedWeights> averaged;
+    if (average_)
+      averaged = std::make_unique<AveragedWeights>(ctx, *model_, *average_, statistics);
+    else
+      recompute_statistics(ctx, *model_, statistics);
+    for (const int64_t rows : {batch, images % batch}) {
+      if (rows == 0) continue;
+      ForwardPass pass;
+      const Variable logits = model_->forward(ctx, Variable(noise(rows)), pass);
+      const Tensor labels = Tensor::zeros(*ctx.allocator, {rows}, DType::i32);
+      task_loss(ctx, config_.loss, logits, soft_targets(ctx, labels, config_.model.classes, 0));
+    }
+  }
+  const std::vector<Buffer*> buffers = buffers_of(*model_);
+  for (size_t i = 0; i < buffers.size(); ++i) copy(live[i], buffers[i]->value);
+  return engine_.allocator.stats().peak;
+}
+
 size_t Session::plan_memory() {
   const size_t activations = probe_activations();
   size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
-  return engine_.allocator.stats().live + std::max(activations, step);
+  const size_t training = engine_.allocator.stats().live + std::max(activations, step);
+  return std::max(training, probe_evaluation());
 }
 
 }  // namespace ermoe

@@ -51,13 +51,16 @@ class Session {
   Engine& engine() { return engine_; }
   int threads() const { return threads_; }
 
-  /// Predicted peak of the engine's memory in bytes, from a dry run of one micro-batch. Leaves the training state alone.
+  /// Predicted peak of the engine's memory in bytes, from a dry run of one micro-batch and one of an evaluation, whose
+  /// memory is thereby taken before the first step. Leaves the training state alone.
   size_t plan_memory();
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
   void set_layer_decay();
+  Tensor noise(int64_t images) const;
   size_t probe_activations();
+  size_t probe_evaluation();
   bool mixing_now() const;
   std::unique_ptr<AveragedWeights> use_average();
 
