@@ -11,6 +11,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  demo_picture.cpp
   engine.cpp
   evaluation.cpp
   evaluation_report.cpp
@@ -31,8 +32,9 @@ set(SOURCES
   trainer.cpp
 )
 set(PROGRAMS
-  ermoe-data
   ermoe-bench
+  ermoe-data
+  ermoe-demo
   ermoe-eval
   ermoe-predict
   ermoe-train

@@ -4,6 +4,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  demo_picture_test.cpp
   golden_test.cpp
   prediction_test.cpp
   progress_test.cpp
