@@ -30,17 +30,24 @@ struct ResidualNorms {
   double bound_after_update() const { return row * row * (0.75 + 0.25 * spectral); }
 };
 
+/// fn(element above the diagonal, its mirror image below) for every pair of a square, tile by tile: both sides of a tile
+/// stay in the first cache.
+template <typename T, typename Fn>
+void for_each_mirrored(int64_t n, T* square, Fn fn) {
+  constexpr int64_t tile = 16;
+  for (int64_t i0 = 0; i0 < n; i0 += tile)
+    for (int64_t j0 = 0; j0 <= i0; j0 += tile)
+      for (int64_t i = i0; i < std::min(i0 + tile, n); ++i)
+        for (int64_t j = j0; j < std::min(j0 + tile, i); ++j) fn(square[j * n + i], square[i * n + j]);
+}
+
 /// r (n, n) = I - qᵀq in full, with its norms.
 template <typename T>
 ResidualNorms residual(int64_t m, int64_t n, const T* q, T* r) {
   std::fill_n(r, n * n, T(0));
   for (int64_t i = 0; i < n; ++i) r[i * n + i] = 1;
   syrk_upper(n, m, T(-1), q, n, T(1), r, n);
-  constexpr int64_t tile = 32;  // both sides of the transposition stay in the first cache
-  for (int64_t i0 = 0; i0 < n; i0 += tile)
-    for (int64_t j0 = 0; j0 <= i0; j0 += tile)
-      for (int64_t i = i0; i < std::min(i0 + tile, n); ++i)
-        for (int64_t j = j0; j < std::min(j0 + tile, i); ++j) r[i * n + j] = r[j * n + i];
+  for_each_mirrored(n, r, [](const T& above, T& below) { below = above; });
 
   double largest = 0, row = 0, row_sum = 0, total = 0;
   bool broken = false;
@@ -121,8 +128,7 @@ void cholesky_qr(int64_t m, int64_t n, T* q, T* r) {
 template <typename T>
 void tangent_step(int64_t m, int64_t n, T lr, const T* q, const T* a, T* s, T* stepped) {
   gemm(Trans::yes, Trans::no, n, n, m, T(1), q, n, a, n, T(0), s, n);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < i; ++j) s[i * n + j] = s[j * n + i] = T(0.5) * (s[i * n + j] + s[j * n + i]);
+  for_each_mirrored(n, s, [](T& above, T& below) { above = below = T(0.5) * (below + above); });
   const int64_t count = m * n;
 #pragma omp parallel for simd schedule(static) if (count > 65536)
   for (int64_t i = 0; i < count; ++i) stepped[i] = q[i] - lr * a[i];
