@@ -115,8 +115,8 @@ TEST_F(TapeTest, UnwrittenSlotsAreZeroedNotStale) {
 }
 
 TEST_F(TapeTest, MillionOpChainRunsBackward) {
-  Tape tape;
   CachingAllocator quick{make_host_source()};
+  Tape tape;  // after the allocator, which outlives what it gave out
   ExecContext ctx = bench_.ctx.with_tape(&tape);
   ctx.allocator = &quick;
   const Variable x = tape.leaf(Tensor::zeros(quick, {1}, DType::f64));
