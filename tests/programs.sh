@@ -4,7 +4,7 @@
 # Works in a folder of its own under TMPDIR, which goes when all checks hold. Hostile files: ERMOE_TEST_DATA=FOLDER.
 set -u
 bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
-for program in train eval predict data; do
+for program in train eval predict data bench; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
 export OMP_WAIT_POLICY=passive
@@ -362,6 +362,15 @@ hostile() {
   esac
 }
 
+test_benchmarks() {
+  section "benchmarks"
+  expect "one op" 0 "^gelu .* GB/s" "$bin/ermoe-bench" op gelu --seconds 0
+  expect "the same as JSON" 0 '"op": "gelu"' "$bin/ermoe-bench" op gelu --seconds 0 --json
+  expect "an unknown op" 2 "op nosuch is not known" "$bin/ermoe-bench" op nosuch
+  expect "an unknown workload" 2 "choose from c10, s16, b16" "$bin/ermoe-bench" step --workload c100
+  expect "factors stay orthonormal" 0 "within 5e-06" "$bin/ermoe-bench" orthogonality --width 32 --steps 200 --method all
+}
+
 test_hostile_files() {
   section "hostile files"
   local archive="${ERMOE_TEST_DATA:-}/corrupt_inputs.tar" path expected wrong=0 count=0
@@ -395,6 +404,7 @@ test_starts
 test_evaluation
 test_prediction
 test_inspection
+test_benchmarks
 test_hostile_files
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"

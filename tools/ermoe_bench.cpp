@@ -41,7 +41,7 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   add_choice(app, "--workload", step.workload, "the model");
   add_choice(app, "--router", step.layer, "what every second block holds");
   add_choice(app, "--orthogonality", step.orthogonality, "how factors are kept orthonormal");
-  app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 65536));
+  app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
 }
@@ -54,7 +54,7 @@ struct OrthogonalityFlags {
 };
 
 void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
-  app.add_option("--width", flags.bench.width, "D: the factors are (4D, D) and (D, D)")->check(CLI::Range(2, 16384));
+  app.add_option("--width", flags.bench.width, "D: the factors are (4D, D) and (D, D)")->check(CLI::Range(2, 4096));
   app.add_option("--experts", flags.bench.experts, "factors of each kind")->check(CLI::Range(1, 4096));
   app.add_option("--steps", flags.bench.steps, "optimizer steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", flags.bench.warmup, "of them, with a rising learning rate")->check(CLI::Range(0, 1000000));
@@ -62,7 +62,7 @@ void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
   app.add_option("--check-every", flags.bench.check_every, "steps between two looks at the factors")->check(CLI::Range(1, 1000000));
   app.add_option("--method", flags.method, "newton_schulz, gram_schmidt, cholesky_qr, cayley or all");
   app.add_option("--share-of", flags.share_of, "also run whole steps of this workload (c10, s16, b16) and give the share of each method");
-  app.add_option("--batch", flags.step.batch, "images of these steps")->check(CLI::Range(1, 65536));
+  app.add_option("--batch", flags.step.batch, "images of these steps")->check(CLI::Range(1, 4096));
 }
 
 std::vector<Orthogonality> methods_of(const std::string& name) {
@@ -94,18 +94,18 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
   return kept ? 0 : 1;
 }
 
-int run_ops(Engine& engine, BenchReport& report, const std::string& only, bool list, double seconds) {
+void list_ops(const ExecContext& ctx) {
+  for_each_op(ctx, [](const OpCase& op) { std::puts((op.name + "  " + op.shapes).c_str()); });
+}
+
+void run_ops(const ExecContext& ctx, BenchReport& report, const std::string& only, double seconds) {
   bool found = only.empty();
-  std::string names;
-  for_each_op(engine.ctx, [&](const OpCase& op) {
-    names += "\n  " + op.name + " " + op.shapes;
-    if (list || (!only.empty() && op.name != only)) return;
+  for_each_op(ctx, [&](const OpCase& op) {
+    if (!only.empty() && op.name != only) return;
     found = true;
-    report.add(op, bench_op(engine.ctx, op, seconds));
+    report.add(op, bench_op(ctx, op, seconds));
   });
-  if (list) std::printf("ops%s\n", names.c_str());
   check_input(found, "op {} is not known; --list names them", only);
-  return 0;
 }
 
 int bench(int argc, char** argv) {
@@ -139,6 +139,10 @@ int bench(int argc, char** argv) {
 
   const int threads = resolve_threads(common.threads);
   Engine engine(threads, 0);
+  if (list) {
+    list_ops(engine.ctx);
+    return 0;
+  }
   BenchReport report(common.json ? BenchReport::Format::json : BenchReport::Format::table, threads);
   int code = 0;
   if (step_app->parsed()) {
@@ -146,7 +150,7 @@ int bench(int argc, char** argv) {
     report.set_matrix_rate(matrix_rate(engine.ctx));
     report.add(step, result);
   } else if (op_app->parsed()) {
-    code = run_ops(engine, report, op, list, seconds);
+    run_ops(engine.ctx, report, op, seconds);
   } else {
     code = run_orthogonality(engine, report, orthogonality);
   }
