@@ -13,22 +13,29 @@
 namespace ermoe {
 namespace {
 
+// Minutes are enough for a few passes only. Then a narrow model that sees each image more often beats a wide one, sin-cos
+// positions spare it learning where patches lie, and varied images cost more than they give. The decay, which the experts'
+// factors are spared, and the modest learning rate move work to the experts: at width 64, shuffling them cost 1.5 points of
+// accuracy with lr 2e-3 and decay 0.05, and 10 points with either lr 1e-3 or decay 0.2.
 constexpr std::string_view kFashionMnist = R"({
-  "model": {"image_size": 28, "channels": 1, "classes": 10, "patch": 4, "width": 128, "depth": 4, "heads": 4, "pool": "average"},
-  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 256, "basis": "leading", "score": "context_cosine"},
-  "optim": {"lr": 1e-3, "min_lr": 1e-5, "weight_decay": 0.05, "warmup_steps": 200, "schedule": "cosine"},
+  "model": {"image_size": 28, "channels": 1, "classes": 10, "patch": 4, "width": 48, "depth": 4, "heads": 4, "pool": "average",
+            "positions": "sincos"},
+  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128, "basis": "leading", "score": "context_cosine"},
+  "optim": {"lr": 1.5e-3, "min_lr": 1e-5, "beta2": 0.99, "weight_decay": 0.2, "warmup_steps": 200, "schedule": "cosine"},
   "loss": {"smoothing": 0.05},
-  "augment": {"crop_padding": 2, "flip": true},
-  "train": {"epochs": 5, "batch": 128, "name": "fashion-mnist"}
+  "augment": {"crop_padding": 0, "flip": false},
+  "train": {"epochs": 8, "batch": 128, "name": "fashion-mnist"}
 })";
 
+// For some thousand images. Crops are small, since larger ones slow a short run down.
 constexpr std::string_view kCifar10Small = R"({
-  "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "width": 128, "depth": 6, "heads": 4, "pool": "average"},
-  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 256},
-  "optim": {"lr": 1e-3, "min_lr": 1e-5, "weight_decay": 0.05, "warmup_steps": 100, "schedule": "cosine"},
+  "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "width": 64, "depth": 4, "heads": 4, "pool": "average",
+            "positions": "sincos"},
+  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128},
+  "optim": {"lr": 1.5e-3, "min_lr": 1e-5, "beta2": 0.99, "weight_decay": 0.2, "warmup_steps": 100, "schedule": "cosine"},
   "loss": {"smoothing": 0.1},
-  "augment": {"crop_padding": 4, "flip": true},
-  "train": {"epochs": 20, "batch": 128, "name": "cifar10-small"}
+  "augment": {"crop_padding": 2, "flip": true},
+  "train": {"epochs": 40, "batch": 128, "name": "cifar10-small"}
 })";
 
 constexpr std::string_view kCifar10 = R"({
