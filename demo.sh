@@ -31,7 +31,8 @@ preset=cpu
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 cmake --preset "$preset" >"$log" || { cat "$log"; exit 1; }
-cmake --build "build/$preset" -j "$(nproc)" --target ermoe-train ermoe-demo >"$log" || { cat "$log"; exit 1; }
+build=(cmake --build "build/$preset" -j "$(nproc)" --target ermoe-train ermoe-demo)
+if [ -t 1 ]; then "${build[@]}"; else "${build[@]}" >"$log" || { cat "$log"; exit 1; }; fi
 echo "build/$preset/tools holds the programs"
 
 # Threads that sleep while they wait get along with whatever else runs on the machine.
