@@ -37,7 +37,7 @@ echo "build/$preset/tools holds the programs"
 
 # Threads that sleep while they wait get along with whatever else runs on the machine.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
-run="runs/demo-$(date +%Y%m%d-%H%M%S)"
+run="$PWD/runs/demo-$(date +%Y%m%d-%H%M%S)"
 built=$(date +%s)
 stage "Train"
 "build/$preset/tools/ermoe-train" --preset fashion-mnist --data "$data" --out "$run"
@@ -46,7 +46,7 @@ stage "Result"
 "build/$preset/tools/ermoe-demo" --run "$run"
 took=$(($(date +%s) - built))
 cat <<END
-run        $PWD/$run (config.json, metrics.csv, TensorBoard events, checkpoints)
+run        $run (config.json, metrics.csv, TensorBoard events, checkpoints)
 time       $((took / 60)) min $((took % 60)) s since the build
 
 Next
