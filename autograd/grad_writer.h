@@ -4,6 +4,7 @@
 #pragma once
 
 #include "autograd/variable.h"
+#include "core/accumulate.h"
 #include "core/context.h"
 
 #include <span>
@@ -11,9 +12,6 @@
 namespace ermoe {
 
 class Tape;
-
-/// What a kernel does with its destination; in a GEMM it is beta.
-enum class Accumulate { overwrite, add };
 
 /// A destination for a kernel: memory, and whether to add to what is there.
 struct GradSlot {

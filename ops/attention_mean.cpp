@@ -1,6 +1,7 @@
 #include "ops/attention_mean.h"
 
 #include "ops/checks.h"
+#include "ops/destination.h"
 #include "ops/kernels/attention_mean.h"
 
 namespace ermoe {

@@ -1,6 +1,7 @@
 #include "ops/layer_norm.h"
 
 #include "ops/checks.h"
+#include "ops/destination.h"
 #include "ops/kernels/layer_norm.h"
 
 namespace ermoe {

@@ -1,6 +1,7 @@
 #include "ops/layer_scale.h"
 
 #include "ops/checks.h"
+#include "ops/destination.h"
 #include "ops/kernels/layer_scale.h"
 
 namespace ermoe {

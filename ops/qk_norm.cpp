@@ -1,6 +1,7 @@
 #include "ops/qk_norm.h"
 
 #include "ops/checks.h"
+#include "ops/destination.h"
 #include "ops/kernels/qk_norm.h"
 
 namespace ermoe {

@@ -34,7 +34,7 @@ struct AugmentConfig {
   int64_t off_epochs = 0;   // the last N epochs go without mixup and cutmix
 };
 
-/// `auto_`: a GPU where there is one.
+/// `auto_`: the best that the build can compute on.
 enum class DeviceChoice { auto_, cpu, cuda };
 
 struct TrainConfig {

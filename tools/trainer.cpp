@@ -2,6 +2,7 @@
 
 #include "models/summary.h"
 #include "tools/config_io.h"
+#include "tools/gpus.h"
 
 #include <algorithm>
 #include <cmath>
@@ -53,6 +54,7 @@ Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
 void Trainer::print_start() {
   Pipeline& data = session_->pipeline();
   progress_.message(fmt::format("device   CPU, {} thread{}", session_->threads(), session_->threads() == 1 ? "" : "s"));
+  if (const std::string gpus = describe_gpus(); !gpus.empty()) progress_.message("GPU      " + gpus);
   progress_.message(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path,
                                 data.training().size(), data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes,
                                 config_.model.image_size, config_.model.image_size, config_.model.channels));

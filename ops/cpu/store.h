@@ -1,7 +1,7 @@
 // Element-wise writes that honour Accumulate: an overwritten destination is never read, for it may hold NaNs.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 
 #include <cstdint>
 

@@ -3,7 +3,7 @@
 // vectors of C. Read next: ops/cpu/attention.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 
 #include <algorithm>
 #include <cstdint>

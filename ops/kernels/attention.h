@@ -1,7 +1,7 @@
 // Contract of the attention kernels. A row of `qkv` is [q | k | v], each (H, Dh). Read next: ops/cpu/attention.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

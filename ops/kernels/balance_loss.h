@@ -1,7 +1,7 @@
 // Contract of the kernels of the losses that even out the experts' loads. Read next: ops/cpu/balance_loss.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

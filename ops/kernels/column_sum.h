@@ -3,7 +3,7 @@
 // `partials`, then the partials are summed in order. So the bits do not depend on the number of threads.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // Contract of the combine-weight kernels. Read next: ops/cpu/combine_weights.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 #include "ops/combine_weights.h"
 

@@ -1,7 +1,7 @@
 // Contract of the cosine kernels. Read next: ops/cpu/cosine.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // cross-entropy. Read next: ops/cpu/cross_entropy.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// Where a kernel with several gradients writes one of them.
+// Where a kernel with several gradients writes one of them. Read next: ops/destination.h.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 
 namespace ermoe {
 
@@ -12,13 +12,5 @@ struct Destination {
   T* data = nullptr;
   Accumulate mode = Accumulate::overwrite;
 };
-
-/// The destination of input i's gradient; null where nobody wants it.
-template <typename T>
-Destination<T> destination(GradWriter& out, size_t i) {
-  if (!out.wants(i)) return {};
-  const GradSlot slot = out.into(i);  // the tape keeps the memory
-  return {slot.dst.data<T>(), slot.mode};
-}
 
 }  // namespace ermoe

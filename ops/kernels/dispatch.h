@@ -1,7 +1,7 @@
 // Contract of the dispatch kernels. Read next: ops/cpu/dispatch.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

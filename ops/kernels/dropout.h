@@ -1,7 +1,7 @@
 // Contract of random omission; its backward pass is itself. Read next: ops/cpu/dropout.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 #include "core/rng.h"
 

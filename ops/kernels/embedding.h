@@ -1,7 +1,7 @@
 // Contract of the table look-up. Read next: ops/cpu/embedding.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

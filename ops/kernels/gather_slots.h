@@ -1,7 +1,7 @@
 // Contract of the gather kernels. Read next: ops/cpu/gather_slots.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 // Read next: ops/cpu/grouped_linear.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

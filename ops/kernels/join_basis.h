@@ -1,7 +1,7 @@
 // Contract of the join_basis kernels. Read next: ops/cpu/join_basis.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

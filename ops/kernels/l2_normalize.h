@@ -1,7 +1,7 @@
 // Contract of the row normalisation. Read next: ops/cpu/l2_normalize.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of the copy of leading columns. Read next: ops/cpu/leading_basis.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of the affine map's kernels. The bias gradient is ops/kernels/column_sum.h. Read next: ops/cpu/linear.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of the factored product. Read next: ops/cpu/materialize.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

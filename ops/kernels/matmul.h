@@ -1,7 +1,7 @@
 // Contract of the batched matrix product; both of its gradients are the same kernel. Read next: ops/cpu/matmul.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 #include "ops/trans.h"
 

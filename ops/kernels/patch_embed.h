@@ -1,7 +1,7 @@
 // Contract of cutting images into patches. Images are volumes whose first side is 1. Read next: ops/cpu/patch_embed.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

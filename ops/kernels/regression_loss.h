@@ -1,7 +1,7 @@
 // Contract of the kernels of the regression losses. Read next: ops/cpu/regression_loss.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

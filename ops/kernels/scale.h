@@ -1,7 +1,7 @@
 // Contract of the product with a constant; its backward pass is itself.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of slice_rows's backward. Read next: ops/cpu/slice_rows.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of the softmax kernels. Read next: ops/cpu/softmax.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

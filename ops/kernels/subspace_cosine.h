@@ -2,7 +2,7 @@
 // ops/cpu/subspace_cosine.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // Contract of joining and pooling tokens. Read next: ops/cpu/tokens.cpp.
 #pragma once
 
-#include "autograd/grad_writer.h"
+#include "core/accumulate.h"
 #include "core/device.h"
 
 #include <cstdint>

@@ -74,6 +74,7 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"optim.cooldown_steps", [](RunConfig& c) { c.optim.cooldown_steps = 6, c.optim.warmup_steps = 5, c.train.steps = 10; }},
       {"train.epochs", [](RunConfig& c) { c.train.epochs = 0; }},
       {"train.batch", [](RunConfig& c) { c.train.accumulate = 3; }},
+      {"train.device", [](RunConfig& c) { c.train.device = DeviceChoice::cuda; }},
       {"train.resume", [](RunConfig& c) { c.train.resume = c.train.init = "x"; }},
       {"train.freeze", [](RunConfig& c) { c.train.freeze = {""}; }},
   };

@@ -1,0 +1,14 @@
+// Faults of the CUDA runtime, in the house's one error style. Read next: cuda/runtime/device.h.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <source_location>
+
+namespace ermoe::cuda {
+
+/// Throws `Error` unless `status` is success: "[cuda] cudaMalloc: out of memory (cudaErrorMemoryAllocation, device.cpp:41 on
+/// HOST)". `api` names the call. A launch is checked by `cuda_check(cudaGetLastError(), "gelu_forward")`.
+void cuda_check(cudaError_t status, const char* api, const std::source_location& where = std::source_location::current());
+
+}  // namespace ermoe::cuda

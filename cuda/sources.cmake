@@ -1,0 +1,5 @@
+set(SOURCES
+  kernels/gelu.cu
+  runtime/check.cpp
+  runtime/device.cpp
+)

@@ -1,0 +1,4 @@
+set(SOURCES
+  device_test.cpp
+  gelu_test.cpp
+)
