@@ -179,13 +179,16 @@ TEST_F(ConfigFiles, CommandLineWinsOverFileOverPreset) {
   EXPECT_EQ(config.optim.lr, 0.125);
   EXPECT_EQ(config.optim.ema, 0.5);
   EXPECT_EQ(config.train.batch, 64);
-  EXPECT_EQ(config.model.width, 256);
+  const int64_t width = command({"--preset=cifar10"}).config.model.width,
+                small_width = command({"--preset=cifar10-small"}).config.model.width;
+  ASSERT_NE(width, small_width);
+  EXPECT_EQ(config.model.width, width);
   EXPECT_EQ(config.preset, "cifar10");
   EXPECT_EQ(config.data.path, "/d");
   EXPECT_FALSE(config.augment.flip);
   const RunConfig other = command({"--config=" + path, "--preset=cifar10-small"}).config;
   EXPECT_EQ(other.preset, "cifar10-small");
-  EXPECT_EQ(other.model.depth, 6);
+  EXPECT_EQ(other.model.width, small_width);
   EXPECT_EQ(other.optim.ema, 0.5);
 }
 
