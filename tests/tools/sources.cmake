@@ -5,6 +5,7 @@ set(SOURCES
   config_io_test.cpp
   config_table_test.cpp
   demo_picture_test.cpp
+  engine_test.cpp
   golden_test.cpp
   prediction_test.cpp
   progress_test.cpp
