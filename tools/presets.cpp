@@ -23,7 +23,7 @@ constexpr std::string_view kFashionMnist = R"({
   "optim": {"lr": 1.5e-3, "min_lr": 1e-5, "beta2": 0.99, "weight_decay": 0.2, "warmup_steps": 200, "schedule": "cosine"},
   "loss": {"smoothing": 0.05},
   "augment": {"crop_padding": 0, "flip": false},
-  "train": {"epochs": 8, "batch": 128, "name": "fashion-mnist"}
+  "train": {"epochs": 10, "batch": 128, "name": "fashion-mnist"}
 })";
 
 // For some thousand images. Crops are small, since larger ones slow a short run down.
