@@ -29,16 +29,18 @@ class GradWriter {
   /// Memory of input i's shape for a kernel to write its gradient into, exactly once per call.
   GradSlot into(size_t i);
 
+  /// The same for a weight: its gradient is f32 where the weight is bf16, since an optimizer adds up many small ones.
+  GradSlot into_master(size_t i);
+
   /// Hands over a finished gradient without copying where it is the first (pass-through ops: add, reshape).
   void give(size_t i, const Tensor& grad);
 
  private:
+  GradSlot slot(size_t i, DType dtype);
+
   const ExecContext& ctx_;
   Tape& tape_;
   std::span<const Edge> inputs_;
 };
-
-/// dst += src, element-wise, equal shapes, f32 or f64.
-void accumulate(const ExecContext& ctx, const Tensor& src, const Tensor& dst);
 
 }  // namespace ermoe

@@ -1,15 +1,19 @@
 #include "autograd/parameter.h"
 
+#include "core/flat.h"
+
 #include <algorithm>
-#include <cstring>
 
 namespace ermoe {
 
-Variable::Variable(Parameter& p) : value(p.value) {
+Variable::Variable(Parameter& p) : value(p.compute.defined() ? p.compute : p.value) {
   if (!p.frozen) edge.parameter = &p;
 }
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters)
+    : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
+
+ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters)
     : dtype_(dtype), parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, {}, [](const Parameter* p) { return p->role; });
   const auto alignment = static_cast<int64_t>(64 / size_of(dtype));
@@ -22,14 +26,21 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
     const bool own_values = role != Parameter::Role::derived;
     if (own_values) value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
     grad_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "gradients");
+    const bool copies = role == Parameter::Role::direct && compute != dtype;
+    if (copies) compute_ = Tensor::zeros(allocator, {total}, compute, "parameters");
     int64_t offset = 0;
     for (Parameter* p : parameters_) {
       if (p->role != role) continue;
       if (own_values) p->value = value_sections_[section].window(offset, p->shape);
       p->grad = grad_sections_[section].window(offset, p->shape);
+      if (own_values) p->compute = copies && !p->full_precision ? compute_.window(offset, p->shape) : p->value;
       offset += padded(p);
     }
   }
+}
+
+void ParameterArena::refresh_compute() {
+  if (compute_.defined()) convert(values(Parameter::Role::direct), compute_);
 }
 
 void ParameterArena::begin_gradients() {
@@ -39,7 +50,7 @@ void ParameterArena::begin_gradients() {
 void ParameterArena::end_gradients(Parameter::Role role) {
   for (Parameter* p : parameters_) {
     if (p->has_grad || p->role != role) continue;
-    std::memset(p->grad.raw(), 0, p->grad.bytes());
+    zero(p->grad);
     p->has_grad = true;
   }
 }

@@ -27,9 +27,11 @@ struct Parameter {
   bool orthonormal = false;     // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
   bool expert_sharded = false;  // first axis is the expert
   bool frozen = false;          // takes no gradient and no step
+  bool full_precision = false;  // ops read it as it is, also where they compute in bf16 (small ones that scale much)
   float lr_scale = 1.0f;        // layer decay
 
   Tensor value;           // window of the value arena
+  Tensor compute;         // what ops read: `value` itself, or its bf16 copy
   Tensor grad;            // window of the gradient arena
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
 };
@@ -38,17 +40,24 @@ struct Parameter {
 /// direct first, then derived, then factors: the first two are what ranks reduce.
 class ParameterArena {
  public:
-  /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. The
-  /// parameters must outlive the arena.
+  /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. With
+  /// `compute` bf16 ops read direct parameters through a copy, which `refresh_compute` makes. The parameters must outlive
+  /// the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
+  ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero).
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
   /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
+  /// The bf16 twin of values(direct); undefined where ops read the values themselves.
+  Tensor compute_values() const { return compute_; }
   DType dtype() const { return dtype_; }
+  DType compute_dtype() const { return compute_.defined() ? compute_.dtype() : dtype_; }
 
+  /// Brings the bf16 copies up to date. Call after every change of the values, unless the optimizer did it.
+  void refresh_compute();
   /// Starts a new gradient sum: the next write of each slot overwrites.
   void begin_gradients();
   /// Zeroes the slots of a role that nobody wrote, so that the whole section is valid.
@@ -59,6 +68,7 @@ class ParameterArena {
   std::vector<Parameter*> parameters_;
   Tensor value_sections_[3];  // by Role
   Tensor grad_sections_[3];
+  Tensor compute_;
 };
 
 }  // namespace ermoe

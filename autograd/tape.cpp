@@ -1,8 +1,7 @@
 #include "autograd/tape.h"
 
 #include "autograd/parameter.h"
-
-#include <algorithm>
+#include "core/flat.h"
 
 namespace ermoe {
 
@@ -25,7 +24,7 @@ void Tape::backward(const ExecContext& ctx, const Variable& root, Tensor seed) {
   if (!seed.defined()) {
     check(root.value.numel() == 1, "[backward] root {} is not a scalar and no seed was given", root.shape().str());
     seed = ctx.empty(root.shape(), root.dtype(), "gradient");
-    dispatch_float(seed.dtype(), "backward", [&](auto tag) { *seed.data<decltype(tag)>() = 1; });
+    fill(seed, 1);
   }
   check(seed.shape() == root.shape(), "[backward] seed {} for root {}", seed.shape().str(), root.shape().str());
   entries_[static_cast<size_t>(root.edge.node)].grad = std::move(seed);
@@ -54,6 +53,16 @@ void Tape::clear() {
 
 GradSlot GradWriter::into(size_t i) {
   const Edge& edge = inputs_[i];
+  return slot(i, edge.node < 0 ? DType::f32 : tape_.entries_[static_cast<size_t>(edge.node)].dtype);
+}
+
+GradSlot GradWriter::into_master(size_t i) {
+  const Edge& edge = inputs_[i];
+  return slot(i, edge.node < 0 ? DType::f32 : master_of(tape_.entries_[static_cast<size_t>(edge.node)].dtype));
+}
+
+GradSlot GradWriter::slot(size_t i, DType dtype) {
+  const Edge& edge = inputs_[i];
   if (edge.parameter != nullptr) {
     Parameter& p = *edge.parameter;
     const auto mode = p.has_grad ? Accumulate::add : Accumulate::overwrite;
@@ -63,9 +72,10 @@ GradSlot GradWriter::into(size_t i) {
   check(edge.node >= 0, "[grad_writer] input {} wants no gradient", i);
   Tape::Entry& entry = tape_.entries_[static_cast<size_t>(edge.node)];
   if (!entry.grad.defined()) {
-    entry.grad = ctx_.empty(entry.shape, entry.dtype, "gradient");
+    entry.grad = ctx_.empty(entry.shape, dtype, "gradient");
     return {entry.grad, Accumulate::overwrite};
   }
+  check(entry.grad.dtype() == dtype, "[grad_writer] gradients of {} and {} for one input", name_of(entry.grad.dtype()), name_of(dtype));
   // The first gradient may be a handle that someone else still reads (a residual gives the same dy to both sides).
   if (!entry.grad.unique()) entry.grad = entry.grad.clone("gradient");
   return {entry.grad, Accumulate::add};
@@ -82,22 +92,7 @@ void GradWriter::give(size_t i, const Tensor& grad) {
   }
   const GradSlot slot = into(i);
   const Tensor src = grad.reshape(slot.dst.shape());
-  if (slot.mode == Accumulate::add)
-    accumulate(ctx_, src, slot.dst);
-  else
-    copy(src, slot.dst);
-}
-
-void accumulate(const ExecContext&, const Tensor& src, const Tensor& dst) {
-  check(src.numel() == dst.numel(), "[accumulate] {} into {}", src.shape().str(), dst.shape().str());
-  dispatch_float(dst.dtype(), "accumulate", [&](auto tag) {
-    using T = decltype(tag);
-    const T* from = src.data<T>();
-    T* to = dst.data<T>();
-    const int64_t n = dst.numel();
-#pragma omp parallel for simd if (n > 65536) schedule(static)
-    for (int64_t i = 0; i < n; ++i) to[i] += from[i];
-  });
+  convert(src, slot.dst, slot.mode);
 }
 
 }  // namespace ermoe

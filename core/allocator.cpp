@@ -19,6 +19,7 @@ size_t physical_memory() { return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
 class HostSource final : public MemorySource {
  public:
   Device device() const override { return {}; }
+  Stream stream() const override { return {}; }
 
   void* allocate(size_t bytes) override {
     // The system promises more than it has and ends the process later; what cannot fit is refused while a message can still be given.
@@ -30,6 +31,15 @@ class HostSource final : public MemorySource {
   }
 
   void release(void* block, size_t) noexcept override { std::free(block); }
+
+  void upload(void* to, const void* host, size_t bytes) override { copy(to, host, bytes); }
+  void download(void* host, const void* from, size_t bytes) override { copy(host, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memmove(to, from, bytes);
+  }
+  void set(void* to, uint8_t byte, size_t bytes) override {
+    if (bytes > 0) std::memset(to, byte, bytes);
+  }
 };
 
 /// Small blocks to 512 B, large ones to 1/8 of their power of two (at least 4 KiB), so that nearly equal
@@ -67,7 +77,7 @@ Block CachingAllocator::allocate(size_t bytes, const char* scope) {
   stats_.live += block.bytes;
   stats_.peak = std::max(stats_.peak, stats_.live);
   live_by_scope_[scope] += block.bytes;
-  if (fill_ == Fill::poison && !device_.is_cuda()) std::memset(block.data, 0xff, block.bytes);
+  if (fill_ == Fill::poison) source_->set(block.data, 0xff, block.bytes);
   return block;
 }
 

@@ -14,14 +14,25 @@
 
 namespace ermoe {
 
-/// What allocators are asked for: raw blocks of one device's memory, 64-byte aligned.
+/// What allocators are asked for: raw blocks of one device's memory, 64-byte aligned, and the ways in and out of it.
+/// Whatever moves or changes bytes does so in the order of `stream`.
 class MemorySource {
  public:
   virtual ~MemorySource() = default;
   virtual Device device() const = 0;
+  virtual Stream stream() const = 0;
   /// Null on failure.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
+
+  /// From host memory, which may change once this returned.
+  virtual void upload(void* to, const void* host, size_t bytes) = 0;
+  /// To host memory; the bytes are there once this returned.
+  virtual void download(void* host, const void* from, size_t bytes) = 0;
+  /// Within this memory; the two may overlap on the host alone.
+  virtual void copy(void* to, const void* from, size_t bytes) = 0;
+  /// Sets every byte.
+  virtual void set(void* to, uint8_t byte, size_t bytes) = 0;
 };
 
 /// Host memory from the system. Blocks of 2 MiB and more ask for huge pages.
@@ -54,6 +65,7 @@ class CachingAllocator {
   CachingAllocator& operator=(const CachingAllocator&) = delete;
 
   Device device() const { return device_; }
+  MemorySource& source() const { return *source_; }
   Fill fill() const { return fill_; }
   /// `scope` is a string literal that names the user in statistics.
   /// Throws `Error` with the largest users when the source has no more.

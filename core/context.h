@@ -54,4 +54,25 @@ void on_device(const ExecContext& ctx, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&&
 #endif
 }
 
+/// The same for elements of type T, inside `dispatch_compute`: CPUs compute in f32 and f64, GPUs in f32 and bf16. Both
+/// branches take an ignored tag, for the same reason.
+template <typename T, typename CpuFn, typename CudaFn>
+void on_device(const ExecContext& ctx, T, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda) {
+  constexpr DType dtype = DTypeOf<T>::value;
+  if (!ctx.device.is_cuda()) {
+    if constexpr (dtype != DType::bf16)
+      return on_cpu(0);
+    else
+      fail("[device] a CPU computes in f32 or f64, not in {}", name_of(dtype));
+  }
+#if defined(ERMOE_WITH_CUDA)
+  if constexpr (dtype != DType::f64)
+    on_cuda(0);
+  else
+    fail("[device] a GPU computes in f32 or bf16, not in {}", name_of(dtype));
+#else
+  fail("[device] this build has no CUDA");
+#endif
+}
+
 }  // namespace ermoe

@@ -1,9 +1,9 @@
 // Element types, the bf16 storage type, and the one place where a runtime dtype becomes a C++ type.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/error.h"
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -35,20 +35,6 @@ constexpr const char* name_of(DType dtype) {
   return "?";
 }
 
-/// bfloat16 as stored: the upper half of a float. Arithmetic happens in float.
-struct bf16 {
-  uint16_t bits = 0;
-
-  bf16() = default;
-  /// Rounds to nearest, ties to even; a NaN stays a NaN.
-  explicit bf16(float value) {
-    const auto u = std::bit_cast<uint32_t>(value);
-    const bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;
-    bits = is_nan ? static_cast<uint16_t>((u >> 16) | 0x40u) : static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-  }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-};
-
 template <typename T>
 struct DTypeOf;
 template <>
@@ -76,6 +62,9 @@ struct DTypeOf<uint8_t> {
   static constexpr DType value = DType::u8;
 };
 
+/// What sums, statistics and weights' gradients of a dtype are kept in: `Master<T>` at run time.
+constexpr DType master_of(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
 /// Calls `fn(T{})` with T = float or double; anything else is an error that names the op.
 template <typename Fn>
 decltype(auto) dispatch_float(DType dtype, const char* op, Fn&& fn) {
@@ -84,6 +73,15 @@ decltype(auto) dispatch_float(DType dtype, const char* op, Fn&& fn) {
     case DType::f64: return fn(double{});
     default: fail("[{}] wants f32 or f64 but got {}", op, name_of(dtype));
   }
+}
+
+/// The same for what ops compute in: float, double and, in a build with CUDA, bf16. Goes with `on_device`.
+template <typename Fn>
+decltype(auto) dispatch_compute(DType dtype, const char* op, Fn&& fn) {
+#if defined(ERMOE_WITH_CUDA)
+  if (dtype == DType::bf16) return fn(bf16{});
+#endif
+  return dispatch_float(dtype, op, std::forward<Fn>(fn));
 }
 
 }  // namespace ermoe

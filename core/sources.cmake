@@ -2,6 +2,7 @@ set(SOURCES
   allocator.cpp
   comm.cpp
   file_io.cpp
+  flat.cpp
   json.cpp
   log.cpp
   safetensors.cpp

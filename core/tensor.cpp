@@ -1,9 +1,5 @@
 #include "core/tensor.h"
 
-#include <algorithm>
-#include <cstring>
-#include <limits>
-
 namespace ermoe {
 
 Tensor Tensor::empty(CachingAllocator& allocator, const Shape& shape, DType dtype, const char* scope) {
@@ -20,7 +16,7 @@ Tensor Tensor::empty(CachingAllocator& allocator, const Shape& shape, DType dtyp
 
 Tensor Tensor::zeros(CachingAllocator& allocator, const Shape& shape, DType dtype, const char* scope) {
   Tensor t = empty(allocator, shape, dtype, scope);
-  std::memset(t.raw(), 0, t.bytes());
+  zero(t);
   return t;
 }
 
@@ -57,32 +53,24 @@ Tensor Tensor::clone(const char* scope) const {
   return t;
 }
 
+Tensor Tensor::to(CachingAllocator& allocator, const char* scope) const {
+  Tensor t = empty(allocator, shape_, dtype_, scope);
+  copy(*this, t);
+  return t;
+}
+
 void copy(const Tensor& from, const Tensor& to) {
   check(from.shape() == to.shape() && from.dtype() == to.dtype(), "[copy] {} {} to {} {}", name_of(from.dtype()), from.shape().str(),
         name_of(to.dtype()), to.shape().str());
-  std::memmove(to.raw(), from.raw(), from.bytes());
+  const Device source = from.device(), target = to.device();
+  if (source == target) return to.allocator().source().copy(to.raw(), from.raw(), from.bytes());
+  if (target.is_cuda()) {
+    check(!source.is_cuda(), "[copy] from one GPU to another");
+    return to.allocator().source().upload(to.raw(), from.raw(), from.bytes());
+  }
+  from.allocator().source().download(to.raw(), from.raw(), from.bytes());
 }
 
-namespace {
-
-template <typename Fn>
-void with_float(const Tensor& t, Fn&& fn) {
-  if (t.dtype() == DType::bf16) return fn(t.data<bf16>());
-  dispatch_float(t.dtype(), "convert", [&](auto tag) { fn(t.data<decltype(tag)>()); });
-}
-
-}  // namespace
-
-void convert(const Tensor& from, const Tensor& to) {
-  check(from.shape() == to.shape(), "[convert] {} to {}", from.shape().str(), to.shape().str());
-  with_float(from, [&](auto* src) {
-    with_float(to, [&](auto* dst) {
-      using Src = std::remove_pointer_t<decltype(src)>;
-      using Dst = std::remove_pointer_t<decltype(dst)>;
-      using Via = std::conditional_t<std::is_same_v<Src, double> && std::is_same_v<Dst, double>, double, float>;
-      for (int64_t i = 0; i < from.numel(); ++i) dst[i] = static_cast<Dst>(static_cast<Via>(src[i]));
-    });
-  });
-}
+void zero(const Tensor& t) { t.allocator().source().set(t.raw(), 0, t.bytes()); }
 
 }  // namespace ermoe

@@ -34,7 +34,7 @@ class Tensor {
 
   /// Uninitialised memory. `scope`: a string literal for the allocator's statistics.
   static Tensor empty(CachingAllocator& allocator, const Shape& shape, DType dtype, const char* scope = "tensor");
-  /// Zero-filled, host memory only.
+  /// Zero-filled.
   static Tensor zeros(CachingAllocator& allocator, const Shape& shape, DType dtype, const char* scope = "tensor");
   /// Copies host values in.
   template <typename T>
@@ -69,8 +69,10 @@ class Tensor {
   Tensor at(int64_t i) const;
   /// A piece of `shape` that starts `elements` elements into this one: how arenas hand out their slots.
   Tensor window(int64_t elements, const Shape& shape) const;
-  /// A copy of the data in memory of its own (host).
+  /// A copy of the data in memory of its own, from the same allocator.
   Tensor clone(const char* scope = "tensor") const;
+  /// A copy in `allocator`'s memory, which may be another device's.
+  Tensor to(CachingAllocator& allocator, const char* scope = "tensor") const;
 
   /// True where nobody else holds this memory: only then may it be written in place.
   bool unique() const { return storage_.use_count() == 1; }
@@ -84,18 +86,30 @@ class Tensor {
   size_t offset_ = 0;  // bytes
 };
 
-/// Copies between host tensors of equal shape and dtype.
+/// Copies between tensors of equal shape and dtype, of the same device or to or from the host.
 void copy(const Tensor& from, const Tensor& to);
 
-/// Converts between float dtypes (f32, f64, bf16) of equal shape, host memory.
-void convert(const Tensor& from, const Tensor& to);
+/// Every byte 0, which is the number 0 in each dtype.
+void zero(const Tensor& t);
+
+/// The one value of a tensor of one element, on the host. Waits for a device.
+template <typename T>
+T item(const Tensor& t);
 
 template <typename T>
 Tensor Tensor::from(CachingAllocator& allocator, const Shape& shape, std::span<const T> values, const char* scope) {
   Tensor t = empty(allocator, shape, DTypeOf<T>::value, scope);
   check(static_cast<int64_t>(values.size()) == t.numel(), "[tensor] {} values for shape {}", values.size(), shape.str());
-  std::copy(values.begin(), values.end(), t.data<T>());
+  allocator.source().upload(t.data<T>(), values.data(), t.bytes());
   return t;
+}
+
+template <typename T>
+T item(const Tensor& t) {
+  check(t.numel() == 1, "[item] {} is not one value", t.shape().str());
+  T value;
+  t.allocator().source().download(&value, t.data<T>(), sizeof(T));
+  return value;
 }
 
 }  // namespace ermoe

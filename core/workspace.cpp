@@ -1,12 +1,11 @@
 #include "core/workspace.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace ermoe {
 
 std::byte* Workspace::take_bytes(size_t bytes) {
-  const size_t rounded = (bytes + 63) / 64 * 64;
+  const size_t rounded = (bytes + 255) / 256 * 256;
   if (used_ == 0 && (!block_.defined() || block_.bytes() < std::max(rounded, high_water_))) {
     overflow_.clear();
     const size_t wanted = std::max({rounded, high_water_, size_t{1} << 16});
@@ -17,7 +16,7 @@ std::byte* Workspace::take_bytes(size_t bytes) {
   std::byte* loan = nullptr;
   if (end <= block_.bytes()) {
     loan = block_.raw() + begin;
-    if (allocator_.fill() == Fill::poison && !allocator_.device().is_cuda()) std::memset(loan, 0xff, rounded);
+    if (allocator_.fill() == Fill::poison) allocator_.source().set(loan, 0xff, rounded);
   } else {
     overflow_.push_back(Tensor::empty(allocator_, {static_cast<int64_t>(rounded)}, DType::u8, "workspace"));
     loan = overflow_.back().raw();

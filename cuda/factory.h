@@ -2,7 +2,11 @@
 // found CUDA (ERMOE_FOUND_CUDA is defined there). Read next: cuda/runtime/device.cpp.
 #pragma once
 
+#include "core/allocator.h"
+#include "core/device.h"
+
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,5 +28,22 @@ struct FoundGpus {
 
 /// The GPUs that this process may use. Never throws on a broken driver: a run on the CPU does not need one.
 FoundGpus find_gpus();
+
+/// Which kernels to use: those of the GPU's own generation, or those of Ampere also on a newer one (to test them).
+enum class KernelPath { native, ampere };
+
+/// One GPU in use: a stream of work with its libraries' handles. It must outlive all memory and work of its stream.
+class Gpu {
+ public:
+  virtual ~Gpu() = default;
+  virtual const GpuInfo& info() const = 0;
+  virtual Stream stream() = 0;
+  virtual std::unique_ptr<MemorySource> memory() = 0;
+  /// Waits until the stream is idle; throws what went wrong on it.
+  virtual void synchronize() = 0;
+};
+
+/// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.
+std::unique_ptr<Gpu> make_gpu(int index, KernelPath path = KernelPath::native);
 
 }  // namespace ermoe

@@ -20,7 +20,7 @@ class DerivedParameter {
     tape_.clear();
     spent_ = false;
     root_ = make(ctx.with_tape(&tape_));
-    parameter.value = root_.value;
+    parameter.value = parameter.compute = root_.value;
   }
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.

@@ -48,10 +48,6 @@ void fill_with(const Tensor& t, Fn&& value_at) {
 
 }  // namespace
 
-void fill(const Tensor& t, double value) {
-  fill_with(t, [&](uint64_t) { return value; });
-}
-
 void fill_normal(const Tensor& t, double deviation, RngKey key) {
   fill_with(t, [&](uint64_t i) { return deviation * normal(key, i); });
 }

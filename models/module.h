@@ -4,6 +4,7 @@
 
 #include "autograd/parameter.h"
 #include "core/context.h"
+#include "core/flat.h"
 
 #include <functional>
 #include <string>
@@ -44,7 +45,6 @@ std::vector<Buffer*> buffers_of(Module& module);
 
 // Initial values. Each draws from key.fold(hash of the parameter's name), so they do not depend on the order of calls.
 RngKey key_of(RngKey key, const std::string& name);
-void fill(const Tensor& t, double value);
 void fill_normal(const Tensor& t, double deviation, RngKey key);
 /// Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010).
 void fill_xavier(const Tensor& t, int64_t fan_in, int64_t fan_out, RngKey key);

@@ -30,10 +30,10 @@ struct AddBroadcast {
 /// y (rows, cols) = x (rows, cols) + b (cols).
 Tensor forward(const ExecContext& ctx, const AddDims& dims, const Variable& x, const Variable& b) {
   Tensor y = ctx.empty(x.shape(), x.dtype());
-  dispatch_float(x.dtype(), Add::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), Add::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::add_forward(dims, x.value.data<T>(), b.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::add_forward(dims, x.value.data<T>(), b.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::add_forward(ctx.stream, dims, x.value.data<T>(), b.value.data<T>(), y.data<T>()); });
   });
   return y;

@@ -1,5 +1,7 @@
 #include "ops/attach_loss.h"
 
+#include "core/flat.h"
+
 namespace ermoe {
 namespace {
 
@@ -19,7 +21,7 @@ Variable attach_loss(const ExecContext& ctx, const Variable& y, const Variable& 
   check(loss.value.numel() == 1, "[attach_loss] loss {} is not a scalar", loss.shape().str());
   if (ctx.tape == nullptr) return y;
   Tensor seed = ctx.empty(loss.shape(), loss.dtype());
-  dispatch_float(seed.dtype(), AttachLoss::name, [&](auto tag) { *seed.data<decltype(tag)>() = static_cast<decltype(tag)>(weight); });
+  fill(seed, weight);
   return record(ctx, y.value, {&y, &loss}, AttachLoss{.seed = seed});
 }
 

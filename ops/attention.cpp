@@ -14,12 +14,12 @@ struct Attention {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const auto [dqkv, mode] = out.into(0);
-    dispatch_float(qkv.dtype(), name, [&, &dqkv = dqkv, mode = mode](auto tag) {
+    dispatch_compute(qkv.dtype(), name, [&, &dqkv = dqkv, mode = mode](auto tag) {
       using T = decltype(tag);
       T* const dst = dqkv.template data<T>();
       on_device(
-          ctx,
-          [&] {
+          ctx, tag,
+          [&](auto) {
             const auto scratch = ctx.workspace->borrow<T>(cpu::attention_backward_scratch(dims));
             cpu::attention_backward(dims, qkv.data<T>(), y.data<T>(), lse.data<T>(), dy.data<T>(), dst, mode, scratch.data());
           },
@@ -46,11 +46,11 @@ Variable attention(const ExecContext& ctx, const Variable& qkv, int64_t heads, A
   const AttentionDims dims = dims_of(qkv, heads, mask);
   Tensor y = ctx.empty({dims.batch, dims.tokens, dims.width()}, qkv.dtype());
   Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, qkv.dtype());
-  dispatch_float(qkv.dtype(), Attention::name, [&](auto tag) {
+  dispatch_compute(qkv.dtype(), Attention::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx,
-        [&] {
+        ctx, tag,
+        [&](auto) {
           const auto scratch = ctx.workspace->borrow<T>(cpu::attention_forward_scratch(dims));
           cpu::attention_forward(dims, qkv.value.data<T>(), y.data<T>(), lse.data<T>(), scratch.data());
         },

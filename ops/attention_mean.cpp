@@ -15,13 +15,13 @@ struct AttentionMean {
   Tensor lse;     // (B, H, T): log-sum-exp of each row of scaled scores
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_float(qkv.dtype(), name, [&](auto tag) {
+    dispatch_compute(qkv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dqkv = destination<T>(out, 0), dtokens = destination<T>(out, 1);
       const T *x = qkv.data<T>(), *t = tokens.data<T>(), *l = lse.data<T>(), *d = dy.data<T>();
       on_device(
-          ctx,
-          [&] {
+          ctx, tag,
+          [&](auto) {
             const auto scratch = ctx.workspace->borrow<T>(cpu::attention_mean_backward_scratch(dims));
             cpu::attention_mean_backward(dims, x, t, l, d, dqkv, dtokens, scratch.data());
           },
@@ -50,12 +50,12 @@ Variable attention_mean(const ExecContext& ctx, const Variable& qkv, const Varia
   const AttentionDims dims = dims_of(qkv, tokens, heads);
   Tensor y = ctx.empty(tokens.shape(), qkv.dtype());
   const Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, qkv.dtype());
-  dispatch_float(qkv.dtype(), AttentionMean::name, [&](auto tag) {
+  dispatch_compute(qkv.dtype(), AttentionMean::name, [&](auto tag) {
     using T = decltype(tag);
     const T *x = qkv.value.data<T>(), *t = tokens.value.data<T>();
     on_device(
-        ctx,
-        [&] {
+        ctx, tag,
+        [&](auto) {
           const auto scratch = ctx.workspace->borrow<T>(cpu::attention_mean_forward_scratch(dims));
           cpu::attention_mean_forward(dims, x, t, y.data<T>(), lse.data<T>(), scratch.data());
         },

@@ -13,11 +13,11 @@ struct SwitchBalance {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dp, mode] = out.into(0);
-    dispatch_float(shares.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
+    dispatch_compute(shares.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
       using T = decltype(tag);
       T* const dst = dp.template data<T>();
       on_device(
-          ctx, [&] { cpu::switch_balance_backward(dims, shares.data<T>(), dloss.data<T>(), dst, mode); },
+          ctx, tag, [&](auto) { cpu::switch_balance_backward(dims, shares.data<T>(), dloss.data<T>(), dst, mode); },
           [&](auto) { cuda::switch_balance_backward(ctx.stream, dims, shares.data<T>(), dloss.data<T>(), dst, mode); });
     });
   }
@@ -31,12 +31,12 @@ struct ZLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dlogits, mode] = out.into(0);
-    dispatch_float(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
+    dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *x = logits.data<T>(), *l = lse.data<T>(), *dl = dloss.data<T>();
       T* const dst = dlogits.template data<T>();
       on_device(
-          ctx, [&] { cpu::z_loss_backward(dims, x, l, dl, dst, mode); },
+          ctx, tag, [&](auto) { cpu::z_loss_backward(dims, x, l, dl, dst, mode); },
           [&](auto) { cuda::z_loss_backward(ctx.stream, dims, x, l, dl, dst, mode); });
     });
   }
@@ -49,11 +49,11 @@ struct ImportanceLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dp, mode] = out.into(0);
-    dispatch_float(dloss.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
+    dispatch_compute(dloss.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
       using T = decltype(tag);
       T* const dst = dp.template data<T>();
       on_device(
-          ctx, [&] { cpu::importance_loss_backward(dims, loads.data<double>(), dloss.data<T>(), dst, mode); },
+          ctx, tag, [&](auto) { cpu::importance_loss_backward(dims, loads.data<double>(), dloss.data<T>(), dst, mode); },
           [&](auto) { cuda::importance_loss_backward(ctx.stream, dims, loads.data<double>(), dloss.data<T>(), dst, mode); });
     });
   }
@@ -68,13 +68,13 @@ struct LoadLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dclean, mode] = out.into(0);
-    dispatch_float(clean.dtype(), name, [&, &dclean = dclean, mode = mode](auto tag) {
+    dispatch_compute(clean.dtype(), name, [&, &dclean = dclean, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *c = clean.data<T>(), *t = thresholds.data<T>(), *dl = dloss.data<T>();
       const double* const l = loads.data<double>();
       T* const dst = dclean.template data<T>();
       on_device(
-          ctx, [&] { cpu::load_loss_backward(dims, c, t, l, dl, dst, mode); },
+          ctx, tag, [&](auto) { cpu::load_loss_backward(dims, c, t, l, dl, dst, mode); },
           [&](auto) { cuda::load_loss_backward(ctx.stream, dims, c, t, l, dl, dst, mode); });
     });
   }
@@ -97,12 +97,12 @@ Variable switch_balance(const ExecContext& ctx, const Variable& probabilities, c
   dims.slots = ids.shape()[1];
   Tensor loss = ctx.empty({}, probabilities.dtype());
   const Tensor shares = ctx.empty({dims.experts}, probabilities.dtype());
-  dispatch_float(probabilities.dtype(), SwitchBalance::name, [&](auto tag) {
+  dispatch_compute(probabilities.dtype(), SwitchBalance::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const p = probabilities.value.data<T>();
     const int32_t* const id = ids.data<int32_t>();
     on_device(
-        ctx, [&] { cpu::switch_balance_forward(dims, p, id, shares.data<T>(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::switch_balance_forward(dims, p, id, shares.data<T>(), loss.data<T>()); },
         [&](auto) { cuda::switch_balance_forward(ctx.stream, dims, p, id, shares.data<T>(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&probabilities}, SwitchBalance{.dims = dims, .shares = shares});
@@ -112,11 +112,11 @@ Variable z_loss(const ExecContext& ctx, const Variable& logits) {
   const BalanceDims dims = dims_of(ZLoss::name, logits);
   Tensor loss = ctx.empty({}, logits.dtype());
   const Tensor lse = ctx.empty({dims.rows}, logits.dtype());
-  dispatch_float(logits.dtype(), ZLoss::name, [&](auto tag) {
+  dispatch_compute(logits.dtype(), ZLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const x = logits.value.data<T>();
     on_device(
-        ctx, [&] { cpu::z_loss_forward(dims, x, lse.data<T>(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::z_loss_forward(dims, x, lse.data<T>(), loss.data<T>()); },
         [&](auto) { cuda::z_loss_forward(ctx.stream, dims, x, lse.data<T>(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&logits}, ZLoss{.dims = dims, .logits = logits.value, .lse = lse});
@@ -126,11 +126,11 @@ Variable importance_loss(const ExecContext& ctx, const Variable& probabilities, 
   const BalanceDims dims = dims_of(ImportanceLoss::name, probabilities, groups);
   Tensor loss = ctx.empty({}, probabilities.dtype());
   const Tensor loads = ctx.empty({groups, dims.experts}, DType::f64);
-  dispatch_float(probabilities.dtype(), ImportanceLoss::name, [&](auto tag) {
+  dispatch_compute(probabilities.dtype(), ImportanceLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const p = probabilities.value.data<T>();
     on_device(
-        ctx, [&] { cpu::importance_loss_forward(dims, p, loads.data<double>(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::importance_loss_forward(dims, p, loads.data<double>(), loss.data<T>()); },
         [&](auto) { cuda::importance_loss_forward(ctx.stream, dims, p, loads.data<double>(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&probabilities}, ImportanceLoss{.dims = dims, .loads = loads});
@@ -147,11 +147,11 @@ Variable load_loss(const ExecContext& ctx, const Variable& clean, const Variable
   dims.sigma = sigma;
   Tensor loss = ctx.empty({}, clean.dtype());
   const Tensor thresholds = ctx.empty({dims.rows}, clean.dtype()), loads = ctx.empty({groups, dims.experts}, DType::f64);
-  dispatch_float(clean.dtype(), LoadLoss::name, [&](auto tag) {
+  dispatch_compute(clean.dtype(), LoadLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T *c = clean.value.data<T>(), *x = noisy.value.data<T>();
     on_device(
-        ctx, [&] { cpu::load_loss_forward(dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::load_loss_forward(dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); },
         [&](auto) { cuda::load_loss_forward(ctx.stream, dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&clean}, LoadLoss{.dims = dims, .clean = clean.value, .thresholds = thresholds, .loads = loads});

@@ -14,7 +14,7 @@ void with_centered(const ExecContext& ctx, const Tensor& x, const Tensor& mean, 
   const CenterRowsDims dims{x.shape()[0], x.shape()[1]};
   const auto centered = ctx.workspace->borrow<T>(x.numel());
   on_device(
-      ctx, [&] { cpu::center_rows(dims, x.data<T>(), mean.data<T>(), centered.data()); },
+      ctx, T{}, [&](auto) { cpu::center_rows(dims, x.data<T>(), mean.data<T>(), centered.data()); },
       [&](auto) { cuda::center_rows(ctx.stream, dims, x.data<T>(), mean.data<T>(), centered.data()); });
   fn(static_cast<const T*>(centered.data()));
 }
@@ -27,19 +27,19 @@ struct BasisProjection {
   Tensor mean;   // (D) or undefined
 
   void backward(const ExecContext& ctx, const Tensor& dz, GradWriter& out) const {
-    dispatch_float(x.dtype(), name, [&](auto tag) {
+    dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       if (out.wants(0)) {
         const GradSlot dx = out.into(0);
         on_device(
-            ctx, [&] { cpu::linear_backward_x(dims, dz.data<T>(), basis.data<T>(), dx.dst.data<T>(), dx.mode); },
+            ctx, tag, [&](auto) { cpu::linear_backward_x(dims, dz.data<T>(), basis.data<T>(), dx.dst.data<T>(), dx.mode); },
             [&](auto) { cuda::linear_backward_x(ctx.stream, dims, dz.data<T>(), basis.data<T>(), dx.dst.data<T>(), dx.mode); });
       }
       if (out.wants(1)) {
         const GradSlot db = out.into(1);
         with_centered<T>(ctx, x, mean, [&](const T* centered) {
           on_device(
-              ctx, [&] { cpu::linear_backward_w(dims, dz.data<T>(), centered, db.dst.data<T>(), db.mode); },
+              ctx, tag, [&](auto) { cpu::linear_backward_w(dims, dz.data<T>(), centered, db.dst.data<T>(), db.mode); },
               [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dz.data<T>(), centered, db.dst.data<T>(), db.mode); });
         });
       }
@@ -58,12 +58,12 @@ Variable basis_projection(const ExecContext& ctx, const Variable& x, const Varia
   const int64_t experts = basis.shape()[0], rank = basis.shape()[1];
   const LinearDims dims{.rows = x.shape()[0], .in = x.shape()[1], .out = experts * rank};
   Tensor z = ctx.empty({dims.rows, experts, rank}, x.dtype());
-  dispatch_float(x.dtype(), BasisProjection::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), BasisProjection::name, [&](auto tag) {
     using T = decltype(tag);
     const T* no_bias = nullptr;
     with_centered<T>(ctx, x.value, mean, [&](const T* centered) {
       on_device(
-          ctx, [&] { cpu::linear_forward(dims, centered, basis.value.data<T>(), no_bias, z.data<T>()); },
+          ctx, tag, [&](auto) { cpu::linear_forward(dims, centered, basis.value.data<T>(), no_bias, z.data<T>()); },
           [&](auto) { cuda::linear_forward(ctx.stream, dims, centered, basis.value.data<T>(), no_bias, z.data<T>()); });
     });
   });

@@ -14,13 +14,13 @@ struct Combine {
   Tensor row_slot;  // (N*K) i32
 
   void backward(const ExecContext& ctx, const Tensor& dout, GradWriter& out) const {
-    dispatch_float(y.dtype(), name, [&](auto tag) {
+    dispatch_compute(y.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       if (out.wants(0)) {
         const GradSlot dy = out.into(0);
         const int32_t* slots = row_slot.data<int32_t>();
         on_device(
-            ctx, [&] { cpu::combine_backward_rows(dims, weights.data<T>(), slots, dout.data<T>(), dy.dst.data<T>(), dy.mode); },
+            ctx, tag, [&](auto) { cpu::combine_backward_rows(dims, weights.data<T>(), slots, dout.data<T>(), dy.dst.data<T>(), dy.mode); },
             [&](auto) {
               cuda::combine_backward_rows(ctx.stream, dims, weights.data<T>(), slots, dout.data<T>(), dy.dst.data<T>(), dy.mode);
             });
@@ -29,7 +29,7 @@ struct Combine {
         const GradSlot dw = out.into(1);
         const int32_t* rows = slot_row.data<int32_t>();
         on_device(
-            ctx, [&] { cpu::combine_backward_weights(dims, y.data<T>(), rows, dout.data<T>(), dw.dst.data<T>(), dw.mode); },
+            ctx, tag, [&](auto) { cpu::combine_backward_weights(dims, y.data<T>(), rows, dout.data<T>(), dw.dst.data<T>(), dw.mode); },
             [&](auto) { cuda::combine_backward_weights(ctx.stream, dims, y.data<T>(), rows, dout.data<T>(), dw.dst.data<T>(), dw.mode); });
       }
     });
@@ -45,11 +45,11 @@ Variable combine(const ExecContext& ctx, const Variable& y, const Variable& weig
         plan.slots, name_of(y.dtype()));
   const CombineDims dims{plan.tokens, plan.slots, y.shape()[1]};
   Tensor out = ctx.empty({dims.tokens, dims.width}, y.dtype());
-  dispatch_float(y.dtype(), Combine::name, [&](auto tag) {
+  dispatch_compute(y.dtype(), Combine::name, [&](auto tag) {
     using T = decltype(tag);
     const int32_t* rows = plan.slot_row.data<int32_t>();
     on_device(
-        ctx, [&] { cpu::combine_forward(dims, y.value.data<T>(), weights.value.data<T>(), rows, out.data<T>()); },
+        ctx, tag, [&](auto) { cpu::combine_forward(dims, y.value.data<T>(), weights.value.data<T>(), rows, out.data<T>()); },
         [&](auto) { cuda::combine_forward(ctx.stream, dims, y.value.data<T>(), weights.value.data<T>(), rows, out.data<T>()); });
   });
   return record(ctx, std::move(out), {&y, &weights},

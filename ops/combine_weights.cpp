@@ -24,13 +24,13 @@ struct CombineWeights {
   }
 
   void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {
-    dispatch_float(scores.dtype(), name, [&](auto tag) {
+    dispatch_compute(scores.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto in = inputs<T>();
       if (out.wants(0)) {
         const GradSlot ds = out.into(0);
         on_device(
-            ctx, [&] { cpu::combine_weights_backward_scores(dims, in, w.data<T>(), dw.data<T>(), ds.dst.data<T>(), ds.mode); },
+            ctx, tag, [&](auto) { cpu::combine_weights_backward_scores(dims, in, w.data<T>(), dw.data<T>(), ds.dst.data<T>(), ds.mode); },
             [&](auto) {
               cuda::combine_weights_backward_scores(ctx.stream, dims, in, w.data<T>(), dw.data<T>(), ds.dst.data<T>(), ds.mode);
             });
@@ -38,7 +38,8 @@ struct CombineWeights {
       if (out.wants(1) && dims.rule == CombineRule::softmax) {
         const GradSlot dt = out.into(1);
         on_device(
-            ctx, [&] { cpu::combine_weights_backward_temperature(dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode); },
+            ctx, tag,
+            [&](auto) { cpu::combine_weights_backward_temperature(dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode); },
             [&](auto) {
               cuda::combine_weights_backward_temperature(ctx.stream, dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode);
             });
@@ -65,11 +66,11 @@ Variable combine_weights(const ExecContext& ctx, const Variable& scores, const T
                     .threshold = threshold,
                     .temperature = temperature.value,
                     .w = ctx.empty(ids.shape(), scores.dtype())};
-  dispatch_float(scores.dtype(), op.name, [&](auto tag) {
+  dispatch_compute(scores.dtype(), op.name, [&](auto tag) {
     using T = decltype(tag);
     const auto in = op.inputs<T>();
     on_device(
-        ctx, [&] { cpu::combine_weights_forward(op.dims, in, op.w.data<T>()); },
+        ctx, tag, [&](auto) { cpu::combine_weights_forward(op.dims, in, op.w.data<T>()); },
         [&](auto) { cuda::combine_weights_forward(ctx.stream, op.dims, in, op.w.data<T>()); });
   });
   Tensor w = op.w;

@@ -22,12 +22,12 @@ struct CrossEntropy {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dlogits, mode] = out.into(0);
-    dispatch_float(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
+    dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *x = logits.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights), *dl = dloss.data<T>();
       T* const dx = dlogits.template data<T>();
       on_device(
-          ctx, [&] { cpu::cross_entropy_backward(dims, x, t, w, lse.data<T>(), dl, dx, mode); },
+          ctx, tag, [&](auto) { cpu::cross_entropy_backward(dims, x, t, w, lse.data<T>(), dl, dx, mode); },
           [&](auto) { cuda::cross_entropy_backward(ctx.stream, dims, x, t, w, lse.data<T>(), dl, dx, mode); });
     });
   }
@@ -42,12 +42,12 @@ struct SigmoidCrossEntropy {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dlogits, mode] = out.into(0);
-    dispatch_float(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
+    dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *x = logits.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights), *dl = dloss.data<T>();
       T* const dx = dlogits.template data<T>();
       on_device(
-          ctx, [&] { cpu::sigmoid_cross_entropy_backward(dims, x, t, w, dl, dx, mode); },
+          ctx, tag, [&](auto) { cpu::sigmoid_cross_entropy_backward(dims, x, t, w, dl, dx, mode); },
           [&](auto) { cuda::sigmoid_cross_entropy_backward(ctx.stream, dims, x, t, w, dl, dx, mode); });
     });
   }
@@ -69,12 +69,12 @@ Variable softmax_loss(const ExecContext& ctx, const CrossEntropyDims& dims, cons
                       const Tensor& class_weights) {
   Tensor loss = ctx.empty({}, logits.dtype());
   const Tensor lse = ctx.empty({dims.batch}, logits.dtype());
-  dispatch_float(logits.dtype(), CrossEntropy::name, [&](auto tag) {
+  dispatch_compute(logits.dtype(), CrossEntropy::name, [&](auto tag) {
     using T = decltype(tag);
     const auto rows = ctx.workspace->borrow<T>(dims.batch);
     const T *x = logits.value.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights);
     on_device(
-        ctx, [&] { cpu::cross_entropy_forward(dims, x, t, w, lse.data<T>(), rows.data(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::cross_entropy_forward(dims, x, t, w, lse.data<T>(), rows.data(), loss.data<T>()); },
         [&](auto) { cuda::cross_entropy_forward(ctx.stream, dims, x, t, w, lse.data<T>(), rows.data(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&logits},
@@ -94,12 +94,12 @@ Variable kl_loss(const ExecContext& ctx, const Variable& logits, const Tensor& t
 Variable sigmoid_cross_entropy(const ExecContext& ctx, const Variable& logits, const Tensor& targets, const Tensor& class_weights) {
   const CrossEntropyDims dims = dims_of(SigmoidCrossEntropy::name, logits, targets, class_weights);
   Tensor loss = ctx.empty({}, logits.dtype());
-  dispatch_float(logits.dtype(), SigmoidCrossEntropy::name, [&](auto tag) {
+  dispatch_compute(logits.dtype(), SigmoidCrossEntropy::name, [&](auto tag) {
     using T = decltype(tag);
     const auto rows = ctx.workspace->borrow<T>(dims.batch);
     const T *x = logits.value.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights);
     on_device(
-        ctx, [&] { cpu::sigmoid_cross_entropy_forward(dims, x, t, w, rows.data(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::sigmoid_cross_entropy_forward(dims, x, t, w, rows.data(), loss.data<T>()); },
         [&](auto) { cuda::sigmoid_cross_entropy_forward(ctx.stream, dims, x, t, w, rows.data(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&logits},

@@ -14,4 +14,12 @@ Destination<T> destination(GradWriter& out, size_t i) {
   return {slot.dst.data<T>(), slot.mode};
 }
 
+/// The same for a weight, whose gradient is f32 where T is bf16.
+template <typename T>
+Destination<Master<T>> master_destination(GradWriter& out, size_t i) {
+  if (!out.wants(i)) return {};
+  const GradSlot slot = out.into_master(i);
+  return {slot.dst.data<Master<T>>(), slot.mode};
+}
+
 }  // namespace ermoe

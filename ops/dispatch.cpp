@@ -13,11 +13,11 @@ struct Dispatch {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(dtype, name, [&](auto tag) {
+    dispatch_compute(dtype, name, [&](auto tag) {
       using T = decltype(tag);
       const int32_t* rows = slot_row.data<int32_t>();
       on_device(
-          ctx, [&] { cpu::dispatch_backward(dims, rows, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::dispatch_backward(dims, rows, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::dispatch_backward(ctx.stream, dims, rows, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }
@@ -29,11 +29,11 @@ Variable dispatch(const ExecContext& ctx, const Variable& x, const RoutingPlan& 
   check(x.shape().rank() == 2 && x.shape()[0] == plan.tokens, "[dispatch] x {} but the plan has {} tokens", x.shape().str(), plan.tokens);
   const DispatchDims dims{plan.tokens, plan.slots, x.shape()[1]};
   Tensor y = ctx.empty({plan.rows(), dims.width}, x.dtype());
-  dispatch_float(x.dtype(), Dispatch::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), Dispatch::name, [&](auto tag) {
     using T = decltype(tag);
     const int32_t* tokens = plan.row_token.data<int32_t>();
     on_device(
-        ctx, [&] { cpu::dispatch_forward(dims, x.value.data<T>(), tokens, y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::dispatch_forward(dims, x.value.data<T>(), tokens, y.data<T>()); },
         [&](auto) { cuda::dispatch_forward(ctx.stream, dims, x.value.data<T>(), tokens, y.data<T>()); });
   });
   return record(ctx, std::move(y), {&x}, Dispatch{.dims = dims, .dtype = x.dtype(), .slot_row = plan.slot_row});

@@ -7,10 +7,10 @@ namespace ermoe {
 namespace {
 
 void run(const ExecContext& ctx, const DropoutDims& dims, const Tensor& x, const GradSlot& y) {
-  dispatch_float(x.dtype(), "dropout", [&](auto tag) {
+  dispatch_compute(x.dtype(), "dropout", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::dropout(dims, x.data<T>(), y.dst.data<T>(), y.mode); },
+        ctx, tag, [&](auto) { cpu::dropout(dims, x.data<T>(), y.dst.data<T>(), y.mode); },
         [&](auto) { cuda::dropout(ctx.stream, dims, x.data<T>(), y.dst.data<T>(), y.mode); });
   });
 }

@@ -16,10 +16,10 @@ struct Embedding {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dtable = out.into(0);
-    dispatch_float(dy.dtype(), name, [&](auto tag) {
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::embedding_backward(dims, ids.data<int32_t>(), dy.data<T>(), dtable.dst.data<T>(), dtable.mode); },
+          ctx, tag, [&](auto) { cpu::embedding_backward(dims, ids.data<int32_t>(), dy.data<T>(), dtable.dst.data<T>(), dtable.mode); },
           [&](auto) { cuda::embedding_backward(ctx.stream, dims, ids.data<int32_t>(), dy.data<T>(), dtable.dst.data<T>(), dtable.mode); });
     });
   }
@@ -42,11 +42,11 @@ Variable embedding(const ExecContext& ctx, const Variable& table, const Tensor& 
   std::vector<int64_t> sizes(ids.shape().begin(), ids.shape().end());
   sizes.push_back(dims.width);
   const Tensor y = ctx.empty(Shape(std::span<const int64_t>(sizes)), table.dtype());
-  dispatch_float(table.dtype(), Embedding::name, [&](auto tag) {
+  dispatch_compute(table.dtype(), Embedding::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx,
-        [&] {
+        ctx, tag,
+        [&](auto) {
           check_ids(ids, table.shape());
           cpu::embedding_forward(dims, table.value.data<T>(), ids.data<int32_t>(), y.data<T>());
         },

@@ -12,11 +12,11 @@ struct GatherSlots {
 
   void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {
     const GradSlot dp = out.into(0);
-    dispatch_float(dw.dtype(), name, [&](auto tag) {
+    dispatch_compute(dw.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto* at = ids.data<int32_t>();
       on_device(
-          ctx, [&] { cpu::gather_slots_backward(dims, at, dw.data<T>(), dp.dst.data<T>(), dp.mode); },
+          ctx, tag, [&](auto) { cpu::gather_slots_backward(dims, at, dw.data<T>(), dp.dst.data<T>(), dp.mode); },
           [&](auto) { cuda::gather_slots_backward(ctx.stream, dims, at, dw.data<T>(), dp.dst.data<T>(), dp.mode); });
     });
   }
@@ -29,11 +29,11 @@ Variable gather_slots(const ExecContext& ctx, const Variable& p, const Tensor& i
         "[gather_slots] p {} and ids {} {}", p.shape().str(), name_of(ids.dtype()), ids.shape().str());
   const GatherSlotsDims dims{p.shape()[0], p.shape()[1], ids.shape()[1]};
   Tensor w = ctx.empty(ids.shape(), p.dtype());
-  dispatch_float(p.dtype(), GatherSlots::name, [&](auto tag) {
+  dispatch_compute(p.dtype(), GatherSlots::name, [&](auto tag) {
     using T = decltype(tag);
     const auto* at = ids.data<int32_t>();
     on_device(
-        ctx, [&] { cpu::gather_slots_forward(dims, p.value.data<T>(), at, w.data<T>()); },
+        ctx, tag, [&](auto) { cpu::gather_slots_forward(dims, p.value.data<T>(), at, w.data<T>()); },
         [&](auto) { cuda::gather_slots_forward(ctx.stream, dims, p.value.data<T>(), at, w.data<T>()); });
   });
   return record(ctx, std::move(w), {&p}, GatherSlots{.dims = dims, .ids = ids});

@@ -13,13 +13,13 @@ struct GroupedLinear {
   Tensor offsets;  // (E+1) i32
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_float(x.dtype(), name, [&](auto tag) {
+    dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto* starts = offsets.data<int32_t>();
       if (out.wants(0)) {
         const GradSlot dx = out.into(0);
         on_device(
-            ctx, [&] { cpu::grouped_linear_backward_input(dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+            ctx, tag, [&](auto) { cpu::grouped_linear_backward_input(dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
             [&](auto) {
               cuda::grouped_linear_backward_input(ctx.stream, dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode);
             });
@@ -27,7 +27,8 @@ struct GroupedLinear {
       if (out.wants(1)) {
         const GradSlot dw = out.into(1);
         on_device(
-            ctx, [&] { cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode); },
+            ctx, tag,
+            [&](auto) { cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode); },
             [&](auto) {
               cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode);
             });
@@ -35,7 +36,7 @@ struct GroupedLinear {
       if (out.wants(2)) {
         const GradSlot db = out.into(2);
         on_device(
-            ctx, [&] { cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); },
+            ctx, tag, [&](auto) { cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); },
             [&](auto) { cuda::grouped_linear_backward_bias(ctx.stream, dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); });
       }
     });
@@ -57,12 +58,12 @@ GroupedLinearDims grouped_linear_dims(const Variable& x, const Variable& w, cons
 Variable grouped_linear(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b, const RoutingPlan& plan) {
   const GroupedLinearDims dims = grouped_linear_dims(x, w, b, plan);
   Tensor y = ctx.empty({dims.rows, dims.out}, x.dtype());
-  dispatch_float(x.dtype(), GroupedLinear::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), GroupedLinear::name, [&](auto tag) {
     using T = decltype(tag);
     const auto* starts = plan.offsets.data<int32_t>();
     const T* bias = b.defined() ? b.value.data<T>() : nullptr;
     on_device(
-        ctx, [&] { cpu::grouped_linear_forward(dims, x.value.data<T>(), w.value.data<T>(), bias, starts, y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::grouped_linear_forward(dims, x.value.data<T>(), w.value.data<T>(), bias, starts, y.data<T>()); },
         [&](auto) { cuda::grouped_linear_forward(ctx.stream, dims, x.value.data<T>(), w.value.data<T>(), bias, starts, y.data<T>()); });
   });
   return record(ctx, std::move(y), {&x, &w, &b}, GroupedLinear{.dims = dims, .x = x.value, .w = w.value, .offsets = plan.offsets});

@@ -30,11 +30,12 @@ struct JoinBasis {
     GradSlot slots[3];
     for (size_t i = 0; i < 3; ++i)
       if (out.wants(i)) slots[i] = out.into(i);
-    dispatch_float(dv.dtype(), name, [&](auto tag) {
+    dispatch_compute(dv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto at = [&](size_t i) { return slots[i].dst.defined() ? slots[i].dst.data<T>() : nullptr; };
       on_device(
-          ctx, [&] { cpu::join_basis_backward(dims, dv.data<T>(), at(0), slots[0].mode, at(1), slots[1].mode, at(2), slots[2].mode); },
+          ctx, tag,
+          [&](auto) { cpu::join_basis_backward(dims, dv.data<T>(), at(0), slots[0].mode, at(1), slots[1].mode, at(2), slots[2].mode); },
           [&](auto) {
             cuda::join_basis_backward(ctx.stream, dims, dv.data<T>(), at(0), slots[0].mode, at(1), slots[1].mode, at(2), slots[2].mode);
           });
@@ -47,11 +48,11 @@ struct JoinBasis {
 Variable join_basis(const ExecContext& ctx, const Variable& basis, const Variable& rest, const Variable& free) {
   const JoinBasisDims dims = shape_rule(basis.value, rest.value, free.value);
   Tensor v = ctx.empty({dims.E + dims.Ef, dims.D, dims.r}, basis.dtype(), "experts");
-  dispatch_float(v.dtype(), JoinBasis::name, [&](auto tag) {
+  dispatch_compute(v.dtype(), JoinBasis::name, [&](auto tag) {
     using T = decltype(tag);
     const T* free_data = free.defined() ? free.value.data<T>() : nullptr;
     on_device(
-        ctx, [&] { cpu::join_basis_forward(dims, basis.value.data<T>(), rest.value.data<T>(), free_data, v.data<T>()); },
+        ctx, tag, [&](auto) { cpu::join_basis_forward(dims, basis.value.data<T>(), rest.value.data<T>(), free_data, v.data<T>()); },
         [&](auto) { cuda::join_basis_forward(ctx.stream, dims, basis.value.data<T>(), rest.value.data<T>(), free_data, v.data<T>()); });
   });
   return record(ctx, std::move(v), {&basis, &rest, &free}, JoinBasis{.dims = dims});

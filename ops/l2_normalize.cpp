@@ -14,10 +14,10 @@ struct L2Normalize {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(y.dtype(), name, [&](auto tag) {
+    dispatch_compute(y.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::l2_normalize_backward(dims, y.data<T>(), norm.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::l2_normalize_backward(dims, y.data<T>(), norm.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) {
             cuda::l2_normalize_backward(ctx.stream, dims, y.data<T>(), norm.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode);
           });
@@ -33,10 +33,10 @@ Variable l2_normalize(const ExecContext& ctx, const Variable& x, double eps) {
   check(eps > 0, "[l2_normalize] x {} with eps {}", x.shape().str(), eps);
   const L2NormalizeDims dims{.rows = x.shape().rows(), .cols = x.shape()[-1], .eps = eps};
   const Tensor y = ctx.empty(x.shape(), x.dtype()), norm = ctx.empty({dims.rows}, x.dtype());
-  dispatch_float(x.dtype(), L2Normalize::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), L2Normalize::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::l2_normalize_forward(dims, x.value.data<T>(), y.data<T>(), norm.data<T>()); },
+        ctx, tag, [&](auto) { cpu::l2_normalize_forward(dims, x.value.data<T>(), y.data<T>(), norm.data<T>()); },
         [&](auto) { cuda::l2_normalize_forward(ctx.stream, dims, x.value.data<T>(), y.data<T>(), norm.data<T>()); });
   });
   return record(ctx, y, {&x}, L2Normalize{.dims = dims, .y = y, .norm = norm});

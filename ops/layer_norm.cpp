@@ -16,13 +16,13 @@ struct LayerNorm {
   Tensor rstd;  // (N), 1 / sqrt(var + eps)
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_float(x.dtype(), name, [&](auto tag) {
+    dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dx = destination<T>(out, 0), dw = destination<T>(out, 1), db = destination<T>(out, 2);
       const auto partials = ctx.workspace->borrow<T>(dims.partials());
       on_device(
-          ctx,
-          [&] {
+          ctx, tag,
+          [&](auto) {
             cpu::layer_norm_backward(dims, x.data<T>(), w.data<T>(), mean.data<T>(), rstd.data<T>(), dy.data<T>(), dx, dw, db,
                                      partials.data());
           },
@@ -48,11 +48,11 @@ Variable layer_norm(const ExecContext& ctx, const Variable& x, const Variable& w
   const LayerNormDims dims = dims_of(x, w, b, eps);
   Tensor y = ctx.empty(x.shape(), x.dtype());
   const Tensor mean = ctx.empty({dims.rows}, x.dtype()), rstd = ctx.empty({dims.rows}, x.dtype());
-  dispatch_float(x.dtype(), LayerNorm::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), LayerNorm::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx,
-        [&] {
+        ctx, tag,
+        [&](auto) {
           cpu::layer_norm_forward(dims, x.value.data<T>(), w.value.data<T>(), b.value.data<T>(), y.data<T>(), mean.data<T>(),
                                   rstd.data<T>());
         },

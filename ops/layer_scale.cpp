@@ -14,12 +14,12 @@ struct LayerScale {
   Tensor gamma;  // (D)
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_float(x.dtype(), name, [&](auto tag) {
+    dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dx = destination<T>(out, 0), dgamma = destination<T>(out, 1);
       const auto partials = ctx.workspace->borrow<T>(dims.partials());
       on_device(
-          ctx, [&] { cpu::layer_scale_backward(dims, x.data<T>(), gamma.data<T>(), dy.data<T>(), dx, dgamma, partials.data()); },
+          ctx, tag, [&](auto) { cpu::layer_scale_backward(dims, x.data<T>(), gamma.data<T>(), dy.data<T>(), dx, dgamma, partials.data()); },
           [&](auto) {
             cuda::layer_scale_backward(ctx.stream, dims, x.data<T>(), gamma.data<T>(), dy.data<T>(), dx, dgamma, partials.data());
           });
@@ -35,10 +35,10 @@ Variable layer_scale(const ExecContext& ctx, const Variable& x, const Variable& 
         x.shape().str(), gamma.shape().str());
   const LayerScaleDims dims{.rows = x.shape().rows(), .cols = x.shape()[-1]};
   Tensor y = ctx.empty(x.shape(), x.dtype());
-  dispatch_float(x.dtype(), LayerScale::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), LayerScale::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::layer_scale_forward(dims, x.value.data<T>(), gamma.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::layer_scale_forward(dims, x.value.data<T>(), gamma.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::layer_scale_forward(ctx.stream, dims, x.value.data<T>(), gamma.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&x, &gamma}, LayerScale{.dims = dims, .x = x.value, .gamma = gamma.value});

@@ -11,10 +11,10 @@ struct LeadingBasis {
 
   void backward(const ExecContext& ctx, const Tensor& dbasis, GradWriter& out) const {
     const GradSlot dv = out.into(0);
-    dispatch_float(dbasis.dtype(), name, [&](auto tag) {
+    dispatch_compute(dbasis.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::leading_basis_backward(dims, dbasis.data<T>(), dv.dst.data<T>(), dv.mode); },
+          ctx, tag, [&](auto) { cpu::leading_basis_backward(dims, dbasis.data<T>(), dv.dst.data<T>(), dv.mode); },
           [&](auto) { cuda::leading_basis_backward(ctx.stream, dims, dbasis.data<T>(), dv.dst.data<T>(), dv.mode); });
     });
   }
@@ -26,10 +26,10 @@ Variable leading_basis(const ExecContext& ctx, const Variable& v, int64_t rank) 
   check(v.shape().rank() == 3 && rank >= 1 && rank <= v.shape()[2], "[leading_basis] rank {} of v {}", rank, v.shape().str());
   const LeadingBasisDims dims{.experts = v.shape()[0], .width = v.shape()[1], .columns = v.shape()[2], .rank = rank};
   Tensor basis = ctx.empty({dims.experts, dims.rank, dims.width}, v.dtype());
-  dispatch_float(v.dtype(), LeadingBasis::name, [&](auto tag) {
+  dispatch_compute(v.dtype(), LeadingBasis::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::leading_basis_forward(dims, v.value.data<T>(), basis.data<T>()); },
+        ctx, tag, [&](auto) { cpu::leading_basis_forward(dims, v.value.data<T>(), basis.data<T>()); },
         [&](auto) { cuda::leading_basis_forward(ctx.stream, dims, v.value.data<T>(), basis.data<T>()); });
   });
   return record(ctx, std::move(basis), {&v}, LeadingBasis{.dims = dims});

@@ -7,10 +7,10 @@ namespace ermoe {
 namespace {
 
 void run(const ExecContext& ctx, const MatmulDims& dims, const Tensor& a, const Tensor& b, const GradSlot& c) {
-  dispatch_float(a.dtype(), "matmul", [&](auto tag) {
+  dispatch_compute(a.dtype(), "matmul", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::matmul(dims, a.data<T>(), b.data<T>(), c.dst.data<T>(), c.mode); },
+        ctx, tag, [&](auto) { cpu::matmul(dims, a.data<T>(), b.data<T>(), c.dst.data<T>(), c.mode); },
         [&](auto) { cuda::matmul(ctx.stream, dims, a.data<T>(), b.data<T>(), c.dst.data<T>(), c.mode); });
   });
 }

@@ -62,19 +62,19 @@ Rectangle draw_box(const MixDims& dims, double share, uint32_t row_word, uint32_
 
 void mix_rows(const ExecContext& ctx, const Tensor& x, double own) {
   const int64_t batch = x.shape()[0], width = batch == 0 ? 0 : x.numel() / batch;
-  dispatch_float(x.dtype(), "mix_batch", [&](auto tag) {
+  dispatch_compute(x.dtype(), "mix_batch", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::mix_rows(batch, width, own, x.data<T>()); },
+        ctx, tag, [&](auto) { cpu::mix_rows(batch, width, own, x.data<T>()); },
         [&](auto) { cuda::mix_rows(ctx.stream, batch, width, own, x.data<T>()); });
   });
 }
 
 void swap_boxes(const ExecContext& ctx, const MixDims& dims, const Rectangle& box, const Tensor& images) {
-  dispatch_float(images.dtype(), "mix_batch", [&](auto tag) {
+  dispatch_compute(images.dtype(), "mix_batch", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::swap_boxes(dims, box, images.data<T>()); },
+        ctx, tag, [&](auto) { cpu::swap_boxes(dims, box, images.data<T>()); },
         [&](auto) { cuda::swap_boxes(ctx.stream, dims, box, images.data<T>()); });
   });
 }
@@ -84,7 +84,7 @@ void swap_boxes(const ExecContext& ctx, const MixDims& dims, const Rectangle& bo
 void mix_batch(const ExecContext& ctx, const Tensor& images, const Tensor& targets, const MixSettings& settings, RngKey key) {
   const MixDims dims = mix_dims(images, targets);
   check_settings(settings);
-  dispatch_float(images.dtype(), "mix_batch", [](auto) {});
+  dispatch_compute(images.dtype(), "mix_batch", [](auto) {});
   const Random4 r = philox(key, uint64_t{0});
   const bool off = settings.mixup == 0 && settings.cutmix == 0;
   if (off || images.numel() == 0 || uniform(r.x[0]) >= settings.probability) return;

@@ -27,33 +27,33 @@ void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& directi
   check(direction.defined() && direction.shape() == q.shape() && direction.dtype() == q.dtype(),
         "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
         direction.shape().str());
-  dispatch_float(q.dtype(), "stiefel_step", [&](auto tag) {
+  dispatch_compute(q.dtype(), "stiefel_step", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
-        ctx, [&] { cpu::stiefel_step(dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); },
+        ctx, tag, [&](auto) { cpu::stiefel_step(dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); },
         [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); });
   });
 }
 
 void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
   const StiefelDims dims = stiefel_dims("retract", q);
-  dispatch_float(q.dtype(), "retract", [&](auto tag) {
+  dispatch_compute(q.dtype(), "retract", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
-        ctx, [&] { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
+        ctx, tag, [&](auto) { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
         [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), scratch.data()); });
   });
 }
 
 void polar_project(const ExecContext& ctx, const Tensor& q) {
   const StiefelDims dims = stiefel_dims("polar_project", q);
-  dispatch_float(q.dtype(), "polar_project", [&](auto tag) {
+  dispatch_compute(q.dtype(), "polar_project", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
     on_device(
-        ctx, [&] { cpu::polar_project(dims, q.data<T>(), scratch.data()); },
+        ctx, tag, [&](auto) { cpu::polar_project(dims, q.data<T>(), scratch.data()); },
         [&](auto) { cuda::polar_project(ctx.stream, dims, q.data<T>(), scratch.data()); });
   });
   const double residual = orthogonality_residual(ctx, q);
@@ -64,10 +64,10 @@ double orthogonality_residual(const ExecContext& ctx, const Tensor& q) {
   const StiefelDims dims = stiefel_dims("orthogonality_residual", q);
   const auto scratch = ctx.workspace->borrow<double>(dims.rows * dims.cols + dims.cols * dims.cols);
   double worst = 0;
-  dispatch_float(q.dtype(), "orthogonality_residual", [&](auto tag) {
+  dispatch_compute(q.dtype(), "orthogonality_residual", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { worst = cpu::orthogonality_residual(dims, q.data<T>(), scratch.data()); },
+        ctx, tag, [&](auto) { worst = cpu::orthogonality_residual(dims, q.data<T>(), scratch.data()); },
         [&](auto) { worst = cuda::orthogonality_residual(ctx.stream, dims, q.data<T>(), scratch.data()); });
   });
   return worst;
@@ -78,11 +78,11 @@ double penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, 
   check(dq.defined() && dq.shape() == q.shape() && dq.dtype() == q.dtype(), "[penalty_gradient] q {} {} but dq {} {}", name_of(q.dtype()),
         q.shape().str(), name_of(dq.dtype()), dq.shape().str());
   double penalty = 0;
-  dispatch_float(q.dtype(), "penalty_gradient", [&](auto tag) {
+  dispatch_compute(q.dtype(), "penalty_gradient", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
     on_device(
-        ctx, [&] { penalty = cpu::penalty_gradient(dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); },
+        ctx, tag, [&](auto) { penalty = cpu::penalty_gradient(dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); },
         [&](auto) { penalty = cuda::penalty_gradient(ctx.stream, dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); });
   });
   return penalty;

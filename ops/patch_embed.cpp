@@ -15,10 +15,10 @@ struct ExtractPatches {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(dy.dtype(), name, [&](auto tag) {
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::extract_patches_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::extract_patches_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::extract_patches_backward(ctx.stream, dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }
@@ -44,10 +44,10 @@ Variable extract_patches(const ExecContext& ctx, const Variable& images, int64_t
   check_floats(ExtractPatches::name, {&images});
   const PatchDims dims = dims_of(images.shape(), patch);
   Tensor y = ctx.empty({dims.batch, dims.tokens(), dims.channels * dims.patch_elements()}, images.dtype());
-  dispatch_float(images.dtype(), ExtractPatches::name, [&](auto tag) {
+  dispatch_compute(images.dtype(), ExtractPatches::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::extract_patches_forward(dims, images.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::extract_patches_forward(dims, images.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::extract_patches_forward(ctx.stream, dims, images.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&images}, ExtractPatches{.dims = dims});

@@ -10,10 +10,10 @@ void project_off_basis(const ExecContext& ctx, const Tensor& basis, const Tensor
         "[project_off] basis {} does not fit rest {}", basis.shape().str(), rest.shape().str());
   const int64_t E = rest.shape()[0];
   const ProjectOffDims dims{.E = E, .D = rest.shape()[1], .R = basis.shape()[1] / E, .c = rest.shape()[2]};
-  dispatch_float(rest.dtype(), "project_off", [&](auto tag) {
+  dispatch_compute(rest.dtype(), "project_off", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::project_off_basis(*ctx.workspace, dims, basis.data<T>(), rest.data<T>()); },
+        ctx, tag, [&](auto) { cpu::project_off_basis(*ctx.workspace, dims, basis.data<T>(), rest.data<T>()); },
         [&](auto) { cuda::project_off_basis(ctx.stream, *ctx.workspace, dims, basis.data<T>(), rest.data<T>()); });
   });
 }

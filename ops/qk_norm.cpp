@@ -21,14 +21,14 @@ struct QkNorm {
   }
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_float(qkv.dtype(), name, [&](auto tag) {
+    dispatch_compute(qkv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dqkv = destination<T>(out, 0);
       const QkNormGradients<T> dw{destination<T>(out, 1), destination<T>(out, 2), destination<T>(out, 3), destination<T>(out, 4)};
       const auto partials = ctx.workspace->borrow<T>(dims.partials());
       const T *x = qkv.data<T>(), *m = mean.data<T>(), *s = rstd.data<T>(), *d = dy.data<T>();
       on_device(
-          ctx, [&] { cpu::qk_norm_backward(dims, x, weights<T>(), m, s, d, dqkv, dw, partials.data()); },
+          ctx, tag, [&](auto) { cpu::qk_norm_backward(dims, x, weights<T>(), m, s, d, dqkv, dw, partials.data()); },
           [&](auto) { cuda::qk_norm_backward(ctx.stream, dims, x, weights<T>(), m, s, d, dqkv, dw, partials.data()); });
     });
   }
@@ -62,12 +62,12 @@ Variable qk_norm(const ExecContext& ctx, const Variable& qkv, const Variable& q_
             .k_b = k_b.value,
             .mean = ctx.empty({dims.rows, 2 * heads}, qkv.dtype()),
             .rstd = ctx.empty({dims.rows, 2 * heads}, qkv.dtype())};
-  dispatch_float(qkv.dtype(), QkNorm::name, [&](auto tag) {
+  dispatch_compute(qkv.dtype(), QkNorm::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const x = qkv.value.data<T>();
     T *const m = op.mean.data<T>(), *const s = op.rstd.data<T>();
     on_device(
-        ctx, [&] { cpu::qk_norm_forward(dims, x, op.weights<T>(), y.data<T>(), m, s); },
+        ctx, tag, [&](auto) { cpu::qk_norm_forward(dims, x, op.weights<T>(), y.data<T>(), m, s); },
         [&](auto) { cuda::qk_norm_forward(ctx.stream, dims, x, op.weights<T>(), y.data<T>(), m, s); });
   });
   return record(ctx, std::move(y), {&qkv, &q_w, &q_b, &k_w, &k_b}, std::move(op));

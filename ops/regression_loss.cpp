@@ -14,12 +14,12 @@ struct Regression {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dprediction, mode] = out.into(0);
-    dispatch_float(prediction.dtype(), name, [&, &dprediction = dprediction, mode = mode](auto tag) {
+    dispatch_compute(prediction.dtype(), name, [&, &dprediction = dprediction, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *p = prediction.data<T>(), *t = target.data<T>(), *dl = dloss.data<T>();
       T* const dp = dprediction.template data<T>();
       on_device(
-          ctx, [&] { cpu::regression_loss_backward(dims, p, t, dl, dp, mode); },
+          ctx, tag, [&](auto) { cpu::regression_loss_backward(dims, p, t, dl, dp, mode); },
           [&](auto) { cuda::regression_loss_backward(ctx.stream, dims, p, t, dl, dp, mode); });
     });
   }
@@ -34,10 +34,10 @@ Variable regression_loss(const ExecContext& ctx, const char* op, const Variable&
   check(prediction.value.numel() > 0, "[{}] prediction {} holds nothing", op, prediction.shape().str());
   const RegressionDims dims{.numel = prediction.value.numel(), .kind = kind, .delta = delta};
   Tensor loss = ctx.empty({}, prediction.dtype());
-  dispatch_float(prediction.dtype(), op, [&](auto tag) {
+  dispatch_compute(prediction.dtype(), op, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::regression_loss_forward(dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); },
+        ctx, tag, [&](auto) { cpu::regression_loss_forward(dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); },
         [&](auto) { cuda::regression_loss_forward(ctx.stream, dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); });
   });
   return record(ctx, std::move(loss), {&prediction}, Regression{.dims = dims, .prediction = prediction.value, .target = target});

@@ -51,29 +51,32 @@ void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tens
                              const Tensor& sums) {
   const RouterStatsDims dims = dims_of(x, scores, K);
   check(sums.numel() == dims.size(), "[router_stats] sums {} but D={} E={}", sums.shape().str(), dims.D, dims.E);
-  dispatch_float(x.dtype(), "router_stats", [&](auto tag) {
+  dispatch_compute(x.dtype(), "router_stats", [&](auto tag) {
     using T = decltype(tag);
     const T* context = c.defined() ? c.data<T>() : nullptr;
     const uint8_t* mask = allow.defined() ? allow.data<uint8_t>() : nullptr;
     on_device(
-        ctx, [&] { cpu::accumulate_router_stats(dims, x.data<T>(), context, scores.data<T>(), mask, sums.data<double>()); },
+        ctx, tag, [&](auto) { cpu::accumulate_router_stats(dims, x.data<T>(), context, scores.data<T>(), mask, sums.data<double>()); },
         [&](auto) { cuda::accumulate_router_stats(ctx.stream, dims, x.data<T>(), context, scores.data<T>(), mask, sums.data<double>()); });
   });
 }
 
 void update_router_stats(const ExecContext&, const RouterStatsDims& dims, const Tensor& sums, double momentum, RouterStats& stats) {
-  dispatch_float(stats.mean_x.dtype(), "router_stats",
-                 [&](auto tag) { update<decltype(tag)>(dims, sums.data<double>(), momentum, stats); });
+  dispatch_compute(stats.mean_x.dtype(), "router_stats",
+                   [&](auto tag) { update<decltype(tag)>(dims, sums.data<double>(), momentum, stats); });
 }
 
 Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const RouterStats& stats) {
   RouterStatsDims dims{.N = scores.shape()[0], .D = 0, .E = scores.shape()[1], .K = 0};
   check(stats.score_mean.numel() == dims.E, "[calibrate] scores {} but {} experts", scores.shape().str(), stats.score_mean.numel());
   Tensor order = ctx.empty(scores.shape(), scores.dtype());
-  dispatch_float(scores.dtype(), "calibrate", [&](auto tag) {
+  dispatch_compute(scores.dtype(), "calibrate", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::calibrate_scores(dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>()); },
+        ctx, tag,
+        [&](auto) {
+          cpu::calibrate_scores(dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>());
+        },
         [&](auto) {
           cuda::calibrate_scores(ctx.stream, dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(),
                                  order.data<T>());
@@ -84,7 +87,7 @@ Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const Rout
 
 Tensor histogram_quantile(const ExecContext& ctx, const Tensor& histogram, double q) {
   Tensor result = ctx.empty({1}, histogram.dtype());
-  dispatch_float(histogram.dtype(), "quantile", [&](auto tag) {
+  dispatch_compute(histogram.dtype(), "quantile", [&](auto tag) {
     using T = decltype(tag);
     const T* share = histogram.data<T>();
     const auto bins = static_cast<double>(histogram.numel());

@@ -7,10 +7,10 @@ namespace ermoe {
 namespace {
 
 void run(const ExecContext& ctx, const ScaleDims& dims, const Tensor& x, const Tensor& y, Accumulate mode) {
-  dispatch_float(x.dtype(), "scale", [&](auto tag) {
+  dispatch_compute(x.dtype(), "scale", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::scale(dims, x.data<T>(), y.data<T>(), mode); },
+        ctx, tag, [&](auto) { cpu::scale(dims, x.data<T>(), y.data<T>(), mode); },
         [&](auto) { cuda::scale(ctx.stream, dims, x.data<T>(), y.data<T>(), mode); });
   });
 }

@@ -11,10 +11,10 @@ struct SliceRows {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(dy.dtype(), name, [&](auto tag) {
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::slice_rows_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::slice_rows_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::slice_rows_backward(ctx.stream, dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }

@@ -11,10 +11,10 @@ Tensor soft_targets(const ExecContext& ctx, const Tensor& labels, int64_t classe
   check(smoothing >= 0 && smoothing <= 1, "[soft_targets] smoothing {} is outside [0, 1]", smoothing);
   const SoftTargetsDims dims{.batch = labels.numel(), .classes = classes, .smoothing = smoothing};
   Tensor targets = ctx.empty({dims.batch, classes}, dtype);
-  dispatch_float(dtype, "soft_targets", [&](auto tag) {
+  dispatch_compute(dtype, "soft_targets", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::soft_targets(dims, labels.data<int32_t>(), targets.data<T>()); },
+        ctx, tag, [&](auto) { cpu::soft_targets(dims, labels.data<int32_t>(), targets.data<T>()); },
         [&](auto) { cuda::soft_targets(ctx.stream, dims, labels.data<int32_t>(), targets.data<T>()); });
   });
   return targets;

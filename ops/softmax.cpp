@@ -13,10 +13,10 @@ struct Softmax {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(y.dtype(), name, [&](auto tag) {
+    dispatch_compute(y.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::softmax_backward(dims, y.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::softmax_backward(dims, y.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::softmax_backward(ctx.stream, dims, y.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }
@@ -29,10 +29,10 @@ Variable softmax(const ExecContext& ctx, const Variable& x) {
   check(x.shape().rank() >= 1 && x.shape()[-1] >= 1, "[softmax] x {} has no last axis to sum over", x.shape().str());
   const SoftmaxDims dims{.rows = x.shape().rows(), .cols = x.shape()[-1]};
   const Tensor y = ctx.empty(x.shape(), x.dtype());
-  dispatch_float(x.dtype(), Softmax::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), Softmax::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::softmax_forward(dims, x.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::softmax_forward(dims, x.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::softmax_forward(ctx.stream, dims, x.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, y, {&x}, Softmax{.dims = dims, .y = y});

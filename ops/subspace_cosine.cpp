@@ -15,13 +15,14 @@ struct NormRatio {
   Tensor s;     // (N, E), the output
 
   void backward(const ExecContext& ctx, const Tensor& ds, GradWriter& out) const {
-    dispatch_float(x.dtype(), name, [&](auto tag) {
+    dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const T* m = mean.defined() ? mean.data<T>() : nullptr;
       if (out.wants(0)) {
         const GradSlot dz = out.into(0);
         on_device(
-            ctx, [&] { cpu::subspace_cosine_backward_z(dims, x.data<T>(), m, z.data<T>(), ds.data<T>(), dz.dst.data<T>(), dz.mode); },
+            ctx, tag,
+            [&](auto) { cpu::subspace_cosine_backward_z(dims, x.data<T>(), m, z.data<T>(), ds.data<T>(), dz.dst.data<T>(), dz.mode); },
             [&](auto) {
               cuda::subspace_cosine_backward_z(ctx.stream, dims, x.data<T>(), m, z.data<T>(), ds.data<T>(), dz.dst.data<T>(), dz.mode);
             });
@@ -29,7 +30,8 @@ struct NormRatio {
       if (out.wants(1)) {
         const GradSlot dx = out.into(1);
         on_device(
-            ctx, [&] { cpu::subspace_cosine_backward_x(dims, x.data<T>(), m, s.data<T>(), ds.data<T>(), dx.dst.data<T>(), dx.mode); },
+            ctx, tag,
+            [&](auto) { cpu::subspace_cosine_backward_x(dims, x.data<T>(), m, s.data<T>(), ds.data<T>(), dx.dst.data<T>(), dx.mode); },
             [&](auto) {
               cuda::subspace_cosine_backward_x(ctx.stream, dims, x.data<T>(), m, s.data<T>(), ds.data<T>(), dx.dst.data<T>(), dx.mode);
             });
@@ -44,11 +46,11 @@ Variable subspace_cosine(const ExecContext& ctx, const Variable& x, const Variab
   const Variable z = basis_projection(ctx, x, basis, mean);
   const SubspaceCosineDims dims{z.shape()[0], z.shape()[1], z.shape()[2], x.shape()[1]};
   Tensor s = ctx.empty({dims.tokens, dims.experts}, x.dtype());
-  dispatch_float(x.dtype(), NormRatio::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), NormRatio::name, [&](auto tag) {
     using T = decltype(tag);
     const T* m = mean.defined() ? mean.data<T>() : nullptr;
     on_device(
-        ctx, [&] { cpu::subspace_cosine_forward(dims, x.value.data<T>(), m, z.value.data<T>(), s.data<T>()); },
+        ctx, tag, [&](auto) { cpu::subspace_cosine_forward(dims, x.value.data<T>(), m, z.value.data<T>(), s.data<T>()); },
         [&](auto) { cuda::subspace_cosine_forward(ctx.stream, dims, x.value.data<T>(), m, z.value.data<T>(), s.data<T>()); });
   });
   return record(ctx, s, {&z, &x}, NormRatio{.dims = dims, .z = z.value, .x = x.value, .mean = mean, .s = s});

@@ -15,10 +15,10 @@ struct ConcatTokens {
     if (out.wants(0)) column_sum(ctx, {dims.batch, dims.prefix, dims.prefix + dims.rest}, dy, out.into(0));
     if (!out.wants(1)) return;
     const GradSlot dx = out.into(1);
-    dispatch_float(dy.dtype(), name, [&](auto tag) {
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::concat_tokens_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::concat_tokens_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::concat_tokens_backward(ctx.stream, dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }
@@ -31,10 +31,10 @@ struct PoolTokens {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const GradSlot dx = out.into(0);
-    dispatch_float(dy.dtype(), name, [&](auto tag) {
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, [&] { cpu::pool_tokens_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag, [&](auto) { cpu::pool_tokens_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) { cuda::pool_tokens_backward(ctx.stream, dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
     });
   }
@@ -51,10 +51,10 @@ Variable pool_tokens(const ExecContext& ctx, const Variable& x, int64_t begin, i
   const Shape& s = x.shape();
   const PoolDims dims{.batch = s[0], .tokens = s[1], .width = s[2], .begin = begin, .end = end};
   Tensor y = ctx.empty({dims.batch, dims.width}, x.dtype());
-  dispatch_float(x.dtype(), PoolTokens::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), PoolTokens::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::pool_tokens_forward(dims, x.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::pool_tokens_forward(dims, x.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::pool_tokens_forward(ctx.stream, dims, x.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&x}, PoolTokens{.dims = dims});
@@ -68,10 +68,10 @@ Variable concat_tokens(const ExecContext& ctx, const Variable& prefix, const Var
   check(x.defined() && p.rank() == 3 && s.rank() == 3 && p[0] == 1 && p[2] == s[2], "[concat_tokens] prefix {} but x {}", p.str(), s.str());
   const ConcatDims dims{.batch = s[0], .prefix = p[1] * p[2], .rest = s[1] * s[2]};
   Tensor y = ctx.empty({s[0], p[1] + s[1], s[2]}, x.dtype());
-  dispatch_float(x.dtype(), ConcatTokens::name, [&](auto tag) {
+  dispatch_compute(x.dtype(), ConcatTokens::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, [&] { cpu::concat_tokens_forward(dims, prefix.value.data<T>(), x.value.data<T>(), y.data<T>()); },
+        ctx, tag, [&](auto) { cpu::concat_tokens_forward(dims, prefix.value.data<T>(), x.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::concat_tokens_forward(ctx.stream, dims, prefix.value.data<T>(), x.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&prefix, &x}, ConcatTokens{.dims = dims});

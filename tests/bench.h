@@ -2,7 +2,9 @@
 #pragma once
 
 #include "core/context.h"
+#include "core/flat.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -26,28 +28,47 @@ struct TestBench {
 struct OpInput {
   Shape shape;
   enum class Fill { normal, positive, unit } fill = Fill::normal;  // N(0,1) · 0.5 + |N(0,1)| · uniform [0,1)
+  /// f32 where the op computes in bf16: scores, weights of tokens, anything an op keeps in `Master<T>`.
+  enum class Precision { compute, master } precision = Precision::compute;
 };
 
+/// A host tensor in the context's memory.
+inline Tensor to_device(const ExecContext& ctx, const Tensor& host) { return ctx.device.is_cuda() ? host.to(*ctx.allocator) : host; }
+
+/// Memory of the host for what is then brought to a device.
+inline CachingAllocator& host_memory() {
+  static CachingAllocator allocator(make_host_source(), Fill::poison);
+  return allocator;
+}
+
+/// The same numbers in every dtype and on every device, but for their rounding.
 inline Tensor random_input(const ExecContext& ctx, const OpInput& input, DType dtype, RngKey key) {
-  Tensor t = ctx.empty(input.shape, dtype);
-  dispatch_float(dtype, "test", [&](auto tag) {
-    using T = decltype(tag);
-    for (int64_t i = 0; i < t.numel(); ++i) {
-      double v = normal(key, static_cast<uint64_t>(i));
-      if (input.fill == OpInput::Fill::positive) v = 0.5 + std::abs(v);
-      if (input.fill == OpInput::Fill::unit) v = uniform(key, static_cast<uint64_t>(i));
-      t.data<T>()[i] = static_cast<T>(static_cast<float>(v));  // the same numbers in both precisions
-    }
-  });
-  return t;
+  const Tensor wide = Tensor::empty(host_memory(), input.shape, DType::f64);
+  for (int64_t i = 0; i < wide.numel(); ++i) {
+    double v = normal(key, static_cast<uint64_t>(i));
+    if (input.fill == OpInput::Fill::positive) v = 0.5 + std::abs(v);
+    if (input.fill == OpInput::Fill::unit) v = uniform(key, static_cast<uint64_t>(i));
+    wide.data<double>()[i] = static_cast<double>(static_cast<float>(v));
+  }
+  const DType own = input.precision == OpInput::Precision::master ? master_of(dtype) : dtype;
+  const Tensor t = Tensor::empty(ctx.device.is_cuda() ? host_memory() : *ctx.allocator, input.shape, own);
+  convert(wide, t);
+  return to_device(ctx, t);
 }
 
 inline std::vector<double> to_doubles(const Tensor& t) {
   std::vector<double> values(static_cast<size_t>(t.numel()));
-  dispatch_float(t.dtype(), "test", [&](auto tag) {
-    for (int64_t i = 0; i < t.numel(); ++i) values[static_cast<size_t>(i)] = t.data<decltype(tag)>()[i];
-  });
+  const Tensor host = t.device().is_cuda() ? t.to(host_memory()) : t, wide = Tensor::empty(host_memory(), t.shape(), DType::f64);
+  convert(host, wide);
+  std::copy_n(wide.data<double>(), t.numel(), values.begin());
   return values;
+}
+
+/// The elements of a tensor of any device.
+template <typename T>
+std::vector<T> to_vector(const Tensor& t) {
+  const Tensor host = t.device().is_cuda() ? t.to(host_memory()) : t;
+  return {host.data<T>(), host.data<T>() + host.numel()};
 }
 
 /// Σ(a-b)² / Σb²; infinite where a NaN is found.

@@ -19,6 +19,11 @@ class LimitedSource final : public MemorySource {
  public:
   explicit LimitedSource(size_t limit, std::map<void*, size_t>& out) : limit_(limit), out_(out) {}
   Device device() const override { return {}; }
+  Stream stream() const override { return {}; }
+  void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
+  void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { source_->copy(to, from, bytes); }
+  void set(void* to, uint8_t byte, size_t bytes) override { source_->set(to, byte, bytes); }
   void* allocate(size_t bytes) override {
     if (held_ + bytes > limit_) return nullptr;
     void* block = source_->allocate(bytes);

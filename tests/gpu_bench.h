@@ -1,0 +1,66 @@
+// A bench on a GPU, for tests that run ops there: one GPU a process, memory poisoned anew for each bench. In builds without
+// CUDA this header is empty. ERMOE_TEST_KERNELS=ampere runs the kernels of older GPUs.
+#pragma once
+
+#include "tests/bench.h"
+
+#if defined(ERMOE_WITH_CUDA)
+
+#include "cuda/factory.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string_view>
+
+namespace ermoe::testing {
+
+/// Null where there is none.
+inline Gpu* test_gpu() {
+  static const std::unique_ptr<Gpu> gpu = [] {
+    const char* kernels = std::getenv("ERMOE_TEST_KERNELS");
+    const bool ampere = kernels != nullptr && std::string_view(kernels) == "ampere";
+    return find_gpus().gpus.empty() ? nullptr : make_gpu(0, ampere ? KernelPath::ampere : KernelPath::native);
+  }();
+  return gpu.get();
+}
+
+struct GpuBench {
+  explicit GpuBench(uint64_t seed = 1) {
+    ctx.allocator = &allocator;
+    ctx.workspace = &workspace;
+    ctx.comm = &comm;
+    ctx.device = allocator.device();
+    ctx.stream = test_gpu()->stream();
+    ctx.rng = RngKey{seed};
+    ctx.mode = Mode::train;
+  }
+  ~GpuBench() { test_gpu()->synchronize(); }
+  CachingAllocator allocator{test_gpu()->memory(), Fill::poison};
+  Workspace workspace{allocator};
+  SelfCommunicator comm;
+  ExecContext ctx;
+};
+
+/// 1 - 2<a,b> / (<a,a> + <b,b>); infinite where a NaN is found.
+inline double dissimilarity(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return INFINITY;
+  double both = 0, squares = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (std::isnan(a[i]) || std::isnan(b[i])) return INFINITY;
+    both += a[i] * b[i];
+    squares += a[i] * a[i] + b[i] * b[i];
+  }
+  return squares > 0 ? 1 - 2 * both / squares : 0;
+}
+
+}  // namespace ermoe::testing
+
+/// Runs a statement where there is a GPU, otherwise skips the test.
+#define ERMOE_NEEDS_GPU(statement)                                         \
+  do {                                                                     \
+    if (::ermoe::testing::test_gpu() == nullptr) GTEST_SKIP() << "no GPU"; \
+    statement;                                                             \
+  } while (false)
+
+#endif
