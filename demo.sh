@@ -35,8 +35,6 @@ build=(cmake --build "build/$preset" -j "$(nproc)" --target ermoe-train ermoe-de
 if [ -t 1 ]; then "${build[@]}"; else "${build[@]}" >"$log" || { cat "$log"; exit 1; }; fi
 echo "build/$preset/tools holds the programs"
 
-# Threads that sleep while they wait get along with whatever else runs on the machine.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 run="$PWD/runs/demo-$(date +%Y%m%d-%H%M%S)"
 built=$(date +%s)
 stage "Train"

@@ -7,7 +7,7 @@ bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
 for program in train eval predict data bench; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
-export OMP_WAIT_POLICY=passive
+export GOMP_SPINCOUNT=3000
 work="$(mktemp -d)"
 cd "$work" || exit 2
 passed=0 failed=0 disk=""

@@ -4,6 +4,7 @@
 #include "tools/config_check.h"
 #include "tools/engine.h"
 #include "tools/main_guard.h"
+#include "tools/thread_waiting.h"
 
 #include "core/enum_names.h"
 
@@ -162,5 +163,6 @@ int bench(int argc, char** argv) {
 }  // namespace ermoe
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-bench", [&] { return ermoe::bench(argc, argv); });
 }

@@ -4,6 +4,7 @@
 #include "tools/config_check.h"
 #include "tools/inspection.h"
 #include "tools/main_guard.h"
+#include "tools/thread_waiting.h"
 
 #include <CLI/CLI.hpp>
 
@@ -39,5 +40,6 @@ int run(int argc, char** argv) {
 }  // namespace ermoe
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-data", [&] { return ermoe::run(argc, argv); });
 }

@@ -12,6 +12,7 @@
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/run_folder.h"
+#include "tools/thread_waiting.h"
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -195,5 +196,6 @@ int run(int argc, char** argv) {
 }  // namespace ermoe
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-demo", [&] { return ermoe::run(argc, argv); });
 }

@@ -6,6 +6,7 @@
 #include "tools/evaluation_report.h"
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
+#include "tools/thread_waiting.h"
 
 #include <CLI/CLI.hpp>
 
@@ -81,5 +82,6 @@ int run(int argc, char** argv) {
 }  // namespace ermoe
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-eval", [&] { return ermoe::run(argc, argv); });
 }

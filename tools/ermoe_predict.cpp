@@ -10,6 +10,7 @@
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/prediction.h"
+#include "tools/thread_waiting.h"
 
 #include <CLI/CLI.hpp>
 
@@ -85,5 +86,6 @@ int run(int argc, char** argv) {
 }  // namespace ermoe
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-predict", [&] { return ermoe::run(argc, argv); });
 }

@@ -2,11 +2,13 @@
 #include "core/comm.h"
 #include "tools/command_line.h"
 #include "tools/main_guard.h"
+#include "tools/thread_waiting.h"
 #include "tools/trainer.h"
 
 #include <cstdio>
 
 int main(int argc, char** argv) {
+  ermoe::settle_thread_waiting(argv);
   return ermoe::guard_main("ermoe-train", [&] {
     const ermoe::CommandLine line =
         ermoe::parse_command_line("ermoe-train", "Trains a sparse mixture-of-experts vision transformer.", argc, argv);

@@ -30,6 +30,7 @@ set(SOURCES
   setting.cpp
   signals.cpp
   tensorboard.cpp
+  thread_waiting.cpp
   trainer.cpp
 )
 set(PROGRAMS

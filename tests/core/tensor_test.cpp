@@ -1,6 +1,7 @@
 // Tensors: views share memory and stay inside it, copies do not, conversions round as IEEE says.
 #include "core/tensor.h"
 
+#include "core/flat.h"
 #include "core/rng.h"
 
 #include <gtest/gtest.h>

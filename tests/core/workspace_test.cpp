@@ -28,7 +28,7 @@ TEST(Workspace, GrowsOnceThenFits) {
   CachingAllocator allocator(make_host_source());
   Workspace workspace(allocator);
   const auto step = [&] {
-    const auto a = workspace.borrow<float>(10'000);
+    const auto a = workspace.borrow<float>(10'048);  // whole units of 256 bytes
     const auto b = workspace.borrow<float>(50'000);  // does not fit the first block
     const auto c = workspace.borrow<float>(1'000);
     std::ranges::fill(a.span(), 1.0f);
@@ -39,7 +39,7 @@ TEST(Workspace, GrowsOnceThenFits) {
     return b.data() == a.data() + a.span().size();
   };
   EXPECT_FALSE(step()) << "the first round should overflow, or this test shows nothing";
-  EXPECT_GE(workspace.high_water(), 61'000 * sizeof(float));
+  EXPECT_GE(workspace.high_water(), 61'048 * sizeof(float));
   EXPECT_TRUE(step()) << "the second round should come from one block";
   const int64_t calls = allocator.stats().source_calls;
   const size_t high_water = workspace.high_water();
@@ -74,12 +74,12 @@ TEST(Workspace, RefusesImpossibleLoansAndStaysUsable) {
   CachingAllocator allocator(make_host_source());
   Workspace workspace(allocator);
   EXPECT_EQ(workspace.borrow<float>(0).span().size(), 0u);
-  const auto a = workspace.borrow<float>(16);
+  const auto a = workspace.borrow<float>(64);
   EXPECT_THROW(workspace.borrow<float>(-1), Error);
   EXPECT_THROW(workspace.borrow<double>(INT64_MAX), Error);
   EXPECT_THROW(workspace.borrow<uint8_t>(INT64_MAX / 64), Error);  // as many bytes as no machine has
   const auto b = workspace.borrow<float>(16);
-  EXPECT_EQ(b.data(), a.data() + 16) << "a refused loan took space";
+  EXPECT_EQ(b.data(), a.data() + 64) << "a refused loan took space";
 }
 
 }  // namespace
