@@ -7,9 +7,10 @@
 #include <cstdio>
 #include <cstring>
 
-// libjpeg's header needs <cstdio> before it.
-#include <jerror.h>
+// libjpeg's header needs <cstdio> before it, and the numbers of its messages depend on the version that the header names.
 #include <jpeglib.h>
+
+#include <jerror.h>
 
 namespace ermoe {
 namespace {
