@@ -1,6 +1,9 @@
 set(SOURCES
   kernels/flat.cu
   kernels/gelu.cu
+  kernels/grouped_linear.cu
+  kernels/grouped_linear_mma.cu
+  kernels/grouped_linear_simt.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gpu.cpp

@@ -25,19 +25,22 @@ struct GroupedLinear {
             });
       }
       if (out.wants(1)) {
-        const GradSlot dw = out.into(1);
+        const GradSlot dw = out.into_master(1);
         on_device(
             ctx, tag,
             [&](auto) { cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode); },
             [&](auto) {
-              cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode);
+              cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<Master<T>>(), dw.mode);
             });
       }
       if (out.wants(2)) {
-        const GradSlot db = out.into(2);
+        const GradSlot db = out.into_master(2);
         on_device(
             ctx, tag, [&](auto) { cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); },
-            [&](auto) { cuda::grouped_linear_backward_bias(ctx.stream, dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); });
+            [&](auto) {
+              const auto sums = ctx.workspace->borrow<float>(cuda::grouped_linear_bias_scratch(dims));
+              cuda::grouped_linear_backward_bias(ctx.stream, dims, starts, dy.data<T>(), db.dst.data<Master<T>>(), sums.data(), db.mode);
+            });
       }
     });
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -47,10 +48,14 @@ void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims
                                    T* dx, Accumulate mode);
 template <typename T>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    T* dw, Accumulate mode);
+                                    Master<T>* dw, Accumulate mode);
+
+/// Floats that the bias gradient sums in.
+int64_t grouped_linear_bias_scratch(const GroupedLinearDims& dims);
+
 template <typename T>
-void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims& dims, const int32_t* offsets, const T* dy, T* db,
-                                  Accumulate mode);
+void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims& dims, const int32_t* offsets, const T* dy, Master<T>* db,
+                                  float* scratch, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -1,4 +1,6 @@
 set(SOURCES
   device_test.cpp
   gelu_test.cpp
+  grouped_linear_speed_test.cpp
+  grouped_linear_test.cpp
 )
