@@ -33,7 +33,8 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
       if (p->role != role) continue;
       if (own_values) p->value = value_sections_[section].window(offset, p->shape);
       p->grad = grad_sections_[section].window(offset, p->shape);
-      if (own_values) p->compute = copies && !p->full_precision ? compute_.window(offset, p->shape) : p->value;
+      p->compute_dtype = role == Parameter::Role::factor || p->full_precision ? dtype : compute;
+      if (own_values) p->compute = p->compute_dtype != dtype ? compute_.window(offset, p->shape) : p->value;
       offset += padded(p);
     }
   }

@@ -28,6 +28,7 @@ struct Parameter {
   bool expert_sharded = false;  // first axis is the expert
   bool frozen = false;          // takes no gradient and no step
   bool full_precision = false;  // ops read it as it is, also where they compute in bf16 (small ones that scale much)
+  DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
   float lr_scale = 1.0f;        // layer decay
 
   Tensor value;           // window of the value arena

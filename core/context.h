@@ -15,7 +15,8 @@ class Tape;  // autograd/tape.h; core only carries the pointer
 enum class Mode { eval, train };
 
 struct ExecContext {
-  CachingAllocator* allocator = nullptr;
+  CachingAllocator* allocator = nullptr;  // of the device
+  CachingAllocator* host = nullptr;       // memory of the host beside it; null on a CPU
   Workspace* workspace = nullptr;
   Communicator* comm = nullptr;
   Tape* tape = nullptr;  // null: no gradients
@@ -41,6 +42,12 @@ struct ExecContext {
     return Tensor::empty(*allocator, shape, dtype, scope);
   }
 };
+
+/// `t` in the context's memory: itself, or a copy where the context is a GPU's and `t` lies on the host.
+inline Tensor on_device_of(const ExecContext& ctx, const Tensor& t) { return t.device() == ctx.device ? t : t.to(*ctx.allocator); }
+
+/// `t` where the host can read it. Waits for a GPU: for metrics and files, not for the inside of a step.
+inline Tensor on_host(const ExecContext& ctx, const Tensor& t) { return t.device().is_cuda() ? t.to(*ctx.host, "host copy") : t; }
 
 /// Runs the branch of the context's device. `on_cuda` is a generic lambda that takes an ignored tag: a build
 /// without CUDA never instantiates it, so the CUDA functions it names need not exist.

@@ -268,7 +268,12 @@ void read_as(const FileReader& file, uint64_t offset, const Tensor& to, const st
 }  // namespace
 
 void SafetensorsFile::read_converting(const std::string& name, const StoredTensor& stored, uint64_t offset, const Tensor& to) const {
-  check(!to.device().is_cuda(), "[safetensors] tensors are read into host memory");
+  if (to.device().is_cuda()) {
+    CachingAllocator host(make_host_source());
+    const Tensor staged = Tensor::empty(host, to.shape(), to.dtype(), "checkpoint");
+    read_converting(name, stored, offset, staged);
+    return copy(staged, to);
+  }
   if (stored.type == stored_type(to.dtype())) return file_.read(offset, to.raw(), to.bytes());
   const std::string who = label(path(), name);
   bool converted = false;
@@ -315,15 +320,17 @@ void write_safetensors(const std::string& path, std::vector<TensorSpec> specs, c
   const std::string header = header_of(specs, metadata);
   check(header.size() <= max_header, "[safetensors] {}: a header of {} bytes is above the limit of {}", path, header.size(), max_header);
   FileWriter file(path);
+  CachingAllocator host(make_host_source());
   try {
     const uint64_t length = header.size();
     file.write(&length, sizeof length);
     file.write(header);
     for (const TensorSpec& spec : specs) {
-      const Tensor t = fetch(spec);
-      check(t.defined() && t.dtype() == spec.dtype && t.shape() == spec.shape && !t.device().is_cuda(),
-            "[safetensors] '{}' is {} {} in host memory, but was given as {}", spec.name, name_of(spec.dtype), spec.shape.str(),
+      Tensor t = fetch(spec);
+      check(t.defined() && t.dtype() == spec.dtype && t.shape() == spec.shape, "[safetensors] '{}' is {} {}, but was given as {}",
+            spec.name, name_of(spec.dtype), spec.shape.str(),
             t.defined() ? fmt::format("{} {}", name_of(t.dtype()), t.shape().str()) : "nothing");
+      if (t.device().is_cuda()) t = t.to(host, "checkpoint");
       file.write(t.raw(), t.bytes());
     }
     file.close();

@@ -46,7 +46,7 @@ class SafetensorsFile {
   /// The tensor as `as`, in host memory. A float converts to any float (rounding to nearest even), an integer or boolean to any
   /// integer that holds every value; all else is refused.
   Tensor load(const std::string& name, CachingAllocator& allocator, DType as) const;
-  /// Reads into host memory that is already there, converting to its dtype. `to` has the stored shape.
+  /// Reads into memory that is already there, a device's too, converting to its dtype. `to` has the stored shape.
   void load_into(const std::string& name, const Tensor& to) const;
   /// Reads rows [first_row, first_row + to.shape()[0]) of the first axis: a rank's experts out of all experts.
   void load_rows(const std::string& name, int64_t first_row, const Tensor& to) const;
@@ -68,7 +68,7 @@ struct TensorSpec {
   Shape shape;
 };
 
-/// Writes `specs` and asks `fetch` for one tensor (host memory, of that dtype and shape) at a time, so that no more than one need be
+/// Writes `specs` and asks `fetch` for one tensor (of any device, of that dtype and shape) at a time, so that no more than one need be
 /// gathered. The order is that of `specs`, larger element types first: every tensor is aligned for readers that map the file.
 /// On failure the file is removed and `Error` or `InputError` says why.
 void write_safetensors(const std::string& path, std::vector<TensorSpec> specs, const std::function<Tensor(const TensorSpec&)>& fetch,
@@ -79,7 +79,7 @@ struct NamedTensor {
   Tensor tensor;
 };
 
-/// Writes tensors that are all at hand, in host memory.
+/// Writes tensors that are all at hand.
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& entries, const SafetensorsFile::Metadata& metadata = {});
 
 }  // namespace ermoe

@@ -4,6 +4,7 @@
 
 #include "autograd/parameter.h"
 #include "autograd/tape.h"
+#include "core/flat.h"
 
 #include <functional>
 
@@ -15,12 +16,20 @@ class DerivedParameter {
 
   Parameter parameter;
 
-  /// Computes the value from its factors and remembers how. Call after every change of the factors.
+  /// Computes the value from its factors and remembers how. Call after every change of the factors. What ops read is kept in
+  /// memory of its own on a GPU, at one address for as long as the model lives, in the precision that they compute in.
   void refresh(const ExecContext& ctx, const std::function<Variable(const ExecContext&)>& make) {
     tape_.clear();
     spent_ = false;
     root_ = make(ctx.with_tape(&tape_));
-    parameter.value = parameter.compute = root_.value;
+    if (!ctx.device.is_cuda()) {
+      parameter.value = parameter.compute = root_.value;
+      return;
+    }
+    if (!parameter.compute.defined() || parameter.compute.device() != ctx.device)
+      parameter.compute = ctx.empty(root_.shape(), parameter.compute_dtype, "parameters");
+    convert(root_.value, parameter.compute);
+    parameter.value = root_.value = parameter.compute;
   }
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.

@@ -4,12 +4,14 @@
 #include "models/config_rules.h"
 #include "ops/add.h"
 #include "ops/attention_mean.h"
+#include "ops/cast.h"
 #include "ops/dropout.h"
 #include "ops/patch_embed.h"
 #include "ops/tokens.h"
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace ermoe {
 
@@ -79,6 +81,7 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
   patch_embed_.weight.shape = {D, config.channels, config.patch, config.patch};
   patch_embed_.bias.shape = {D};
   cls_token_.shape = {1, 1, D};
+  head_.weight.full_precision = head_.bias.full_precision = true;
   pos_embed_.shape = {1, tokens_, D};
   const std::vector<int64_t> with_experts = moe_blocks(config.moe.layers, config.depth);
   for (int64_t i = 0; i < config.depth; ++i)
@@ -92,6 +95,26 @@ void Vit::allocate(const ExecContext& ctx, DType dtype) {
     fill_sincos(sincos_, prefix_tokens(), config_.image_size / config_.patch);
   }
   for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
+}
+
+void Vit::move_to(const ExecContext& ctx, DType compute) {
+  const std::unique_ptr<ParameterArena> old = std::move(arena_);
+  const std::vector<Parameter*> parameters = parameters_of(*this);
+  std::vector<Tensor> values;
+  for (Parameter* p : parameters) {
+    values.push_back(std::exchange(p->value, {}));
+    p->compute = {};
+  }
+  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, old->dtype(), compute, parameters);
+  for (size_t i = 0; i < parameters.size(); ++i)
+    if (parameters[i]->role != Parameter::Role::derived && values[i].numel() > 0) copy(values[i], parameters[i]->value);
+  if (sincos_.defined()) {
+    const Tensor narrow = Tensor::empty(sincos_.allocator(), sincos_.shape(), compute, "buffers");
+    convert(sincos_, narrow);
+    sincos_ = narrow.to(*ctx.allocator, "buffers");
+  }
+  for (Buffer* b : buffers_of(*this)) b->value = b->value.to(*ctx.allocator, "buffers");
+  refresh(ctx);
 }
 
 void Vit::init(const ExecContext& ctx, RngKey key) {
@@ -111,7 +134,7 @@ Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
   const Shape& s = images.shape();
   check(s.rank() == 4 && s[1] == config_.channels && s[2] == config_.image_size && s[3] == config_.image_size,
         "[vit] images {} but the model wants (B, {}, {}, {})", s.str(), config_.channels, config_.image_size, config_.image_size);
-  Variable x = patch_embed(ctx, images, patch_embed_.weight, patch_embed_.bias);
+  Variable x = patch_embed(ctx, cast(ctx, images, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias);
   if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
   const Variable positions = sincos_.defined() ? Variable(sincos_) : Variable(pos_embed_);
   return dropout(ctx, add_rows(ctx, x, positions), config_.dropout, ctx.rng.fold(1));
@@ -134,8 +157,9 @@ Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, For
 Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
   Variable x = embed(ctx, images);
   for (size_t i = 0; i < blocks_.size(); ++i) x = run_block(ctx, i, x, pass);
-  if (config_.pool == Pool::average) return head_.forward(ctx, norm_.forward(ctx, mean_pool(ctx, x, 0)));
-  return head_.forward(ctx, norm_.forward(ctx, select_token(ctx, x, 0)));
+  const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
+  // Logits are compared with each other: the head computes in the precision of its weights, which are f32 (or f64) always.
+  return head_.forward(ctx, cast(ctx, norm_.forward(ctx, pooled), arena_->dtype()));
 }
 
 std::vector<MoeLayer*> Vit::moe_layers() {
@@ -146,6 +170,7 @@ std::vector<MoeLayer*> Vit::moe_layers() {
 }
 
 void Vit::refresh(const ExecContext& ctx) {
+  arena_->refresh_compute();
   for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
 }
 void Vit::pull_back(const ExecContext& ctx) {

@@ -41,8 +41,11 @@ class Vit final : public Module {
   /// Throws InputError that names the key where the sizes cannot work.
   explicit Vit(const VitConfig& config);
 
-  /// Gives every parameter and buffer its memory (dtype f32 or f64) and its initial value.
+  /// Gives every parameter and buffer its memory (dtype f32 or f64).
   void allocate(const ExecContext& ctx, DType dtype);
+  /// Moves all of it to the context's device, where ops compute in `compute` (f32 or bf16) from masters in f32.
+  void move_to(const ExecContext& ctx, DType compute);
+  /// The initial values; on the host.
   void init(const ExecContext& ctx, RngKey key);
 
   /// images (B, C, S, S) -> logits (B, Y).

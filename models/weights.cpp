@@ -112,7 +112,8 @@ void adapt(const SafetensorsFile& file, const NamedTensor& entry, const Vit& mod
   check_input(positions, "{}: {}", file.path(), shapes);
   const auto [grid, prefix] = grid_of(file.path(), stored);
   const int64_t to_grid = model.config().image_size / model.config().patch;
-  const Tensor original = file.load(entry.name, entry.tensor.allocator(), entry.tensor.dtype());
+  CachingAllocator host(make_host_source());
+  const Tensor original = file.load(entry.name, host, entry.tensor.dtype());
   copy(resize_positions(original, prefix, model.prefix_tokens(), to_grid), entry.tensor);
   report.adapted.push_back(fmt::format("pos_embed: {}x{} to {}x{}", grid, grid, to_grid, to_grid));
 }

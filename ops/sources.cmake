@@ -7,6 +7,7 @@ set(SOURCES
   augment.cpp
   balance_loss.cpp
   basis_projection.cpp
+  cast.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp

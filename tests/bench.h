@@ -33,7 +33,7 @@ struct OpInput {
 };
 
 /// A host tensor in the context's memory.
-inline Tensor to_device(const ExecContext& ctx, const Tensor& host) { return ctx.device.is_cuda() ? host.to(*ctx.allocator) : host; }
+inline Tensor to_device(const ExecContext& ctx, const Tensor& host) { return on_device_of(ctx, host); }
 
 /// Memory of the host for what is then brought to a device.
 inline CachingAllocator& host_memory() {

@@ -28,6 +28,7 @@ inline Gpu* test_gpu() {
 struct GpuBench {
   explicit GpuBench(uint64_t seed = 1) {
     ctx.allocator = &allocator;
+    ctx.host = &host_memory();
     ctx.workspace = &workspace;
     ctx.comm = &comm;
     ctx.device = allocator.device();

@@ -105,6 +105,12 @@ void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<
   add("--config", "config", "JSON file of settings", Kind::text);
 }
 
+void add_device_flag(CLI::App& app, DeviceChoice& device) {
+  const auto store = [&device](const std::string& name) { device = *parse_enum<DeviceChoice>(name); };
+  app.add_option_function<std::string>("--device", store, "auto (a GPU where there is one), cpu or cuda")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "cpu", "cuda"}));
+}
+
 bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
   app.allow_extras();
   for (CLI::App* part : app.get_subcommands({})) part->allow_extras();

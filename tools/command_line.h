@@ -35,6 +35,9 @@ CommandLine parse_command_line(std::string_view program, std::string_view about,
 /// --config to `app`. After the parse, `flags` holds what was typed.
 void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<const std::string_view> sections = {});
 
+/// Adds --device auto|cpu|cuda.
+void add_device_flag(CLI::App& app, DeviceChoice& device);
+
 /// Runs `app` on argv and turns every complaint of the parser into an InputError, with the nearest name for an unknown
 /// flag. Returns false where help was asked for.
 bool parse_flags(CLI::App& app, int argc, const char* const* argv);

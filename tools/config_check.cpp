@@ -46,7 +46,11 @@ void check_train(const RunConfig& config) {
   check_input(train.epochs > 0 || train.steps > 0, "train.epochs and train.steps are both 0: there is nothing to do");
   check_input(train.batch % train.accumulate == 0, "train.batch: {} images do not split into {} micro-batches (train.accumulate)",
               train.batch, train.accumulate);
+#if !defined(ERMOE_WITH_CUDA)
   check_input(train.device != DeviceChoice::cuda, "train.device: this build computes on the CPU; leave it out or set it to cpu");
+#endif
+  check_input(train.device != DeviceChoice::cpu || train.precision != Precision::bf16,
+              "train.precision: a CPU computes in f32; bf16 wants a GPU");
   check_input(train.resume.empty() || train.init.empty(),
               "train.resume and train.init cannot both be given: one goes on, the other starts anew");
   check_input(std::none_of(train.freeze.begin(), train.freeze.end(), [](const std::string& p) { return p.empty(); }),

@@ -4,8 +4,29 @@
 #include <omp.h>
 
 namespace ermoe {
+namespace {
 
-Engine::Engine(int threads, uint64_t seed) : allocator(make_host_source()), staging(make_host_source()), workspace(allocator) {
+std::unique_ptr<Gpu> find_gpu([[maybe_unused]] DeviceChoice device) {
+#if defined(ERMOE_WITH_CUDA)
+  if (device == DeviceChoice::cpu) return nullptr;
+  const FoundGpus found = find_gpus();
+  if (!found.gpus.empty()) return make_gpu(0);
+  check_input(device == DeviceChoice::auto_, "train.device: cuda was asked for, but this machine has no GPU{}",
+              found.fault.empty() ? "" : ": " + found.fault);
+#else
+  check_input(device != DeviceChoice::cuda, "train.device: this build computes on the CPU; leave it out or set it to cpu");
+#endif
+  return nullptr;
+}
+
+}  // namespace
+
+Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
+    : gpu(find_gpu(device)),
+      allocator(gpu ? gpu->memory() : make_host_source()),
+      staging(make_host_source()),
+      workspace(allocator),
+      host_workspace_(staging) {
 #if defined(OPENBLAS_VERSION)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads
 #endif
@@ -14,6 +35,26 @@ Engine::Engine(int threads, uint64_t seed) : allocator(make_host_source()), stag
   ctx.workspace = &workspace;
   ctx.comm = &comm;
   ctx.rng = RngKey{seed};
+  host_ = ctx;
+  host_.allocator = &staging;
+  host_.workspace = &host_workspace_;
+  ctx.device = allocator.device();
+  if (gpu) ctx.host = &staging;
+  if (gpu) ctx.stream = gpu->stream();
+}
+
+DType Engine::compute_dtype(Precision precision) const {
+  check_input(gpu || precision != Precision::bf16, "train.precision: a CPU computes in f32; bf16 wants a GPU");
+  return gpu && precision != Precision::f32 ? DType::bf16 : DType::f32;
+}
+
+std::string Engine::device_name() const {
+  if (gpu) return fmt::format("{}, {:.1f} GiB", gpu->info().name, static_cast<double>(gpu->info().memory_bytes) / 1073741824.0);
+  std::string name = fmt::format("CPU, {} thread{}", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
+#if defined(ERMOE_WITH_CUDA)
+  name += " (asked for, or no GPU found)";
+#endif
+  return name;
 }
 
 }  // namespace ermoe

@@ -1,22 +1,40 @@
-// What every program holds while it runs: memory, scratch, ranks, and the context made of them. Made first, so that it is
-// destroyed last.
+// What every program holds while it runs: the device with its memory and scratch, ranks, and the context made of them. Made
+// first, so that it is destroyed last.
 #pragma once
 
 #include "core/context.h"
+#include "cuda/factory.h"
+#include "tools/run_config.h"
+
+#include <memory>
+#include <string>
 
 namespace ermoe {
 
 struct Engine {
-  /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each.
-  explicit Engine(int threads, uint64_t seed);
+  /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each. Throws InputError where a GPU is
+  /// asked for and there is none.
+  Engine(int threads, uint64_t seed, DeviceChoice device);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
+  /// A context in host memory, where models get their first values; `ctx` itself on a CPU.
+  const ExecContext& host_ctx() const { return gpu ? host_ : ctx; }
+  /// What ops compute in; throws InputError where the device cannot.
+  DType compute_dtype(Precision precision) const;
+  /// "CPU, 2 threads", "NVIDIA H100 80GB HBM3, 79.2 GiB".
+  std::string device_name() const;
+
+  const std::unique_ptr<Gpu> gpu;  // null: the CPU
   CachingAllocator allocator;
   CachingAllocator staging;  // host memory of batches that loaders make ahead: how much that is depends on timing
   Workspace workspace;
   SelfCommunicator comm;
   ExecContext ctx;
+
+ private:
+  Workspace host_workspace_;
+  ExecContext host_;
 };
 
 }  // namespace ermoe

@@ -1,6 +1,7 @@
 // ermoe-bench: times whole training steps, single ops, and the steps that keep factors orthonormal.
 // What is measured: tools/bench/step_bench.h, op_bench.h, orthogonality_bench.h.
 #include "tools/bench/report.h"
+#include "tools/command_line.h"
 #include "tools/config_check.h"
 #include "tools/engine.h"
 #include "tools/main_guard.h"
@@ -18,6 +19,7 @@ namespace {
 
 struct Common {
   int64_t threads = 0;
+  DeviceChoice device = DeviceChoice::auto_;
   bool json = false;
 };
 
@@ -35,6 +37,7 @@ void add_choice(CLI::App& app, const std::string& flag, E& value, const std::str
 
 void add_common(CLI::App& app, Common& common) {
   app.add_option("--threads", common.threads, "threads; 0: the cores that this process may use")->check(CLI::Range(0, 4096));
+  add_device_flag(app, common.device);
   app.add_flag("--json", common.json, "print one JSON object instead of a table");
 }
 
@@ -42,6 +45,7 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   add_choice(app, "--workload", step.workload, "the model");
   add_choice(app, "--router", step.layer, "what every second block holds");
   add_choice(app, "--orthogonality", step.orthogonality, "how factors are kept orthonormal");
+  add_choice(app, "--precision", step.precision, "what ops compute in");
   app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
@@ -80,7 +84,7 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
     const auto workload = parse_enum<Workload>(flags.share_of);
     check_input(workload.has_value(), "--share-of {}: choose c10, s16 or b16", flags.share_of);
     flags.step.workload = *workload;
-    whole.emplace(engine.ctx, flags.step);
+    whole.emplace(engine, flags.step);
   }
   bool kept = true;
   for (const Orthogonality method : methods) {
@@ -139,7 +143,7 @@ int bench(int argc, char** argv) {
   }
 
   const int threads = resolve_threads(common.threads);
-  Engine engine(threads, 0);
+  Engine engine(threads, 0, common.device);
   if (list) {
     list_ops(engine.ctx);
     return 0;
@@ -147,7 +151,7 @@ int bench(int argc, char** argv) {
   BenchReport report(common.json ? BenchReport::Format::json : BenchReport::Format::table, threads);
   int code = 0;
   if (step_app->parsed()) {
-    const StepBenchResult result = StepBench(engine.ctx, step).run();
+    const StepBenchResult result = StepBench(engine, step).run();
     report.set_matrix_rate(matrix_rate(engine.ctx));
     report.add(step, result);
   } else if (op_app->parsed()) {

@@ -26,6 +26,7 @@ namespace ermoe {
 namespace {
 
 struct Options {
+  DeviceChoice device = DeviceChoice::auto_;
   std::string run, out;
   int64_t threads = 0;
 };
@@ -67,7 +68,7 @@ class Looker {
     DemoSample sample;
     sample.image = {.height = format_.size, .width = format_.size, .channels = format_.channels, .pixels = std::move(pixels)};
     sample.truth = model_.class_names()[static_cast<size_t>(pipeline_.evaluation().label(index))];
-    read_guess(logits.value, sample);
+    read_guess(on_host(ctx_, logits.value), sample);
     for (const size_t layer : shown_) sample.experts.push_back(first_slots(pass.routes[layer]));
     return sample;
   }
@@ -84,7 +85,8 @@ class Looker {
 
   std::vector<int32_t> first_slots(const RoutingRecord& route) const {
     std::vector<int32_t> experts;
-    const auto ids = route.plan.expert_ids.span<int32_t>();
+    const Tensor all = on_host(ctx_, route.plan.expert_ids);
+    const auto ids = all.span<int32_t>();
     for (int64_t n = model_.model().prefix_tokens(); n < route.plan.tokens; ++n)
       experts.push_back(ids[static_cast<size_t>(n * route.plan.slots)]);
     return experts;
@@ -153,10 +155,10 @@ DemoPicture make_picture(LoadedModel& model, const Evaluation& result, std::vect
 int show(const Options& options) {
   const auto note = [](const std::string& text) { std::fprintf(stderr, "note: %s\n", text.c_str()); };
   const int threads = resolve_threads(options.threads);
-  Engine engine(threads, 0);
+  Engine engine(threads, 0, options.device);
   LoadedModel model(engine, options.run, note);
   RunConfig config = model.config();
-  Pipeline pipeline(config, engine.allocator, threads, note);
+  Pipeline pipeline(config, engine.staging, threads, note);
   check_input(pipeline.has_evaluation(), "{} has no images to evaluate on", config.data.path);
   model.use_average(pipeline.has_training() ? &pipeline : nullptr, note);
   const auto run = [&](ExpertOrder order) {
@@ -183,6 +185,7 @@ int run(int argc, char** argv) {
   Options options;
   app.add_option("--run", options.run, "run folder; its best checkpoint is taken")->required();
   app.add_option("--out", options.out, "picture to write; as a rule RUN/demo.png");
+  add_device_flag(app, options.device);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   if (!parse_flags(app, argc, argv)) {
     std::fputs(app.help().c_str(), stdout);

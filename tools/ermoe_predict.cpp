@@ -20,6 +20,7 @@ namespace ermoe {
 namespace {
 
 struct Options {
+  DeviceChoice device = DeviceChoice::auto_;
   std::string model;
   std::vector<std::string> files;
   std::string format = "csv";
@@ -49,8 +50,9 @@ int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& imag
     const Batch batch = loader.next();
     if (batch.indices.empty()) continue;
     ForwardPass pass;
-    const Variable logits = model.model().forward(ctx, Variable(augment(ctx, batch.images, {}, normalisation, {})), pass);
-    const auto ranked = rank_classes(logits.value, config.loss.kind, options.top);
+    const Variable logits =
+        model.model().forward(ctx, Variable(augment(ctx, on_device_of(ctx, batch.images), {}, normalisation, {})), pass);
+    const auto ranked = rank_classes(on_host(ctx, logits.value), config.loss.kind, options.top);
     for (size_t b = 0; b < ranked.size(); ++b) print(writer.entry({images.name(batch.indices[b]), ranked[b]}));
   }
   print(writer.foot());
@@ -60,7 +62,7 @@ int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& imag
 int predict(const Options& options) {
   const auto images = open_image_files(options.files);
   const int threads = resolve_threads(options.threads);
-  Engine engine(threads, 0);
+  Engine engine(threads, 0, options.device);
   LoadedModel model(engine, options.model, complain);
   model.use_average(nullptr, complain);
   return predict_all(engine, model, *images, options, threads) > 0 ? 1 : 0;
@@ -73,6 +75,7 @@ int run(int argc, char** argv) {
   app.add_option("files", options.files, "images, or folders of images")->required();
   app.add_option("--top", options.top, "classes an image [5]")->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
   app.add_option("--format", options.format, "csv or json [csv]")->check(CLI::IsMember({"csv", "json"}));
+  add_device_flag(app, options.device);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   if (!parse_flags(app, argc, argv)) {
     print(app.help());

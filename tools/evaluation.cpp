@@ -59,7 +59,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     const Tensor labels = Tensor::from<int32_t>(*ctx.allocator, {static_cast<int64_t>(in.labels.size())}, in.labels);
     const auto count = static_cast<double>(in.labels.size());
     total.loss += count * scalar_of(task_loss(ctx, plain, logits, soft_targets(ctx, labels, Y, 0)).value);
-    add_predictions(logits.value, in.labels, total, hits, seen);
+    add_predictions(on_host(ctx, logits.value), in.labels, total, hits, seen);
     total.collector->add(pass.routes, in.labels, model.tokens());
     total.images += static_cast<int64_t>(in.labels.size());
     if (progress) progress(total.images);

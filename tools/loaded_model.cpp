@@ -57,8 +57,9 @@ LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& 
   check_input(class_names_.size() <= outputs, "{}/state.json: {} class names for {} outputs", folder_, class_names_.size(), outputs);
   while (class_names_.size() < outputs) class_names_.push_back(std::to_string(class_names_.size()));
   model_ = std::make_unique<Vit>(config_.model);
-  model_->allocate(engine.ctx, DType::f32);
-  load_weights(engine.ctx, folder_ + "/model.safetensors", *model_);
+  model_->allocate(engine.host_ctx(), DType::f32);
+  load_weights(engine.host_ctx(), folder_ + "/model.safetensors", *model_);
+  if (engine.gpu) model_->move_to(engine.ctx, engine.compute_dtype(config_.train.precision));
 }
 
 void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {

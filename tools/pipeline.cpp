@@ -151,8 +151,9 @@ void Pipeline::seek(Cursor at) {
 TrainingBatch Pipeline::next(const ExecContext& ctx, RngKey key, bool mixing) {
   const Batch batch = loader_->next();
   TrainingBatch ready;
-  ready.images = augment(ctx, batch.images, augment_settings(config_->augment), normalisation(config_->data), key.fold(1));
-  ready.targets = soft_targets(ctx, batch.labels, config_->model.classes, config_->loss.smoothing);
+  ready.images =
+      augment(ctx, on_device_of(ctx, batch.images), augment_settings(config_->augment), normalisation(config_->data), key.fold(1));
+  ready.targets = soft_targets(ctx, on_device_of(ctx, batch.labels), config_->model.classes, config_->loss.smoothing);
   const AugmentConfig& a = config_->augment;
   if (mixing && (a.mixup > 0 || a.cutmix > 0)) {
     const MixSettings mix{.mixup = a.mixup, .cutmix = a.cutmix, .probability = a.mix_probability, .cutmix_share = a.mix_switch};
@@ -184,7 +185,7 @@ void Pipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64
 }
 
 Tensor Pipeline::to_model(const ExecContext& ctx, const Tensor& pixels) const {
-  return augment(ctx, pixels, {}, normalisation(config_->data), {});
+  return augment(ctx, on_device_of(ctx, pixels), {}, normalisation(config_->data), {});
 }
 
 }  // namespace ermoe

@@ -34,8 +34,11 @@ struct AugmentConfig {
   int64_t off_epochs = 0;   // the last N epochs go without mixup and cutmix
 };
 
-/// `auto_`: the best that the build can compute on.
+/// `auto_`: a GPU where the build and the machine have one, else the CPU.
 enum class DeviceChoice { auto_, cpu, cuda };
+
+/// What ops compute in. Weights are kept and stepped in f32 in any case. `auto_`: bf16 on a GPU, f32 on a CPU.
+enum class Precision { auto_, f32, bf16 };
 
 struct TrainConfig {
   int64_t epochs = 10;
@@ -49,6 +52,7 @@ struct TrainConfig {
   uint64_t seed = 0;
   int64_t threads = 0;  // 0: the cores that this process may use
   DeviceChoice device = DeviceChoice::auto_;
+  Precision precision = Precision::auto_;
   std::string out;                  // run folder; empty: runs/<name, or date and time>
   std::string name;                 // of the run, for folder and report
   std::string resume;               // run folder or checkpoint to go on from

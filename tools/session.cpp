@@ -17,7 +17,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }  // namespace
 
 Session::Session(RunConfig& config, WarnFn warn)
-    : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed) {
+    : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed, config.train.device) {
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn);
@@ -30,17 +30,19 @@ Session::Session(RunConfig& config, WarnFn warn)
 }
 
 void Session::build(RunConfig& config, const WarnFn& warn) {
-  const ExecContext& ctx = engine_.ctx;
+  const ExecContext &host = engine_.host_ctx(), &ctx = engine_.ctx;
   model_ = std::make_unique<Vit>(config.model);
-  model_->allocate(ctx, DType::f32);
-  model_->init(ctx, RngKey{config.train.seed}.fold(1));
+  model_->allocate(host, DType::f32);
+  model_->init(host, RngKey{config.train.seed}.fold(1));
   if (!config.train.init.empty()) {
     std::string weights = config.train.init;
     if (!weights.ends_with(".safetensors")) weights = find_checkpoint(weights, "latest").folder + "/model.safetensors";
-    const LoadReport report = init_from_weights(ctx, weights, *model_);
+    const LoadReport report = init_from_weights(host, weights, *model_);
     if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
   }
-  if (!config.train.freeze.empty()) freeze(ctx, *model_, config.train.freeze);
+  if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
+  const DType compute = engine_.compute_dtype(config.train.precision);
+  if (engine_.gpu) model_->move_to(ctx, compute);
   set_layer_decay();
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
@@ -126,9 +128,9 @@ double Session::shuffled_accuracy() {
 /// Images like those of a batch, for dry runs.
 Tensor Session::noise(int64_t images) const {
   const VitConfig& m = config_.model;
-  const Tensor input = engine_.ctx.empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
+  const Tensor input = engine_.host_ctx().empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
   fill_normal(input, 1.0, RngKey{7});
-  return input;
+  return on_device_of(engine_.ctx, input);
 }
 
 /// A dry run of one micro-batch of noise, forward and backward: its highest live bytes above what was live before.

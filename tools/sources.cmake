@@ -16,7 +16,6 @@ set(SOURCES
   evaluation.cpp
   evaluation_report.cpp
   font.cpp
-  gpus.cpp
   inspection.cpp
   loaded_model.cpp
   main_guard.cpp

@@ -2,7 +2,6 @@
 
 #include "models/summary.h"
 #include "tools/config_io.h"
-#include "tools/gpus.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,11 +18,12 @@ struct StepLoad {
   double max_over_mean = 0, gini = 0;
 };
 
-StepLoad load_of(const std::vector<RoutingRecord>& routes) {
+StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes) {
   StepLoad load;
   for (const RoutingRecord& route : routes) {
     const int64_t scored = route.scores.shape()[1];
-    const auto counts = route.plan.counts.span<int32_t>().first(static_cast<size_t>(scored));
+    const Tensor all = on_host(ctx, route.plan.counts);
+    const auto counts = all.span<int32_t>().first(static_cast<size_t>(scored));
     const std::vector<double> shares(counts.begin(), counts.end());
     double total = 0;
     for (double c : shares) total += c;
@@ -53,8 +53,9 @@ Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
 
 void Trainer::print_start() {
   Pipeline& data = session_->pipeline();
-  progress_.message(fmt::format("device   CPU, {} thread{}", session_->threads(), session_->threads() == 1 ? "" : "s"));
-  if (const std::string gpus = describe_gpus(); !gpus.empty()) progress_.message("GPU      " + gpus);
+  const Engine& engine = session_->engine();
+  const char* precision = name_of(engine.compute_dtype(config_.train.precision));
+  progress_.message(fmt::format("device   {}, computing in {}", engine.device_name(), precision));
   progress_.message(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path,
                                 data.training().size(), data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes,
                                 config_.model.image_size, config_.model.image_size, config_.model.channels));
@@ -125,7 +126,7 @@ void Trainer::refuse_bad_step(const SessionStep& step) {
 
 void Trainer::log_step(const SessionStep& step) {
   const TrainingProgress& now = session_->progress();
-  const StepLoad load = load_of(step.report.routes);
+  const StepLoad load = load_of(session_->engine().ctx, step.report.routes);
   const auto mean = static_cast<double>(std::max<int64_t>(1, steps_));
   const double rate = images_per_second(steps_ * config_.train.batch, seconds_);
   const auto memory = static_cast<int64_t>(session_->engine().allocator.stats().peak);

@@ -6,6 +6,7 @@ set(SOURCES
   attention_test.cpp
   augment_test.cpp
   balance_loss_test.cpp
+  cast_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
   cosine_test.cpp

@@ -11,7 +11,7 @@ namespace {
 TEST(Engine, UsesTheThreadsAskedFor) {
   const int before = omp_get_max_threads();
   for (const int threads : {3, 1, 2}) {
-    const Engine engine(threads, 1);
+    const Engine engine(threads, 1, DeviceChoice::cpu);
     EXPECT_EQ(omp_get_max_threads(), threads);
     int joined = 0;
 #pragma omp parallel reduction(+ : joined)

@@ -48,6 +48,12 @@ std::string blas_core() {
 }
 
 void fill_uniform(const Tensor& t, RngKey key) {
+  if (t.device().is_cuda()) {
+    CachingAllocator host(make_host_source());
+    const Tensor drawn = Tensor::empty(host, t.shape(), t.dtype());
+    fill_uniform(drawn, key);
+    return copy(drawn, t);
+  }
   dispatch_float(t.dtype(), "fill_uniform", [&](auto tag) {
     using T = decltype(tag);
     T* out = t.data<T>();

@@ -37,19 +37,24 @@ VitConfig workload_model(const StepBenchOptions& options) {
   return model;
 }
 
-StepBench::StepBench(const ExecContext& ctx, const StepBenchOptions& options)
-    : ctx_(ctx), options_(options), model_(workload_model(options)) {
+StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
+    : ctx_(engine.ctx), options_(options), model_(workload_model(options)) {
   const VitConfig& m = model_.config();
-  model_.allocate(ctx, DType::f32);
-  model_.init(ctx, RngKey{1});
-  images_ = ctx.empty({options.batch, m.channels, m.image_size, m.image_size}, DType::f32, "batch");
+  const ExecContext& host = engine.host_ctx();
+  const DType compute = engine.compute_dtype(options.precision);
+  model_.allocate(host, DType::f32);
+  model_.init(host, RngKey{1});
+  if (engine.gpu) model_.move_to(ctx_, compute);
+  images_ = host.empty({options.batch, m.channels, m.image_size, m.image_size}, DType::f32, "batch");
   fill_normal(images_, 1.0, RngKey{2});
-  targets_ = ctx.empty({options.batch, m.classes}, DType::f32, "batch");
+  targets_ = host.empty({options.batch, m.classes}, DType::f32, "batch");
   fill(targets_, 0);
   for (int64_t b = 0; b < options.batch; ++b) {
     const auto label = static_cast<int64_t>(uniform_int(RngKey{3}, static_cast<uint64_t>(b), static_cast<uint64_t>(m.classes)));
     targets_.data<float>()[b * m.classes + label] = 1;
   }
+  images_ = on_device_of(ctx_, images_);
+  targets_ = on_device_of(ctx_, targets_);
 }
 
 StepBenchResult StepBench::run(Orthogonality method) {

@@ -4,6 +4,7 @@
 
 #include "models/train_step.h"
 #include "tools/bench/measure.h"
+#include "tools/engine.h"
 
 #include <memory>
 #include <string>
@@ -22,6 +23,7 @@ struct StepBenchOptions {
   Workload workload = Workload::c10;
   BenchLayer layer = BenchLayer::ermoe;
   Orthogonality orthogonality = Orthogonality::newton_schulz;
+  Precision precision = Precision::auto_;
   int64_t batch = 16;
   int64_t steps = 20;
   int64_t warmup = 5;
@@ -40,8 +42,8 @@ struct StepBenchResult {
 
 class StepBench {
  public:
-  /// `ctx` must outlive this.
-  StepBench(const ExecContext& ctx, const StepBenchOptions& options);
+  /// `engine` must outlive this.
+  StepBench(Engine& engine, const StepBenchOptions& options);
 
   /// Steps with the method of the options, or another that keeps factors orthonormal.
   StepBenchResult run() { return run(options_.orthogonality); }
