@@ -1,5 +1,6 @@
 #include "tools/command_line.h"
 
+#include "core/enum_names.h"
 #include "core/error.h"
 #include "core/file_io.h"
 #include "core/json.h"
