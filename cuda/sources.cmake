@@ -4,7 +4,10 @@ set(SOURCES
   kernels/grouped_linear.cu
   kernels/grouped_linear_mma.cu
   kernels/grouped_linear_simt.cu
+  kernels/grouped_linear_wgmma.cu
+  kernels/grouped_linear_wgmma_weight.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gpu.cpp
+  runtime/tensor_map.cpp
 )

@@ -30,7 +30,9 @@ struct GroupedLinear {
             ctx, tag,
             [&](auto) { cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode); },
             [&](auto) {
-              cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<Master<T>>(), dw.mode);
+              const auto sums = ctx.workspace->borrow<float>(sizeof(T) == 2 ? cuda::grouped_linear_weight_scratch(ctx.stream, dims) : 0);
+              cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<Master<T>>(),
+                                                   sums.data(), dw.mode);
             });
       }
       if (out.wants(2)) {

@@ -16,10 +16,25 @@ bool rows_are_aligned(const GroupedProduct<bf16>& p) {
   return all_aligned(p.a, p.b) && p.dims.in % 8 == 0 && (P == Product::forward || p.dims.out % 8 == 0);
 }
 
+/// What the kernels for Hopper want on top of it.
+template <Product P>
+bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
+  const GroupedLinearDims& d = p.dims;
+  return state_of(stream).major >= 9 && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
+         (P == Product::weight || all_aligned(p.c)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
+}
+
 template <Product P, typename T>
-void multiply(const Stream& stream, const GroupedProduct<T>& p) {
-  if constexpr (sizeof(T) == sizeof(bf16))
+void multiply(const Stream& stream, const GroupedProduct<T>& p, [[maybe_unused]] float* scratch = nullptr) {
+  if constexpr (sizeof(T) == sizeof(bf16)) {
+    if (rows_are_aligned<P>(p) && suits_wgmma<P>(stream, p)) {
+      if constexpr (P == Product::weight)
+        return grouped_wgmma_weight(stream, p, scratch);
+      else
+        return grouped_wgmma<P>(stream, p);
+    }
     if (rows_are_aligned<P>(p)) return grouped_mma<P>(stream, p);
+  }
   grouped_simt<P>(stream, p);
 }
 
@@ -84,6 +99,11 @@ void sum_tiles(const Stream& stream, const GroupedLinearDims& dims, const int32_
 
 int64_t grouped_linear_bias_scratch(const GroupedLinearDims& dims) { return most_row_tiles(dims, bias_rows) * dims.out; }
 
+int64_t grouped_linear_weight_scratch(const Stream& stream, const GroupedLinearDims& dims) {
+  const bool any = dims.rows > 0 && dims.experts > 0 && dims.in > 0 && dims.out > 0;
+  return any && state_of(stream).major >= 9 ? grouped_wgmma_weight_scratch(stream, dims) : 0;
+}
+
 template <typename T>
 void grouped_linear_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b, const int32_t* offsets,
                             T* y) {
@@ -100,9 +120,9 @@ void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims
 
 template <typename T>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Master<T>* dw, Accumulate mode) {
+                                    Master<T>* dw, float* scratch, Accumulate mode) {
   if (dims.experts == 0 || dims.out == 0 || dims.in == 0) return;
-  multiply<Product::weight, T>(stream, {.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw, .mode = mode});
+  multiply<Product::weight, T>(stream, {.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw, .mode = mode}, scratch);
 }
 
 template <typename T>
@@ -125,7 +145,7 @@ void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims&
   template void grouped_linear_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*,          \
                                               Accumulate);                                                                              \
   template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, Master<T>*, \
-                                               Accumulate);                                                                             \
+                                               float*, Accumulate);                                                                     \
   template void grouped_linear_backward_bias(const Stream&, const GroupedLinearDims&, const int32_t*, const T*, Master<T>*, float*,     \
                                              Accumulate);
 ERMOE_GROUPED_LINEAR(float)

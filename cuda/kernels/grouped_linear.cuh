@@ -2,7 +2,7 @@
 // experts' numbers of rows are known on the device alone. Read next: grouped_linear.cu, which chooses among the kernels.
 #pragma once
 
-#include "core/bf16.h"
+#include "cuda/device/pack.cuh"
 #include "cuda/runtime/stream.h"
 #include "ops/kernels/grouped_linear.h"
 
@@ -110,6 +110,25 @@ int64_t most_tiles(const GroupedLinearDims& d, int64_t tile_m, int64_t tile_n) {
   return across * (P == Product::weight ? d.experts * ((d.out + tile_m - 1) / tile_m) : most_row_tiles(d, tile_m));
 }
 
+/// Two neighbours of a row of C, by one store where `pairs` says that they are aligned.
+template <typename Out>
+__device__ __forceinline__ void write_pair(Out* to, float first, float second, int left, bool add, bool pairs) {
+  if (pairs && left >= 2) {
+    Pack<Out, 2> out;
+    if (add) {
+      out = load<2>(to);
+      first += widen(out.v[0]);
+      second += widen(out.v[1]);
+    }
+    out.v[0] = narrow<Out>(first);
+    out.v[1] = narrow<Out>(second);
+    store(to, out);
+  } else {
+    if (left >= 1) to[0] = narrow<Out>(add ? widen(to[0]) + first : first);
+    if (left >= 2) to[1] = narrow<Out>(add ? widen(to[1]) + second : second);
+  }
+}
+
 /// Fused multiply-adds for float32, and for bf16 whose rows are not aligned to 16 bytes.
 template <Product P, typename T>
 void grouped_simt(const Stream& stream, const GroupedProduct<T>& product);
@@ -117,5 +136,14 @@ void grouped_simt(const Stream& stream, const GroupedProduct<T>& product);
 /// Tensor cores by `mma.sync`, sm_80 and newer. Wants rows of A and B aligned to 16 bytes.
 template <Product P>
 void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& product);
+
+/// Hopper's wgmma, fed by bulk copies: forward and input. Wants what `grouped_mma` wants, rows of C aligned to 16 bytes too,
+/// the bias to 4, and none of the sizes zero.
+template <Product P>
+void grouped_wgmma(const Stream& stream, const GroupedProduct<bf16>& product);
+
+/// The same of `weight`, with scratch memory of as many floats.
+void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& product, float* scratch);
+int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
 
 }  // namespace ermoe::cuda

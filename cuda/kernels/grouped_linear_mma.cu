@@ -68,25 +68,6 @@ __device__ __forceinline__ void multiply_slice(Sums& sum, uint32_t a, uint32_t b
   }
 }
 
-/// Two neighbours of a row of C, by one store where `pairs` says that they are aligned.
-template <typename Out>
-__device__ __forceinline__ void write_pair(Out* to, float first, float second, int left, bool add, bool pairs) {
-  if (pairs && left >= 2) {
-    Pack<Out, 2> out;
-    if (add) {
-      out = load<2>(to);
-      first += widen(out.v[0]);
-      second += widen(out.v[1]);
-    }
-    out.v[0] = narrow<Out>(first);
-    out.v[1] = narrow<Out>(second);
-    store(to, out);
-  } else {
-    if (left >= 1) to[0] = narrow<Out>(add ? widen(to[0]) + first : first);
-    if (left >= 2) to[1] = narrow<Out>(add ? widen(to[1]) + second : second);
-  }
-}
-
 template <typename Out>
 __device__ __forceinline__ void write_sums(const Sums& sum, const GroupedTile<bf16>& t, Out* c, int64_t pitch, int m, int n, bool add,
                                            bool pairs) {

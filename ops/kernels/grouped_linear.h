@@ -46,9 +46,13 @@ void grouped_linear_forward(const Stream& stream, const GroupedLinearDims& dims,
 template <typename T>
 void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets, const T* dy,
                                    T* dx, Accumulate mode);
+
+/// Floats that the weight gradient of bf16 sums in; that of float32 needs none.
+int64_t grouped_linear_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
+
 template <typename T>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Master<T>* dw, Accumulate mode);
+                                    Master<T>* dw, float* scratch, Accumulate mode);
 
 /// Floats that the bias gradient sums in.
 int64_t grouped_linear_bias_scratch(const GroupedLinearDims& dims);

@@ -114,10 +114,11 @@ void expect_speed(int64_t in, int64_t out) {
         cuda::grouped_linear_backward_input(s, dims, o.w.data<bf16>(), starts, o.dy.data<bf16>(), o.dx.data<bf16>(), Accumulate::overwrite);
       },
       [&] { dense(s, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
+  const auto parts = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_weight_scratch(s, dims));
   report(
       "weight",
       [&] {
-        cuda::grouped_linear_backward_weight(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), o.dw.data<float>(),
+        cuda::grouped_linear_backward_weight(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), o.dw.data<float>(), parts.data(),
                                              Accumulate::overwrite);
       },
       [&] { dense(s, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); });

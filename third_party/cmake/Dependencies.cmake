@@ -37,7 +37,7 @@ if(NOT ERMOE_CUDA STREQUAL "OFF")
     set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER})
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
     if(NOT CMAKE_CUDA_ARCHITECTURES)
-      set(CMAKE_CUDA_ARCHITECTURES 90 CACHE STRING "GPU architectures to build for: 90 is Hopper")
+      set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to build for: 90a is Hopper with its own instructions")
     endif()
     enable_language(CUDA)
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc can

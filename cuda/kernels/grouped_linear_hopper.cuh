@@ -1,0 +1,126 @@
+// What the grouped GEMM's Hopper kernels share: a block of three warpgroups, of which the first fetches and the other two
+// multiply. A ring of stages in shared memory lies between them: the producer's one thread waits until a stage is empty and
+// starts its bulk copies; they complete on the stage's `full` barrier, where the consumers wait; each of their eight warps
+// arrives at `empty` when its products are done. A tile is 128 rows (64 a consumer) by N columns, a stage 64 k of it.
+// Read next: grouped_linear_wgmma.cu, grouped_linear_wgmma_weight.cu.
+#pragma once
+
+#include "cuda/device/tma.cuh"
+#include "cuda/device/wgmma.cuh"
+#include "cuda/kernels/grouped_linear.cuh"
+
+namespace ermoe::cuda::hopper {
+
+inline constexpr int threads = 384, consumers = 256, consumer_warps = 8;
+inline constexpr int tile_m = 128, slice = 64;
+inline constexpr int box_bytes = 64 * slice * 2;  // 64 rows or columns by 64 k
+inline constexpr int most_shared_memory = 227 * 1024;
+
+/// Time of a tile per column and k beside one of 256 columns: narrow ones fetch more for each product.
+inline double cost_of(int tile_n) { return tile_n == 256 ? 1 : tile_n == 192 ? 1.04 : 1.15; }
+
+/// The width of tiles that wastes least on `columns` columns.
+inline int columns_a_tile(int64_t columns) {
+  const auto cost = [&](int n) { return static_cast<double>((columns + n - 1) / n * n) * cost_of(n); };
+  int best = 256;
+  for (int n : {192, 128})
+    if (cost(n) < cost(best)) best = n;
+  return best;
+}
+
+/// The ring in shared memory; `Extra`: bytes behind it that a kernel wants for itself.
+template <Product P, int N, int Extra>
+struct Ring {
+  static constexpr Major a_major = a_has_contiguous_k<P> ? Major::k : Major::mn;
+  static constexpr Major b_major = b_has_contiguous_k<P> ? Major::k : Major::mn;
+  static constexpr int a_bytes = tile_m / 64 * box_bytes, stage_bytes = a_bytes + N / 64 * box_bytes;
+  static constexpr int alignment = 1024;  // of what the 128-byte swizzle writes
+  static constexpr int stages = (most_shared_memory - alignment - Extra - 256) / stage_bytes;
+  static constexpr int bytes = alignment + stages * stage_bytes + Extra + stages * 16;
+
+  uint32_t base = 0;  // stages, extra, full barriers, empty barriers
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ __forceinline__ explicit Ring(const void* memory) : base((shared_address(memory) + alignment - 1) / alignment * alignment) {}
+
+  __device__ __forceinline__ uint32_t extra() const { return base + stages * stage_bytes; }
+  __device__ __forceinline__ uint32_t full(int s) const { return extra() + Extra + s * 8; }
+  __device__ __forceinline__ uint32_t empty(int s) const { return full(stages) + s * 8; }
+  __device__ __forceinline__ uint32_t a() const { return base + stage * stage_bytes; }
+  __device__ __forceinline__ uint32_t b() const { return a() + a_bytes; }
+
+  /// By the whole block, once.
+  __device__ __forceinline__ void init() const {
+    if (threadIdx.x == 0) {
+      for (int s = 0; s < stages; ++s) {
+        barrier_init(full(s), 1);
+        barrier_init(empty(s), consumer_warps);
+      }
+      barrier_publish_inits();
+    }
+    __syncthreads();
+  }
+  __device__ __forceinline__ void advance() {
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+  /// The producer's turn: waits for the present stage to be empty and announces its bytes.
+  __device__ __forceinline__ uint32_t open() const {
+    barrier_wait(empty(stage), parity ^ 1);
+    barrier_arrive_expecting(full(stage), stage_bytes);
+    return full(stage);
+  }
+  __device__ __forceinline__ void release(int s) const {
+    if (threadIdx.x % 32 == 0) barrier_arrive(empty(s));
+  }
+};
+
+/// sum = A B over `slices` > 0 stages, by consumer `group` (0 or 1). `prepare(s)` runs when slice s has arrived.
+template <typename R, int Sums, typename Prepare>
+__device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, float (&sum)[Sums], Prepare&& prepare) {
+  int before = 0;
+  for (int s = 0; s < slices; ++s) {
+    barrier_wait(ring.full(ring.stage), ring.parity);
+    prepare(s);
+    const uint64_t a = operand<R::a_major>(ring.a() + group * box_bytes, box_bytes), b = operand<R::b_major>(ring.b(), box_bytes);
+    multiply_fence();
+#pragma unroll
+    for (int k = 0; k < slice / 16; ++k) multiply_async<R::a_major, R::b_major>(sum, step<R::a_major>(a, k), step<R::b_major>(b, k), s + k);
+    multiply_commit();
+    multiply_wait<1>();  // the products of the slice before are done
+    if (s > 0) ring.release(before);
+    before = ring.stage;
+    ring.advance();
+  }
+  multiply_wait<0>();
+  settle(sum);
+  ring.release(before);
+}
+
+/// Two bf16 in a register, the first in its lower half.
+__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+
+__device__ __forceinline__ uint4 load_shared(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address) : "memory");
+  return v;
+}
+
+/// 16 bytes of C.
+__device__ __forceinline__ void write_chunk(bf16* to, uint4 value, bool add) {
+  if (add) {
+    auto& sum = reinterpret_cast<Pack<bf16, 8>&>(value);
+    const auto old = load<8>(to);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum.v[i] = narrow<bf16>(widen(sum.v[i]) + widen(old.v[i]));
+  }
+  *reinterpret_cast<uint4*>(to) = value;
+}
+
+}  // namespace ermoe::cuda::hopper

@@ -1,0 +1,236 @@
+// The grouped GEMM's product over an expert's rows, dW_e (+)= dyᵀ x, for Hopper. There are few tiles of dW, so an expert's
+// rows are cut into parts of about equal length, a block each; tiles of one part run side by side and share what they read
+// through the L2. All parts of a tile but the last leave their sums in scratch memory; the last waits for them and adds
+// them in order, so the result does not depend on who was first. It waits for blocks of lower index alone, which the
+// GPU starts earlier: nothing can wait for ever.
+#include "cuda/kernels/grouped_linear_hopper.cuh"
+#include "cuda/runtime/check.h"
+#include "cuda/runtime/tensor_map.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ermoe::cuda {
+namespace {
+
+using namespace hopper;
+
+/// How the product is cut, chosen on the host, where the experts' numbers of rows are not known.
+struct Cut {
+  int tile_n = 256;
+  int part_rows = 0;         // rows of a part at most, whole slices
+  int down = 0, across = 0;  // tiles of one expert's dW
+  int64_t parts = 0;         // blocks for one tile of every expert, at most
+  int64_t waiting = 0;       // of them, those that leave sums behind, at most
+
+  int64_t tiles() const { return static_cast<int64_t>(down) * across; }
+  int64_t sums() const { return waiting * tiles() * tile_m * tile_n; }
+  int64_t flags() const { return waiting * tiles(); }
+};
+
+/// Weighs idle multiprocessors in the last wave against the traffic of the sums (about 4 % of the time a part).
+Cut cut_of(const Stream& stream, const GroupedLinearDims& d) {
+  const auto units_a_wave = static_cast<double>(state_of(stream).multiprocessors);
+  const double mean_rows = static_cast<double>(d.rows) / static_cast<double>(d.experts);
+  Cut best;
+  double best_rate = 0;
+  int best_parts = 1;
+  for (const int tile_n : {256, 192, 128}) {
+    const int64_t down = (d.out + tile_m - 1) / tile_m, across = (d.in + tile_n - 1) / tile_n;
+    for (int parts = 1; parts <= 16 && (parts == 1 || mean_rows >= 512.0 * parts); ++parts) {
+      const double units = static_cast<double>(d.experts * down * across * parts), waves = std::ceil(units / units_a_wave);
+      const double used = static_cast<double>(d.in) / static_cast<double>(across * tile_n);
+      const double rate = used * units / (waves * units_a_wave) / cost_of(tile_n) - 0.04 * (parts - 1);
+      if (rate <= best_rate) continue;
+      best_rate = rate;
+      best_parts = parts;
+      best = {.tile_n = tile_n, .down = static_cast<int>(down), .across = static_cast<int>(across)};
+    }
+  }
+  const double rows = best_parts == 1 ? 2 * mean_rows : 1.15 * mean_rows / best_parts;  // loads differ a little
+  best.part_rows = std::max(512, static_cast<int>(std::ceil(rows / slice)) * slice);
+  best.waiting = d.rows / best.part_rows;
+  best.parts = best.waiting + d.experts;
+  return best;
+}
+
+/// What a block does.
+struct Unit {
+  int expert = 0, row = 0, column = 0;  // the tile
+  int first = 0, rows = 0;              // its part of the expert's rows
+  int part = 0, parts = 0;              // parts == 0: nothing to do
+  int slot = 0;                         // of part 0's sums; the next part's is `stride` behind
+  int stride = 0;
+};
+
+template <int N>
+__device__ __forceinline__ Unit find_unit(const GroupedProduct<bf16>& p, const Cut& cut) {
+  const int tiles = cut.down * cut.across;
+  int index = static_cast<int>(blockIdx.x), waiting = 0;
+  for (int e = 0; e < static_cast<int>(p.dims.experts); ++e) {
+    const int begin = p.offsets[e], rows = p.offsets[e + 1] - begin, parts = max(1, (rows + cut.part_rows - 1) / cut.part_rows);
+    if (index < parts * tiles) {
+      const int part = index / tiles, tile = index % tiles, slices = (rows + slice - 1) / slice;
+      const int from = part * slices / parts * slice, to = min(rows, (part + 1) * slices / parts * slice);
+      return {.expert = e,
+              .row = tile / cut.across * tile_m,
+              .column = tile % cut.across * N,
+              .first = begin + from,
+              .rows = to - from,
+              .part = part,
+              .parts = parts,
+              .slot = waiting * tiles + tile,
+              .stride = tiles};
+    }
+    index -= parts * tiles;
+    waiting += parts - 1;
+  }
+  return {};
+}
+
+template <typename R, int N>
+__device__ __forceinline__ void produce(R& ring, const Unit& u, const CUtensorMap* a, const CUtensorMap* b) {
+  for (int k = 0; k < u.rows; k += slice) {
+    const uint32_t barrier = ring.open();
+#pragma unroll
+    for (int i = 0; i < tile_m / 64; ++i) copy_box(ring.a() + i * box_bytes, a, barrier, u.row + 64 * i, u.first + k);
+#pragma unroll
+    for (int j = 0; j < N / 64; ++j) copy_box(ring.b() + j * box_bytes, b, barrier, u.column + 64 * j, u.first + k);
+    ring.advance();
+  }
+}
+
+/// Zeros in the lines of a stage from row `from` on: what was fetched there belongs to the next expert, and may be NaN.
+template <typename R>
+__device__ __forceinline__ void clear_lines(const R& ring, int from) {
+  const int thread = static_cast<int>(threadIdx.x) - (threads - consumers), chunks = (slice - from) * 8;  // of 16 bytes
+  for (int box = 0; box < R::stage_bytes / box_bytes; ++box)
+    for (int i = thread; i < chunks; i += consumers)
+      asm volatile("st.shared.v4.u32 [%0], {%1, %1, %1, %1};" ::"r"(ring.a() + box * box_bytes + from * 128 + i * 16), "r"(0) : "memory");
+  fence_for_async_proxy();
+  sync_threads<consumers>(1);
+}
+
+/// The sums of a part in scratch memory, as the threads hold them.
+template <int Sums>
+__device__ __forceinline__ float4* place_of(float* sums, int slot) {
+  return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * consumers) + (threadIdx.x - (threads - consumers));
+}
+
+template <int Sums>
+__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums, int* flag, int slot) {
+  float4* const to = place_of<Sums>(sums, slot);
+#pragma unroll
+  for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * consumers, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+  __threadfence();
+  sync_threads<consumers>(1);
+  if (threadIdx.x == threads - consumers) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag + slot), "r"(1) : "memory");
+}
+
+template <int Sums>
+__device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flag, int slot) {
+  if (threadIdx.x == threads - consumers) {
+    uint32_t set = 0;
+    while (set == 0) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flag + slot) : "memory");
+  }
+  sync_threads<consumers>(1);
+  const float4* const from = place_of<Sums>(sums, slot);
+#pragma unroll
+  for (int i = 0; i < Sums / 4; ++i) {
+    const float4 more = __ldcg(from + i * consumers);
+    sum[4 * i] += more.x;
+    sum[4 * i + 1] += more.y;
+    sum[4 * i + 2] += more.z;
+    sum[4 * i + 3] += more.w;
+  }
+}
+
+template <int Sums>
+__device__ __forceinline__ void write_tile(const float (&sum)[Sums], const GroupedProduct<bf16>& p, const Unit& u, bool pairs) {
+  const int lane = threadIdx.x % 32, row = u.row + (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane / 4;
+  const int column = u.column + lane % 4 * 2;
+  const int64_t pitch = p.dims.in;
+  float* const c = static_cast<float*>(p.c) + (u.expert * p.dims.out + row) * pitch + column;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (row + 8 * half >= p.dims.out) continue;
+#pragma unroll
+    for (int j = 0; j < Sums / 4; ++j)
+      write_pair(c + 8 * half * pitch + 8 * j, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], static_cast<int>(pitch) - column - 8 * j,
+                 p.mode == Accumulate::add, pairs);
+  }
+}
+
+template <typename R, int N>
+__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, const Unit& u, float* sums, int* flags, bool pairs) {
+  float sum[N / 2];
+  if (u.rows > 0) {
+    const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
+    multiply_slices(ring, group, (u.rows + slice - 1) / slice, sum, [&](int s) {
+      if (const int left = u.rows - s * slice; left < slice) clear_lines(ring, left);
+    });
+  } else {
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i) sum[i] = 0;
+  }
+  if (u.part + 1 < u.parts) return leave_sums(sum, sums, flags, u.slot + u.part * u.stride);
+  for (int part = 0; part + 1 < u.parts; ++part) add_sums(sum, sums, flags, u.slot + part * u.stride);
+  write_tile(sum, p, u, pairs);
+}
+
+template <int N>
+__global__ void __launch_bounds__(threads, 1)
+    grouped_wgmma_weight_kernel(const GroupedProduct<bf16> p, const Cut cut, float* sums, int* flags, bool pairs,
+                                const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ __align__(1024) unsigned char memory[];
+  using R = Ring<Product::weight, N, 0>;
+  const Unit unit = find_unit<N>(p, cut);
+  if (unit.parts == 0) return;
+  R ring(memory);
+  ring.init();
+  if (threadIdx.x < threads - consumers) {
+    give_up_registers<40>();
+    if (threadIdx.x == 0) produce<R, N>(ring, unit, &a, &b);
+  } else {
+    take_registers<232>();
+    consume<R, N>(ring, p, unit, sums, flags, pairs);
+  }
+#else
+  __trap();
+#endif
+}
+
+template <int N>
+void launch(const Stream& stream, const GroupedProduct<bf16>& p, const Cut& cut, float* scratch) {
+  constexpr auto kernel = grouped_wgmma_weight_kernel<N>;
+  constexpr int bytes = Ring<Product::weight, N, 0>::bytes;
+  const GroupedLinearDims& d = p.dims;
+  const CUtensorMap a = tensor_map({.data = p.a, .x = d.out, .y = d.rows, .box_y = slice});
+  const CUtensorMap b = tensor_map({.data = p.b, .x = d.in, .y = d.rows, .box_y = slice});
+  const bool pairs = reinterpret_cast<uintptr_t>(p.c) % sizeof(float2) == 0;
+  int* const flags = reinterpret_cast<int*>(scratch + cut.sums());
+  if (cut.flags() > 0)
+    cuda_check(cudaMemsetAsync(flags, 0, static_cast<size_t>(cut.flags()) * sizeof(int), native(stream)), "cudaMemsetAsync");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+  kernel<<<static_cast<unsigned>(cut.parts * cut.tiles()), threads, bytes, native(stream)>>>(p, cut, scratch, flags, pairs, a, b);
+  cuda_check(cudaGetLastError(), "grouped_wgmma_weight");
+}
+
+}  // namespace
+
+int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims) {
+  const Cut cut = cut_of(stream, dims);
+  return cut.sums() + cut.flags();
+}
+
+void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& p, float* scratch) {
+  const Cut cut = cut_of(stream, p.dims);
+  switch (cut.tile_n) {
+    case 256: return launch<256>(stream, p, cut, scratch);
+    case 192: return launch<192>(stream, p, cut, scratch);
+    default: return launch<128>(stream, p, cut, scratch);
+  }
+}
+
+}  // namespace ermoe::cuda
