@@ -56,6 +56,8 @@ struct Walk {
 template <Product P, int N, typename R>
 __device__ __forceinline__ void produce(R& ring, const GroupedProduct<bf16>& p, const CUtensorMap* a, const CUtensorMap* b) {
   const int slices = static_cast<int>((a_pitch<P>(p.dims) + slice - 1) / slice);
+  prefetch_map(a);
+  prefetch_map(b);
   for (Walk<P> walk(p, N); walk.next(N);) {
     if (!walk.filled()) continue;
     for (int s = 0; s < slices; ++s) {

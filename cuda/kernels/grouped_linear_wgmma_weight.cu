@@ -90,6 +90,8 @@ __device__ __forceinline__ Unit find_unit(const GroupedProduct<bf16>& p, const C
 
 template <typename R, int N>
 __device__ __forceinline__ void produce(R& ring, const Unit& u, const CUtensorMap* a, const CUtensorMap* b) {
+  prefetch_map(a);
+  prefetch_map(b);
   for (int k = 0; k < u.rows; k += slice) {
     const uint32_t barrier = ring.open();
 #pragma unroll
@@ -130,8 +132,11 @@ __device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums
 template <int Sums>
 __device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flag, int slot) {
   if (threadIdx.x == threads - consumers) {
-    uint32_t set = 0;
-    while (set == 0) asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flag + slot) : "memory");
+    for (Patience patience;; patience.lose()) {
+      uint32_t set = 0;
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flag + slot) : "memory");
+      if (set != 0) break;
+    }
   }
   sync_threads<consumers>(1);
   const float4* const from = place_of<Sums>(sums, slot);
