@@ -1,6 +1,5 @@
 set(SOURCES
   device_test.cpp
-  gelu_test.cpp
   grouped_linear_speed_test.cpp
   grouped_linear_test.cpp
 )

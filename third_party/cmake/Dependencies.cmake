@@ -36,9 +36,8 @@ if(NOT ERMOE_CUDA STREQUAL "OFF")
     set(CMAKE_CUDA_COMPILER ${NVCC})
     set(CMAKE_CUDA_HOST_COMPILER ${CMAKE_CXX_COMPILER})
     set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
-    if(NOT CMAKE_CUDA_ARCHITECTURES)
-      set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to build for: 90a is Hopper with its own instructions")
-    endif()
+    # Our own flags instead of CMake's: not every version of it knows 90a, Hopper with its matrix instructions.
+    set(CMAKE_CUDA_ARCHITECTURES OFF)
     enable_language(CUDA)
     if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc can
       set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
