@@ -1,11 +1,20 @@
 set(SOURCES
+  kernels/add_noise.cu
+  kernels/balance_loss.cu
+  kernels/combine.cu
+  kernels/combine_weights.cu
+  kernels/dispatch.cu
   kernels/flat.cu
+  kernels/gather_slots.cu
   kernels/gelu.cu
   kernels/grouped_linear.cu
   kernels/grouped_linear_mma.cu
   kernels/grouped_linear_simt.cu
   kernels/grouped_linear_wgmma.cu
   kernels/grouped_linear_wgmma_weight.cu
+  kernels/router_stats.cu
+  kernels/routing_plan.cu
+  kernels/select_experts.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gpu.cpp

@@ -13,7 +13,7 @@ struct SwitchBalance {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dp, mode] = out.into(0);
-    dispatch_compute(shares.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
+    dispatch_float(shares.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
       using T = decltype(tag);
       T* const dst = dp.template data<T>();
       on_device(
@@ -31,7 +31,7 @@ struct ZLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dlogits, mode] = out.into(0);
-    dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
+    dispatch_float(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *x = logits.data<T>(), *l = lse.data<T>(), *dl = dloss.data<T>();
       T* const dst = dlogits.template data<T>();
@@ -49,7 +49,7 @@ struct ImportanceLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dp, mode] = out.into(0);
-    dispatch_compute(dloss.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
+    dispatch_float(dloss.dtype(), name, [&, &dp = dp, mode = mode](auto tag) {
       using T = decltype(tag);
       T* const dst = dp.template data<T>();
       on_device(
@@ -68,7 +68,7 @@ struct LoadLoss {
 
   void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
     const auto [dclean, mode] = out.into(0);
-    dispatch_compute(clean.dtype(), name, [&, &dclean = dclean, mode = mode](auto tag) {
+    dispatch_float(clean.dtype(), name, [&, &dclean = dclean, mode = mode](auto tag) {
       using T = decltype(tag);
       const T *c = clean.data<T>(), *t = thresholds.data<T>(), *dl = dloss.data<T>();
       const double* const l = loads.data<double>();
@@ -97,13 +97,16 @@ Variable switch_balance(const ExecContext& ctx, const Variable& probabilities, c
   dims.slots = ids.shape()[1];
   Tensor loss = ctx.empty({}, probabilities.dtype());
   const Tensor shares = ctx.empty({dims.experts}, probabilities.dtype());
-  dispatch_compute(probabilities.dtype(), SwitchBalance::name, [&](auto tag) {
+  dispatch_float(probabilities.dtype(), SwitchBalance::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const p = probabilities.value.data<T>();
     const int32_t* const id = ids.data<int32_t>();
     on_device(
         ctx, tag, [&](auto) { cpu::switch_balance_forward(dims, p, id, shares.data<T>(), loss.data<T>()); },
-        [&](auto) { cuda::switch_balance_forward(ctx.stream, dims, p, id, shares.data<T>(), loss.data<T>()); });
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(cuda::balance_scratch(dims));
+          cuda::switch_balance_forward(ctx.stream, dims, p, id, shares.data<T>(), loss.data<T>(), scratch.data());
+        });
   });
   return record(ctx, std::move(loss), {&probabilities}, SwitchBalance{.dims = dims, .shares = shares});
 }
@@ -112,12 +115,15 @@ Variable z_loss(const ExecContext& ctx, const Variable& logits) {
   const BalanceDims dims = dims_of(ZLoss::name, logits);
   Tensor loss = ctx.empty({}, logits.dtype());
   const Tensor lse = ctx.empty({dims.rows}, logits.dtype());
-  dispatch_compute(logits.dtype(), ZLoss::name, [&](auto tag) {
+  dispatch_float(logits.dtype(), ZLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const x = logits.value.data<T>();
     on_device(
         ctx, tag, [&](auto) { cpu::z_loss_forward(dims, x, lse.data<T>(), loss.data<T>()); },
-        [&](auto) { cuda::z_loss_forward(ctx.stream, dims, x, lse.data<T>(), loss.data<T>()); });
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(cuda::balance_scratch(dims));
+          cuda::z_loss_forward(ctx.stream, dims, x, lse.data<T>(), loss.data<T>(), scratch.data());
+        });
   });
   return record(ctx, std::move(loss), {&logits}, ZLoss{.dims = dims, .logits = logits.value, .lse = lse});
 }
@@ -126,12 +132,15 @@ Variable importance_loss(const ExecContext& ctx, const Variable& probabilities, 
   const BalanceDims dims = dims_of(ImportanceLoss::name, probabilities, groups);
   Tensor loss = ctx.empty({}, probabilities.dtype());
   const Tensor loads = ctx.empty({groups, dims.experts}, DType::f64);
-  dispatch_compute(probabilities.dtype(), ImportanceLoss::name, [&](auto tag) {
+  dispatch_float(probabilities.dtype(), ImportanceLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const p = probabilities.value.data<T>();
     on_device(
         ctx, tag, [&](auto) { cpu::importance_loss_forward(dims, p, loads.data<double>(), loss.data<T>()); },
-        [&](auto) { cuda::importance_loss_forward(ctx.stream, dims, p, loads.data<double>(), loss.data<T>()); });
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(cuda::balance_scratch(dims));
+          cuda::importance_loss_forward(ctx.stream, dims, p, loads.data<double>(), loss.data<T>(), scratch.data());
+        });
   });
   return record(ctx, std::move(loss), {&probabilities}, ImportanceLoss{.dims = dims, .loads = loads});
 }
@@ -147,12 +156,15 @@ Variable load_loss(const ExecContext& ctx, const Variable& clean, const Variable
   dims.sigma = sigma;
   Tensor loss = ctx.empty({}, clean.dtype());
   const Tensor thresholds = ctx.empty({dims.rows}, clean.dtype()), loads = ctx.empty({groups, dims.experts}, DType::f64);
-  dispatch_compute(clean.dtype(), LoadLoss::name, [&](auto tag) {
+  dispatch_float(clean.dtype(), LoadLoss::name, [&](auto tag) {
     using T = decltype(tag);
     const T *c = clean.value.data<T>(), *x = noisy.value.data<T>();
     on_device(
         ctx, tag, [&](auto) { cpu::load_loss_forward(dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); },
-        [&](auto) { cuda::load_loss_forward(ctx.stream, dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>()); });
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(cuda::balance_scratch(dims));
+          cuda::load_loss_forward(ctx.stream, dims, c, x, thresholds.data<T>(), loads.data<double>(), loss.data<T>(), scratch.data());
+        });
   });
   return record(ctx, std::move(loss), {&clean}, LoadLoss{.dims = dims, .clean = clean.value, .thresholds = thresholds, .loads = loads});
 }

@@ -24,7 +24,7 @@ struct CombineWeights {
   }
 
   void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {
-    dispatch_compute(scores.dtype(), name, [&](auto tag) {
+    dispatch_float(scores.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto in = inputs<T>();
       if (out.wants(0)) {
@@ -41,7 +41,9 @@ struct CombineWeights {
             ctx, tag,
             [&](auto) { cpu::combine_weights_backward_temperature(dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode); },
             [&](auto) {
-              cuda::combine_weights_backward_temperature(ctx.stream, dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode);
+              const auto scratch = ctx.workspace->borrow<double>(cuda::combine_weights_scratch(dims));
+              cuda::combine_weights_backward_temperature(ctx.stream, dims, in, w.data<T>(), dw.data<T>(), dt.dst.data<T>(), dt.mode,
+                                                         scratch.data());
             });
       }
     });
@@ -66,7 +68,7 @@ Variable combine_weights(const ExecContext& ctx, const Variable& scores, const T
                     .threshold = threshold,
                     .temperature = temperature.value,
                     .w = ctx.empty(ids.shape(), scores.dtype())};
-  dispatch_compute(scores.dtype(), op.name, [&](auto tag) {
+  dispatch_float(scores.dtype(), op.name, [&](auto tag) {
     using T = decltype(tag);
     const auto in = op.inputs<T>();
     on_device(

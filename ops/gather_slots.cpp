@@ -12,7 +12,7 @@ struct GatherSlots {
 
   void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {
     const GradSlot dp = out.into(0);
-    dispatch_compute(dw.dtype(), name, [&](auto tag) {
+    dispatch_float(dw.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto* at = ids.data<int32_t>();
       on_device(
@@ -29,7 +29,7 @@ Variable gather_slots(const ExecContext& ctx, const Variable& p, const Tensor& i
         "[gather_slots] p {} and ids {} {}", p.shape().str(), name_of(ids.dtype()), ids.shape().str());
   const GatherSlotsDims dims{p.shape()[0], p.shape()[1], ids.shape()[1]};
   Tensor w = ctx.empty(ids.shape(), p.dtype());
-  dispatch_compute(p.dtype(), GatherSlots::name, [&](auto tag) {
+  dispatch_float(p.dtype(), GatherSlots::name, [&](auto tag) {
     using T = decltype(tag);
     const auto* at = ids.data<int32_t>();
     on_device(

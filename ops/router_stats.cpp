@@ -1,7 +1,6 @@
 #include "ops/router_stats.h"
 
-#include <algorithm>
-#include <cstring>
+#include <cstddef>
 
 namespace ermoe {
 namespace {
@@ -12,33 +11,14 @@ RouterStatsDims dims_of(const Tensor& x, const Tensor& scores, int64_t K) {
   return dims;
 }
 
-/// running moves towards sums / count by `rate`.
 template <typename T>
-void blend(T* running, const double* sums, double count, int64_t size, double rate) {
-  for (int64_t i = 0; i < size; ++i) running[i] = static_cast<T>((1 - rate) * static_cast<double>(running[i]) + rate * sums[i] / count);
-}
-
-template <typename T>
-void update(const RouterStatsDims& dims, const double* sums, double momentum, RouterStats& stats) {
-  T* updates = stats.updates.data<T>();
-  const double rate = *updates == 0 ? 1.0 : momentum;
-  if (sums[0] > 0) {
-    blend(stats.mean_x.data<T>(), sums + dims.sum_x(), sums[0], dims.D, rate);
-    blend(stats.mean_c.data<T>(), sums + dims.sum_c(), sums[0], dims.D, rate);
-  }
-  for (int64_t e = 0; e < dims.E; ++e) {
-    const double pairs = sums[dims.pairs() + e];
-    if (pairs == 0) continue;
-    const double mean = sums[dims.sum_s() + e] / pairs;
-    const double var = std::max(0.0, sums[dims.sum_s2() + e] / pairs - mean * mean);
-    blend(stats.score_mean.data<T>() + e, &mean, 1, 1, rate);
-    blend(stats.score_var.data<T>() + e, &var, 1, 1, rate);
-  }
-  const double* histogram = sums + dims.histogram();
-  double total = 0;
-  for (int64_t b = 0; b < RouterStatsDims::bins; ++b) total += histogram[b];
-  if (total > 0) blend(stats.histogram.data<T>(), histogram, total, RouterStatsDims::bins, rate);
-  *updates += 1;
+RunningStats<T> running_of(const RouterStats& stats) {
+  return {.mean_x = stats.mean_x.data<T>(),
+          .mean_c = stats.mean_c.data<T>(),
+          .score_mean = stats.score_mean.data<T>(),
+          .score_var = stats.score_var.data<T>(),
+          .histogram = stats.histogram.data<T>(),
+          .updates = stats.updates.data<T>()};
 }
 
 }  // namespace
@@ -54,56 +34,51 @@ void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tens
   dispatch_compute(x.dtype(), "router_stats", [&](auto tag) {
     using T = decltype(tag);
     const T* context = c.defined() ? c.data<T>() : nullptr;
+    const auto* s = scores.data<Master<T>>();
     const uint8_t* mask = allow.defined() ? allow.data<uint8_t>() : nullptr;
     on_device(
-        ctx, tag, [&](auto) { cpu::accumulate_router_stats(dims, x.data<T>(), context, scores.data<T>(), mask, sums.data<double>()); },
-        [&](auto) { cuda::accumulate_router_stats(ctx.stream, dims, x.data<T>(), context, scores.data<T>(), mask, sums.data<double>()); });
+        ctx, tag, [&](auto) { cpu::accumulate_router_stats(dims, x.data<T>(), context, s, mask, sums.data<double>()); },
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<std::byte>(cuda::router_stats_scratch(dims));
+          cuda::accumulate_router_stats(ctx.stream, dims, x.data<T>(), context, s, mask, sums.data<double>(), scratch.data());
+        });
   });
 }
 
-void update_router_stats(const ExecContext&, const RouterStatsDims& dims, const Tensor& sums, double momentum, RouterStats& stats) {
-  dispatch_compute(stats.mean_x.dtype(), "router_stats",
-                   [&](auto tag) { update<decltype(tag)>(dims, sums.data<double>(), momentum, stats); });
+void update_router_stats(const ExecContext& ctx, const RouterStatsDims& dims, const Tensor& sums, double momentum,
+                         const RouterStats& stats) {
+  check(sums.numel() == dims.size(), "[router_stats] sums {} but D={} E={}", sums.shape().str(), dims.D, dims.E);
+  dispatch_float(stats.mean_x.dtype(), "router_stats", [&](auto tag) {
+    const auto running = running_of<decltype(tag)>(stats);
+    on_device(
+        ctx, tag, [&](auto) { cpu::update_router_stats(dims, sums.data<double>(), momentum, running); },
+        [&](auto) { cuda::update_router_stats(ctx.stream, dims, sums.data<double>(), momentum, running); });
+  });
 }
 
 Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const RouterStats& stats) {
-  RouterStatsDims dims{.N = scores.shape()[0], .D = 0, .E = scores.shape()[1], .K = 0};
+  const RouterStatsDims dims{.N = scores.shape()[0], .D = 0, .E = scores.shape()[1], .K = 0};
   check(stats.score_mean.numel() == dims.E, "[calibrate] scores {} but {} experts", scores.shape().str(), stats.score_mean.numel());
   Tensor order = ctx.empty(scores.shape(), scores.dtype());
-  dispatch_compute(scores.dtype(), "calibrate", [&](auto tag) {
+  dispatch_float(scores.dtype(), "calibrate", [&](auto tag) {
     using T = decltype(tag);
+    const auto running = running_of<T>(stats);
     on_device(
-        ctx, tag,
-        [&](auto) {
-          cpu::calibrate_scores(dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(), order.data<T>());
-        },
-        [&](auto) {
-          cuda::calibrate_scores(ctx.stream, dims, scores.data<T>(), stats.score_mean.data<T>(), stats.score_var.data<T>(),
-                                 order.data<T>());
-        });
+        ctx, tag, [&](auto) { cpu::calibrate_scores(dims, scores.data<T>(), running, order.data<T>()); },
+        [&](auto) { cuda::calibrate_scores(ctx.stream, dims, scores.data<T>(), running, order.data<T>()); });
   });
   return order;
 }
 
 Tensor histogram_quantile(const ExecContext& ctx, const Tensor& histogram, double q) {
-  Tensor result = ctx.empty({1}, histogram.dtype());
-  dispatch_compute(histogram.dtype(), "quantile", [&](auto tag) {
+  Tensor value = ctx.empty({1}, histogram.dtype());
+  dispatch_float(histogram.dtype(), "quantile", [&](auto tag) {
     using T = decltype(tag);
-    const T* share = histogram.data<T>();
-    const auto bins = static_cast<double>(histogram.numel());
-    double total = 0, below = 0, value = 1;
-    for (T s : histogram.span<T>()) total += static_cast<double>(s);
-    for (int64_t b = 0; b < histogram.numel(); ++b) {
-      const auto here = static_cast<double>(share[b]);
-      if (here > 0 && below + here >= q * total) {
-        value = -1 + 2 * (static_cast<double>(b) + (q * total - below) / here) / bins;
-        break;
-      }
-      below += here;
-    }
-    *result.data<T>() = static_cast<T>(value);
+    on_device(
+        ctx, tag, [&](auto) { cpu::histogram_quantile(histogram.numel(), histogram.data<T>(), q, value.data<T>()); },
+        [&](auto) { cuda::histogram_quantile(ctx.stream, histogram.numel(), histogram.data<T>(), q, value.data<T>()); });
   });
-  return result;
+  return value;
 }
 
 }  // namespace ermoe

@@ -7,7 +7,8 @@
 
 namespace ermoe {
 
-/// Running values of one router, in the model's dtype; zero before the first update.
+/// Running values of one router, in the dtype of its weights; all zero before the first update. Nobody asks on the host whether
+/// there was one: means of zero center nothing, and the functions below know the rest from `updates`.
 struct RouterStats {
   Tensor mean_x;      // (D) of the tokens
   Tensor mean_c;      // (D) of their contexts
@@ -20,19 +21,22 @@ struct RouterStats {
 /// Zeroed sums for `accumulate_router_stats`, f64.
 Tensor make_router_sums(const ExecContext& ctx, const RouterStatsDims& dims);
 
-/// Adds a micro-batch: x, c (N, D) (c may be undefined), scores (N, E), allow (N, E) u8 or undefined: masked pairs are
+/// Adds a micro-batch: x, c (N, D) (c may be undefined), scores (N, E), f32 where x is bf16, allow (N, E) u8 or undefined: masked pairs are
 /// left out.
 void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tensor& c, const Tensor& scores, const Tensor& allow, int64_t K,
                              const Tensor& sums);
 
 /// running = (1 - momentum) · running + momentum · batch; the first update replaces. An expert that saw no pair keeps
 /// its values. `sums` is left as it is.
-void update_router_stats(const ExecContext& ctx, const RouterStatsDims& dims, const Tensor& sums, double momentum, RouterStats& stats);
+void update_router_stats(const ExecContext& ctx, const RouterStatsDims& dims, const Tensor& sums, double momentum,
+                         const RouterStats& stats);
 
-/// order (N, E) = (scores - mean) / sqrt(var + 1e-6): the calibrated scores that selection sorts by.
+/// order (N, E) = (scores - mean) / sqrt(var + 1e-6): the calibrated scores that selection sorts by. Before the first update
+/// the scores as they are.
 Tensor calibrate_scores(const ExecContext& ctx, const Tensor& scores, const RouterStats& stats);
 
-/// The value (1) below which a share `q` of the histogram lies, linear inside a bin.
+/// The value (1) below which a share `q` of the histogram lies, linear inside a bin; minus infinity where the
+/// histogram is empty, so that every score is above it.
 Tensor histogram_quantile(const ExecContext& ctx, const Tensor& histogram, double q);
 
 }  // namespace ermoe

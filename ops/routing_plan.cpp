@@ -5,16 +5,24 @@
 #include <limits>
 
 namespace ermoe {
+namespace {
+
+RoutingPlanDims dims_of(const char* op, const Tensor& ids, int64_t experts) {
+  check(ids.defined() && ids.dtype() == DType::i32 && ids.shape().rank() == 2, "[{}] wants ids (N, K) i32 but got {} {}", op,
+        ids.defined() ? name_of(ids.dtype()) : "an undefined tensor", ids.shape().str());
+  check(experts >= 1 && experts < std::numeric_limits<int32_t>::max(), "[{}] {} experts", op, experts);
+  check(ids.numel() < std::numeric_limits<int32_t>::max(), "[{}] ids {} are more slots than 32 bits can number", op, ids.shape().str());
+  return {.tokens = ids.shape()[0], .slots = ids.shape()[1], .experts = experts};
+}
+
+}  // namespace
 
 RoutingPlan make_plan(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
-  check(ids.defined() && ids.dtype() == DType::i32 && ids.shape().rank() == 2, "[make_plan] wants ids (N, K) i32 but got {} {}",
-        ids.defined() ? name_of(ids.dtype()) : "an undefined tensor", ids.shape().str());
-  const int64_t tokens = ids.shape()[0], slots = ids.shape()[1], rows = ids.numel();
-  check(experts >= 1 && experts < std::numeric_limits<int32_t>::max(), "[make_plan] {} experts", experts);
-  check(rows < std::numeric_limits<int32_t>::max(), "[make_plan] ids {} are more slots than 32 bits can number", ids.shape().str());
+  const RoutingPlanDims dims = dims_of("make_plan", ids, experts);
+  const int64_t rows = ids.numel();
   RoutingPlan plan;
-  plan.tokens = tokens;
-  plan.slots = slots;
+  plan.tokens = dims.tokens;
+  plan.slots = dims.slots;
   plan.experts = experts;
   plan.expert_ids = ids;
   plan.counts = ctx.empty({experts}, DType::i32, "plan");
@@ -22,13 +30,35 @@ RoutingPlan make_plan(const ExecContext& ctx, const Tensor& ids, int64_t experts
   plan.row_slot = ctx.empty({rows}, DType::i32, "plan");
   plan.slot_row = ctx.empty({rows}, DType::i32, "plan");
   plan.row_token = ctx.empty({rows}, DType::i32, "plan");
-  const RoutingPlanDims dims{tokens, slots, experts};
   const RoutingPlanBuffers buffers{plan.counts.data<int32_t>(), plan.offsets.data<int32_t>(), plan.row_slot.data<int32_t>(),
                                    plan.slot_row.data<int32_t>(), plan.row_token.data<int32_t>()};
   on_device(
       ctx, [&] { cpu::make_plan(dims, ids.data<int32_t>(), buffers); },
-      [&](auto) { cuda::make_plan(ctx.stream, dims, ids.data<int32_t>(), buffers); });
+      [&](auto) {
+        const auto scratch = ctx.workspace->borrow<int32_t>(cuda::routing_plan_scratch(dims));
+        cuda::make_plan(ctx.stream, dims, ids.data<int32_t>(), buffers, scratch.data());
+      });
   return plan;
+}
+
+void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t experts, int64_t capacity) {
+  const RoutingPlanDims dims = dims_of("limit_capacity", ids, experts);
+  check(capacity >= 0, "[limit_capacity] capacity {}", capacity);
+  on_device(
+      ctx, [&] { cpu::limit_capacity(dims, capacity, ids.data<int32_t>()); },
+      [&](auto) {
+        const auto scratch = ctx.workspace->borrow<int32_t>(cuda::routing_plan_scratch(dims));
+        cuda::limit_capacity(ctx.stream, dims, capacity, ids.data<int32_t>(), scratch.data());
+      });
+}
+
+Tensor rotate_experts(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
+  const RoutingPlanDims dims = dims_of("rotate_experts", ids, experts);
+  Tensor moved = ctx.empty(ids.shape(), DType::i32, "plan");
+  on_device(
+      ctx, [&] { cpu::rotate_experts(dims, ids.data<int32_t>(), moved.data<int32_t>()); },
+      [&](auto) { cuda::rotate_experts(ctx.stream, dims, ids.data<int32_t>(), moved.data<int32_t>()); });
+  return moved;
 }
 
 }  // namespace ermoe

@@ -33,7 +33,7 @@ Selection select_experts(const ExecContext& ctx, const SelectArgs& args) {
                       .fallback = ctx.empty({dims.tokens, dims.slots}, DType::u8, "plan"),
                       .nonfinite = ctx.empty({1}, DType::i32, "plan")};
   const SelectOutputs out{selection.ids.data<int32_t>(), selection.fallback.data<uint8_t>(), selection.nonfinite.data<int32_t>()};
-  dispatch_compute(args.scores.dtype(), "select_experts", [&](auto tag) {
+  dispatch_float(args.scores.dtype(), "select_experts", [&](auto tag) {
     using T = decltype(tag);
     const T* scores = args.scores.data<T>();
     const SelectInputs<T> in{.scores = scores,

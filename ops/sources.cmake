@@ -1,6 +1,7 @@
 set(SOURCES
   adamw.cpp
   add.cpp
+  add_noise.cpp
   attach_loss.cpp
   attention.cpp
   attention_mean.cpp
@@ -15,6 +16,7 @@ set(SOURCES
   cosine.cpp
   cpu/adamw.cpp
   cpu/add.cpp
+  cpu/add_noise.cpp
   cpu/attention.cpp
   cpu/attention_mean.cpp
   cpu/augment.cpp
@@ -87,4 +89,5 @@ set(SOURCES
   softmax.cpp
   subspace_cosine.cpp
   tokens.cpp
+  widen.cpp
 )

@@ -6,7 +6,7 @@
 namespace ermoe::cpu {
 
 template <typename T>
-void combine_forward(const CombineDims& dims, const T* y, const T* weights, const int32_t* slot_row, T* out) {
+void combine_forward(const CombineDims& dims, const T* y, const Master<T>* weights, const int32_t* slot_row, T* out) {
 #pragma omp parallel for if (dims.tokens * dims.slots * dims.width > 65536) schedule(static)
   for (int64_t n = 0; n < dims.tokens; ++n) {
     T* to = out + n * dims.width;
@@ -21,7 +21,8 @@ void combine_forward(const CombineDims& dims, const T* y, const T* weights, cons
 }
 
 template <typename T>
-void combine_backward_rows(const CombineDims& dims, const T* weights, const int32_t* row_slot, const T* dout, T* dy, Accumulate mode) {
+void combine_backward_rows(const CombineDims& dims, const Master<T>* weights, const int32_t* row_slot, const T* dout, T* dy,
+                           Accumulate mode) {
   const int64_t rows = dims.tokens * dims.slots;
 #pragma omp parallel for if (rows * dims.width > 65536) schedule(static)
   for (int64_t row = 0; row < rows; ++row) {
@@ -41,7 +42,8 @@ void combine_backward_rows(const CombineDims& dims, const T* weights, const int3
 }
 
 template <typename T>
-void combine_backward_weights(const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout, T* dweights, Accumulate mode) {
+void combine_backward_weights(const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout, Master<T>* dweights,
+                              Accumulate mode) {
   const int64_t slots = dims.tokens * dims.slots;
 #pragma omp parallel for if (slots * dims.width > 65536) schedule(static)
   for (int64_t slot = 0; slot < slots; ++slot) {

@@ -14,7 +14,7 @@ namespace {
 template <typename T>
 T score_of(const CombineWeightsDims& dims, const CombineWeightsInputs<T>& in, int64_t n, int32_t id) {
   if (id < dims.experts) return in.scores[n * dims.experts + id];
-  return in.threshold == nullptr ? T(0) : *in.threshold;
+  return in.threshold == nullptr || std::isinf(*in.threshold) ? T(0) : *in.threshold;
 }
 
 template <typename T>

@@ -34,4 +34,18 @@ void make_plan(const RoutingPlanDims& dims, const int32_t* ids, const RoutingPla
   std::fill(plan.row_token + filled, plan.row_token + rows, -1);
 }
 
+void limit_capacity(const RoutingPlanDims& dims, int64_t capacity, int32_t* ids) {
+  std::vector<int64_t> used(static_cast<size_t>(dims.experts));
+  for (int64_t k = 0; k < dims.slots; ++k)
+    for (int64_t n = 0; n < dims.tokens; ++n) {
+      int32_t& id = ids[n * dims.slots + k];
+      if (id >= 0 && used[static_cast<size_t>(id)]++ >= capacity) id = -1;
+    }
+}
+
+void rotate_experts(const RoutingPlanDims& dims, const int32_t* ids, int32_t* moved) {
+  for (int64_t slot = 0; slot < dims.tokens * dims.slots; ++slot)
+    moved[slot] = ids[slot] < 0 ? ids[slot] : static_cast<int32_t>((ids[slot] + int64_t{1}) % dims.experts);
+}
+
 }  // namespace ermoe::cpu

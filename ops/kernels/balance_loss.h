@@ -3,6 +3,7 @@
 
 #include "core/accumulate.h"
 #include "core/device.h"
+#include "core/rng.h"
 
 #include <cstdint>
 
@@ -15,7 +16,7 @@ struct BalanceDims {
   int64_t groups = 1;   // G; group g holds rows [g N/G, (g + 1) N/G)
   double sigma = 0;     // standard deviation of the logits' noise
 
-  int64_t group_rows() const { return rows / groups; }
+  ERMOE_HD int64_t group_rows() const { return rows / groups; }
 };
 
 namespace cpu {
@@ -56,23 +57,29 @@ void load_loss_backward(const BalanceDims& dims, const T* clean, const T* thresh
 
 namespace cuda {
 
+/// Doubles of scratch memory for the forward kernels.
+int64_t balance_scratch(const BalanceDims& dims);
+
+// Probabilities, logits and losses are float on a GPU, whatever the rest of the model computes in.
+
 /// An id >= E is not counted here; the CPU kernel throws.
 template <typename T>
-void switch_balance_forward(const Stream& stream, const BalanceDims& dims, const T* p, const int32_t* ids, T* shares, T* loss);
+void switch_balance_forward(const Stream& stream, const BalanceDims& dims, const T* p, const int32_t* ids, T* shares, T* loss,
+                            double* scratch);
 template <typename T>
 void switch_balance_backward(const Stream& stream, const BalanceDims& dims, const T* shares, const T* dloss, T* dp, Accumulate mode);
 template <typename T>
-void z_loss_forward(const Stream& stream, const BalanceDims& dims, const T* logits, T* lse, T* loss);
+void z_loss_forward(const Stream& stream, const BalanceDims& dims, const T* logits, T* lse, T* loss, double* scratch);
 template <typename T>
 void z_loss_backward(const Stream& stream, const BalanceDims& dims, const T* logits, const T* lse, const T* dloss, T* dlogits,
                      Accumulate mode);
 template <typename T>
-void importance_loss_forward(const Stream& stream, const BalanceDims& dims, const T* p, double* loads, T* loss);
+void importance_loss_forward(const Stream& stream, const BalanceDims& dims, const T* p, double* loads, T* loss, double* scratch);
 template <typename T>
 void importance_loss_backward(const Stream& stream, const BalanceDims& dims, const double* loads, const T* dloss, T* dp, Accumulate mode);
 template <typename T>
-void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, T* thresholds, double* loads,
-                       T* loss);
+void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, T* thresholds, double* loads, T* loss,
+                       double* scratch);
 template <typename T>
 void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* thresholds, const double* loads,
                         const T* dloss, T* dclean, Accumulate mode);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -18,30 +19,31 @@ namespace cpu {
 
 /// out_n = Σ_k w_nk y_row(n,k), over the slots of n that have a row.
 template <typename T>
-void combine_forward(const CombineDims& dims, const T* y /* (N*K,D) */, const T* weights /* (N,K) */, const int32_t* slot_row /* (N*K) */,
-                     T* out /* (N,D) */);
+void combine_forward(const CombineDims& dims, const T* y /* (N*K,D) */, const Master<T>* weights /* (N,K) */,
+                     const int32_t* slot_row /* (N*K) */, T* out /* (N,D) */);
 
 /// dy_i (+)= w_slot(i) dout_token(i); rows without a slot (-1) count as zero.
 template <typename T>
-void combine_backward_rows(const CombineDims& dims, const T* weights, const int32_t* row_slot /* (N*K) */, const T* dout, T* dy,
+void combine_backward_rows(const CombineDims& dims, const Master<T>* weights, const int32_t* row_slot /* (N*K) */, const T* dout, T* dy,
                            Accumulate mode);
 
 /// dw_nk (+)= <dout_n, y_row(n,k)>; 0 where the slot is missing.
 template <typename T>
-void combine_backward_weights(const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout, T* dweights, Accumulate mode);
+void combine_backward_weights(const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout, Master<T>* dweights,
+                              Accumulate mode);
 
 }  // namespace cpu
 
 namespace cuda {
 
 template <typename T>
-void combine_forward(const Stream& stream, const CombineDims& dims, const T* y, const T* weights, const int32_t* slot_row, T* out);
+void combine_forward(const Stream& stream, const CombineDims& dims, const T* y, const Master<T>* weights, const int32_t* slot_row, T* out);
 template <typename T>
-void combine_backward_rows(const Stream& stream, const CombineDims& dims, const T* weights, const int32_t* row_slot, const T* dout, T* dy,
-                           Accumulate mode);
+void combine_backward_rows(const Stream& stream, const CombineDims& dims, const Master<T>* weights, const int32_t* row_slot, const T* dout,
+                           T* dy, Accumulate mode);
 template <typename T>
 void combine_backward_weights(const Stream& stream, const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout,
-                              T* dweights, Accumulate mode);
+                              Master<T>* dweights, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -28,6 +28,7 @@ void gather_slots_backward(const GatherSlotsDims& dims, const int32_t* ids, cons
 
 namespace cuda {
 
+/// Probabilities and weights are float on a GPU, whatever the rest of the model computes in.
 template <typename T>
 void gather_slots_forward(const Stream& stream, const GatherSlotsDims& dims, const T* p, const int32_t* ids, T* w);
 template <typename T>

@@ -27,11 +27,23 @@ namespace cpu {
 /// Stable counting sort of the slots by expert. Throws on an id outside [-1, E).
 void make_plan(const RoutingPlanDims& dims, const int32_t* ids /* (N,K) */, const RoutingPlanBuffers& plan);
 
+/// Sets to -1 every id beyond the first `capacity` of its expert, where slot k of all tokens comes before slot k + 1 of any.
+void limit_capacity(const RoutingPlanDims& dims, int64_t capacity, int32_t* ids /* (N,K) */);
+
+/// moved = (id + 1) mod E; -1 stays.
+void rotate_experts(const RoutingPlanDims& dims, const int32_t* ids /* (N,K) */, int32_t* moved /* (N,K) */);
+
 }  // namespace cpu
 
 namespace cuda {
 
-void make_plan(const Stream& stream, const RoutingPlanDims& dims, const int32_t* ids, const RoutingPlanBuffers& plan);
+/// Integers of scratch memory that the sorts below need.
+int64_t routing_plan_scratch(const RoutingPlanDims& dims);
+
+/// An id outside [-1, E) counts as -1.
+void make_plan(const Stream& stream, const RoutingPlanDims& dims, const int32_t* ids, const RoutingPlanBuffers& plan, int32_t* scratch);
+void limit_capacity(const Stream& stream, const RoutingPlanDims& dims, int64_t capacity, int32_t* ids, int32_t* scratch);
+void rotate_experts(const Stream& stream, const RoutingPlanDims& dims, const int32_t* ids, int32_t* moved);
 
 }  // namespace cuda
 }  // namespace ermoe

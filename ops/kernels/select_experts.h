@@ -38,6 +38,7 @@ void select_experts(const SelectDims& dims, const SelectInputs<T>& in, const Sel
 
 namespace cuda {
 
+/// Scores are float on a GPU, whatever the rest of the model computes in.
 template <typename T>
 void select_experts(const Stream& stream, const SelectDims& dims, const SelectInputs<T>& in, const SelectOutputs& out);
 

@@ -1,0 +1,15 @@
+// Noise on the CPU. Numbers are keyed, so no order of threads shows.
+#include "ops/kernels/add_noise.h"
+
+namespace ermoe::cpu {
+
+template <typename T>
+void add_noise(const AddNoiseDims& dims, RngKey key, const T* x, T* y) {
+#pragma omp parallel for if (dims.numel > 4096) schedule(static)
+  for (int64_t i = 0; i < dims.numel; ++i) y[i] = x[i] + static_cast<T>(dims.deviation * normal(key, static_cast<uint64_t>(i)));
+}
+
+template void add_noise(const AddNoiseDims&, RngKey, const float*, float*);
+template void add_noise(const AddNoiseDims&, RngKey, const double*, double*);
+
+}  // namespace ermoe::cpu
