@@ -24,27 +24,13 @@ MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
   if (ermoe != nullptr) ermoe->set_experts(experts_.get());
 }
 
-namespace {
-
-/// The same plan with every token's experts moved on by one: same loads, wrong experts.
-Tensor shuffled(const ExecContext& ctx, const Tensor& ids, int64_t experts) {
-  Tensor moved = ctx.empty(ids.shape(), ids.dtype());
-  for (int64_t i = 0; i < ids.numel(); ++i) {
-    const int32_t e = ids.data<int32_t>()[i];
-    moved.data<int32_t>()[i] = e < 0 ? e : static_cast<int32_t>((e + 1) % experts);
-  }
-  return moved;
-}
-
-}  // namespace
-
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
   const bool first_run = !pinned.made;
   const bool collect = ctx.training() || pass.collect_statistics;
   const RouterInput in{
       .x = x, .c = wants_context() ? c : Variable(), .allow = pass.allow, .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
-  if (pass.shuffle_experts) routing.plan = make_plan(ctx, shuffled(ctx, pinned.selection.ids, dims_.all()), dims_.all());
+  if (pass.shuffle_experts) routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all());
   if (first_run) {
     pass.routes.push_back(
         {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
@@ -55,9 +41,7 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
   for (const LossTerm& term : routing.losses) {
     y = attach_loss(ctx, y, term.value, pass.loss_weight);
-    if (!first_run) continue;
-    dispatch_float(term.value.dtype(), "moe",
-                   [&](auto tag) { pass.losses.emplace_back(term.name, static_cast<double>(*term.value.value.data<decltype(tag)>())); });
+    if (first_run) pass.losses.emplace_back(term.name, term.value.value);
   }
   return y;
 }

@@ -27,7 +27,7 @@ struct ForwardPass {
   bool collect_statistics = false;  // also outside training: statistics for averaged weights
   bool shuffle_experts = false;     // sends each token to the next expert instead: does routing matter?
   std::vector<RoutingRecord> routes;
-  std::vector<std::pair<std::string, double>> losses;  // name and value of every added term
+  std::vector<std::pair<std::string, Tensor>> losses;  // name and value () of every added term
 };
 
 class MoeLayer final : public Module {

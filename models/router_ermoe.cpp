@@ -29,34 +29,23 @@ RouterStats ErmoeRouter::stats() const {
   return {mean_x_.value, mean_c_.value, score_mean_.value, score_var_.value, histogram_.value, updates_.value};
 }
 
-bool ErmoeRouter::has_statistics() const {
-  bool any = false;
-  dispatch_float(updates_.value.dtype(), "router", [&](auto tag) { any = *updates_.value.data<decltype(tag)>() > 0; });
-  return any;
-}
-
 Variable ErmoeRouter::score(const ExecContext& ctx, const Variable& x, const Variable& c) {
-  const bool centered = moe_.center && has_statistics();
-  const Tensor mean_x = centered ? mean_x_.value : Tensor(), mean_c = centered ? mean_c_.value : Tensor();
+  const Tensor mean_x = moe_.center ? mean_x_.value : Tensor(), mean_c = moe_.center ? mean_c_.value : Tensor();
   if (moe_.score == Score::subspace_cosine) return subspace_cosine(ctx, x, packed_.parameter, mean_x);
   return context_cosine(ctx, x, c, packed_.parameter, mean_x, mean_c);
 }
 
 Tensor ErmoeRouter::threshold(const ExecContext& ctx) const {
   if (rule_.kind == ThresholdRule::Kind::none) return {};
-  if (rule_.kind == ThresholdRule::Kind::quantile) {
-    if (!has_statistics()) return {};
-    return histogram_quantile(ctx, histogram_.value, rule_.value);
-  }
+  if (rule_.kind == ThresholdRule::Kind::quantile) return histogram_quantile(ctx, histogram_.value, rule_.value);
   Tensor t = ctx.empty({1}, score_mean_.value.dtype());
   fill(t, rule_.value);
   return t;
 }
 
 Selection ErmoeRouter::select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold) {
-  const bool calibrated = moe_.standardize && has_statistics();
   return select_experts(ctx, {.scores = scores,
-                              .order = calibrated ? calibrate_scores(ctx, scores, stats()) : scores,
+                              .order = moe_.standardize ? calibrate_scores(ctx, scores, stats()) : scores,
                               .slots = moe_.top_k,
                               .threshold = threshold,
                               .allow = allow,
@@ -107,8 +96,7 @@ void ErmoeRouter::replace_statistics(const ExecContext& ctx) { update_statistics
 void ErmoeRouter::update_statistics(const ExecContext& ctx, double momentum) {
   if (!sums_.defined()) return;
   ctx.comm->all_reduce(sums_, ReduceOp::sum);
-  RouterStats running = stats();
-  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, momentum, running);
+  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, momentum, stats());
   sums_ = {};
 }
 

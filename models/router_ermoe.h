@@ -35,7 +35,6 @@ class ErmoeRouter final : public Router {
   Variable score(const ExecContext& ctx, const Variable& x, const Variable& c);
   Selection select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold);
   Tensor threshold(const ExecContext& ctx) const;
-  bool has_statistics() const;
   void update_statistics(const ExecContext& ctx, double momentum);
   RouterStats stats() const;
 
@@ -43,11 +42,11 @@ class ErmoeRouter final : public Router {
   ExpertDims dims_;
   ExpertBank* experts_;
   ThresholdRule rule_;
-  Parameter own_basis_;      // disjoint: (D, E·R); untied: (E, D, R)
-  DerivedParameter packed_;  // (E, R, D)
-  Parameter temperature_;    // (1), softmax combine
-  Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;
-  Tensor sums_;  // of this step, f64
+  Parameter own_basis_;                                                    // disjoint: (D, E·R); untied: (E, D, R)
+  DerivedParameter packed_;                                                // (E, R, D)
+  Parameter temperature_;                                                  // (1), softmax combine
+  Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;  // zero until a step was accepted
+  Tensor sums_;                                                            // of this step, f64
 };
 
 }  // namespace ermoe

@@ -1,7 +1,8 @@
 #include "models/router_linear.h"
 
-#include "ops/add.h"
+#include "ops/add_noise.h"
 #include "ops/balance_loss.h"
+#include "ops/cast.h"
 #include "ops/gather_slots.h"
 #include "ops/linear.h"
 #include "ops/scale.h"
@@ -20,24 +21,15 @@ LinearRouter::LinearRouter(const MoeConfig& moe, const ExpertDims& dims) : moe_(
 /// logits + ε, ε normal with deviation noise/E, while training.
 Variable LinearRouter::noisy(const ExecContext& ctx, const Variable& logits) const {
   if (moe_.router != RouterKind::vmoe || moe_.noise == 0 || !ctx.training()) return logits;
-  const Tensor noise = ctx.empty(logits.shape(), logits.dtype());
-  fill_normal(noise, moe_.noise / static_cast<double>(dims_.experts), ctx.rng.fold(1));
-  return add(ctx, logits, Variable(noise));
+  return add_noise(ctx, logits, moe_.noise / static_cast<double>(dims_.experts), ctx.rng.fold(1));
 }
 
 /// Drops the assignments beyond ceil(N·K·factor/E) of an expert, first choices of all tokens before second ones.
-void LinearRouter::limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t tokens) const {
+void LinearRouter::apply_capacity(const ExecContext& ctx, const Tensor& ids) const {
   const double factor = ctx.training() ? moe_.capacity_train : moe_.capacity_eval;
   if (moe_.router != RouterKind::vmoe || factor <= 0) return;
-  const int64_t K = moe_.top_k;
-  const auto capacity = static_cast<int64_t>(std::ceil(static_cast<double>(tokens * K) * factor / static_cast<double>(dims_.experts)));
-  std::vector<int64_t> used(static_cast<size_t>(dims_.experts));
-  int32_t* id = ids.data<int32_t>();
-  for (int64_t k = 0; k < K; ++k)
-    for (int64_t n = 0; n < tokens; ++n) {
-      int32_t& e = id[n * K + k];
-      if (e >= 0 && used[static_cast<size_t>(e)]++ >= capacity) e = -1;
-    }
+  const double capacity = std::ceil(static_cast<double>(ids.numel()) * factor / static_cast<double>(dims_.experts));
+  limit_capacity(ctx, ids, dims_.all(), static_cast<int64_t>(capacity));
 }
 
 std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised,
@@ -60,14 +52,15 @@ std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Var
 
 Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) {
   const int64_t B = in.x.shape()[0], N = B * in.x.shape()[1], D = in.x.shape()[2];
-  const Variable logits = linear(ctx, reshape(ctx, in.x, {N, D}), weight_, Variable());  // (N, E)
+  const Variable raw = linear(ctx, reshape(ctx, in.x, {N, D}), weight_, Variable());
+  const Variable logits = cast(ctx, raw, weight_.value.dtype());  // (N, E); f32 also where the model computes in bf16
   const Variable noised = noisy(ctx, logits);
   const Variable probabilities = softmax(ctx, noised);
   if (!pinned.made) {
     pinned.selection = select_experts(
         ctx,
         {.scores = probabilities.value, .order = noised.value, .slots = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
-    limit_capacity(ctx, pinned.selection.ids, N);
+    apply_capacity(ctx, pinned.selection.ids);
     pinned.made = true;
   }
   Routing routing;

@@ -19,7 +19,7 @@ class LinearRouter final : public Router {
 
  private:
   Variable noisy(const ExecContext& ctx, const Variable& logits) const;
-  void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t tokens) const;
+  void apply_capacity(const ExecContext& ctx, const Tensor& ids) const;
   std::vector<LossTerm> loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised, const Variable& probabilities,
                                    const Tensor& ids, int64_t images) const;
 

@@ -61,8 +61,23 @@ double class_information(const std::vector<std::vector<int32_t>>& image_counts, 
   return information;
 }
 
-double subspace_overlap(const Tensor& basis) {
-  if (!basis.defined() || basis.shape()[0] < 2) return 0;
+namespace {
+
+/// `t` where the host can read it, in f32 where it is bf16. Waits for a device.
+Tensor on_host(CachingAllocator& host, const Tensor& t) {
+  const Tensor here = t.defined() && t.device().is_cuda() ? t.to(host) : t;
+  if (!here.defined() || here.dtype() != DType::bf16) return here;
+  const Tensor wide = Tensor::empty(host, here.shape(), DType::f32);
+  convert(here, wide);
+  return wide;
+}
+
+}  // namespace
+
+double subspace_overlap(const Tensor& packed) {
+  if (!packed.defined() || packed.shape()[0] < 2) return 0;
+  CachingAllocator host(make_host_source());
+  const Tensor basis = on_host(host, packed);
   const int64_t E = basis.shape()[0], R = basis.shape()[1], D = basis.shape()[2];
   double sum = 0;
   dispatch_float(basis.dtype(), "overlap", [&](auto tag) {
@@ -89,13 +104,16 @@ RoutingCollector::RoutingCollector(Vit& model) {
 }
 
 void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64_t tokens_an_image) {
-  const int64_t N = route.plan.tokens, K = route.plan.slots, E = route.scores.shape()[1];
-  const int32_t* ids = route.plan.expert_ids.data<int32_t>();
-  const uint8_t* fallback = route.fallback.defined() ? route.fallback.data<uint8_t>() : nullptr;
+  CachingAllocator host(make_host_source());
+  const Tensor slot_ids = on_host(host, route.plan.expert_ids), scores = on_host(host, route.scores),
+               fallbacks = on_host(host, route.fallback);
+  const int64_t N = route.plan.tokens, K = route.plan.slots, E = scores.shape()[1];
+  const int32_t* ids = slot_ids.data<int32_t>();
+  const uint8_t* fallback = fallbacks.defined() ? fallbacks.data<uint8_t>() : nullptr;
   layer.slots += N * K;
   layer.tokens += N;
-  dispatch_float(route.scores.dtype(), "metrics", [&](auto tag) {
-    const auto* s = route.scores.data<decltype(tag)>();
+  dispatch_float(scores.dtype(), "metrics", [&](auto tag) {
+    const auto* s = scores.data<decltype(tag)>();
     for (int64_t n = 0; n < N; ++n) {
       layer.top_score += static_cast<double>(*std::max_element(s + n * E, s + (n + 1) * E));
       for (int64_t k = 0; k < K; ++k) {

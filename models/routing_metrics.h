@@ -67,6 +67,6 @@ class RoutingCollector {
 double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels);
 
 /// Mean over pairs of experts of ‖B_aᵀB_b‖²_F / R for a packed basis (E, R, D).
-double subspace_overlap(const Tensor& basis);
+double subspace_overlap(const Tensor& packed);
 
 }  // namespace ermoe

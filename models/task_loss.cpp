@@ -2,22 +2,28 @@
 
 #include "ops/cross_entropy.h"
 
-#include <algorithm>
+#include <span>
 
 namespace ermoe {
 
+TaskLoss::TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t classes, DType dtype) : kind_(config.kind) {
+  if (config.class_weights.empty()) return;
+  check_input(static_cast<int64_t>(config.class_weights.size()) == classes, "loss.class_weights has {} values for {} classes",
+              config.class_weights.size(), classes);
+  dispatch_float(dtype, "loss", [&](auto tag) {
+    using T = decltype(tag);
+    const std::vector<T> weights(config.class_weights.begin(), config.class_weights.end());
+    class_weights_ = Tensor::from<T>(*ctx.allocator, {classes}, std::span(weights), "class weights");
+  });
+}
+
+Variable TaskLoss::operator()(const ExecContext& ctx, const Variable& logits, const Tensor& targets) const {
+  return kind_ == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, class_weights_)
+                                    : cross_entropy(ctx, logits, targets, class_weights_);
+}
+
 Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets) {
-  Tensor weights;
-  if (!config.class_weights.empty()) {
-    weights = ctx.empty({logits.shape()[1]}, logits.dtype());
-    check_input(static_cast<int64_t>(config.class_weights.size()) == logits.shape()[1], "loss.class_weights has {} values for {} classes",
-                config.class_weights.size(), logits.shape()[1]);
-    dispatch_float(weights.dtype(), "loss", [&](auto tag) {
-      std::ranges::transform(config.class_weights, weights.data<decltype(tag)>(), [](double w) { return static_cast<decltype(tag)>(w); });
-    });
-  }
-  return config.kind == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, weights)
-                                          : cross_entropy(ctx, logits, targets, weights);
+  return TaskLoss(ctx, config, logits.shape()[1], logits.dtype())(ctx, logits, targets);
 }
 
 }  // namespace ermoe

@@ -6,8 +6,21 @@
 
 namespace ermoe {
 
-/// The mean loss over a batch of logits (B, Y) against soft targets (B, Y). Class weights are those of the configuration;
-/// a number of them other than Y is an InputError.
+/// The mean loss over a batch. It holds the configuration's class weights on the device, so that a step uploads nothing.
+class TaskLoss {
+ public:
+  /// Of logits (B, classes) in `dtype`. A number of class weights other than `classes` is an InputError.
+  TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t classes, DType dtype);
+
+  /// Scalar, of logits (B, Y) against soft targets (B, Y).
+  Variable operator()(const ExecContext& ctx, const Variable& logits, const Tensor& targets) const;
+
+ private:
+  LossKind kind_;
+  Tensor class_weights_;  // (Y), or undefined: all 1
+};
+
+/// The same for once.
 Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets);
 
 }  // namespace ermoe

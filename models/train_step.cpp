@@ -10,7 +10,7 @@ namespace ermoe {
 double scalar_of(const Tensor& t) {
   check(t.numel() == 1, "[scalar] {} holds more than one element", t.shape().str());
   double value = 0;
-  dispatch_float(t.dtype(), "scalar", [&](auto tag) { value = static_cast<double>(*t.data<decltype(tag)>()); });
+  dispatch_float(t.dtype(), "scalar", [&](auto tag) { value = static_cast<double>(item<decltype(tag)>(t)); });
   return value;
 }
 
@@ -36,9 +36,9 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   report_.times.backward += watch.lap();
 
   report_.loss += share * scalar_of(value.value);
-  for (const auto& [name, term] : pass.losses) report_.extra_loss += share * term;
+  for (const auto& [name, term] : pass.losses) report_.extra_loss += share * scalar_of(term);
   for (const RoutingRecord& route : pass.routes)
-    if (report_.fault.empty() && route.nonfinite.defined() && *route.nonfinite.data<int32_t>() > 0)
+    if (report_.fault.empty() && route.nonfinite.defined() && item<int32_t>(route.nonfinite) > 0)
       report_.fault = fmt::format("routing scores of blocks.{} are not finite", route.block);
   report_.routes = std::move(pass.routes);
 }

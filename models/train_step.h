@@ -54,7 +54,7 @@ class TrainStep {
   StepReport report_;
 };
 
-/// The value of a one-element tensor.
+/// The value of a one-element tensor, f32 or f64. Waits for a device.
 double scalar_of(const Tensor& t);
 
 }  // namespace ermoe

@@ -89,5 +89,4 @@ set(SOURCES
   softmax.cpp
   subspace_cosine.cpp
   tokens.cpp
-  widen.cpp
 )

@@ -95,7 +95,7 @@ class TinyModel {
     pass.allow = allow;
     const Variable logits = model.forward(bench.ctx, Variable(images), pass);
     double total = scalar_of(loss_of(bench.ctx, logits, targets).value);
-    for (const auto& [name, value] : pass.losses) total += value;
+    for (const auto& [name, value] : pass.losses) total += scalar_of(value);
     model.discard_step();
     return total;
   }

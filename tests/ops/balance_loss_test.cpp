@@ -12,11 +12,9 @@ namespace {
 
 /// Random expert ids in [-1, experts): some slots are missing.
 Tensor random_ids(const ExecContext& ctx, int64_t rows, int64_t slots, int64_t experts) {
-  const Tensor ids = ctx.empty({rows, slots}, DType::i32);
-  for (int64_t i = 0; i < ids.numel(); ++i)
-    ids.data<int32_t>()[i] =
-        static_cast<int32_t>(uniform_int(RngKey{41}, static_cast<uint64_t>(i), static_cast<uint64_t>(experts) + 1)) - 1;
-  return ids;
+  std::vector<int32_t> ids(static_cast<size_t>(rows * slots));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(uniform_int(RngKey{41}, i, static_cast<uint64_t>(experts) + 1)) - 1;
+  return Tensor::from<int32_t>(*ctx.allocator, {rows, slots}, ids);
 }
 Tensor noisy_for(const ExecContext& ctx, const Shape& shape, DType dtype) { return random_input(ctx, {shape}, dtype, RngKey{43}); }
 
@@ -35,15 +33,24 @@ std::function<Variable(const ExecContext&, Vars)> run_load(int64_t k, double sig
 
 constexpr auto unit = OpInput::Fill::unit;
 
-OP_CASES(BalanceLossOp, {.name = "switch_balance", .inputs = {{{37, 5}, unit}}, .run = run_switch},
-         {.name = "switch_balance_one", .inputs = {{{1, 1}, unit}}, .run = run_switch},
-         {.name = "z_loss", .inputs = {{.shape = {37, 5}}}, .run = run_z},
-         {.name = "z_loss_one", .inputs = {{.shape = {1, 1}}}, .run = run_z},
-         {.name = "importance_one_group", .inputs = {{{37, 5}, unit}}, .run = run_importance(1)},
-         {.name = "importance_groups", .inputs = {{{39, 7}, unit}}, .run = run_importance(3)},
-         {.name = "load_top1", .inputs = {{.shape = {37, 5}}}, .run = run_load(1, 0.8, 1)},
-         {.name = "load_top2_groups", .inputs = {{.shape = {39, 7}}}, .run = run_load(2, 1.3, 3)},
-         {.name = "load_all_but_one", .inputs = {{.shape = {10, 4}}}, .run = run_load(3, 1, 2)});
+/// What the losses are taken of is f32 also where the model computes in bf16.
+OpInput logits_of(int64_t rows, int64_t experts) { return {.shape = {rows, experts}, .precision = OpInput::Precision::master}; }
+OpInput probabilities_of(int64_t rows, int64_t experts) {
+  return {.shape = {rows, experts}, .fill = unit, .precision = OpInput::Precision::master};
+}
+
+OP_CASES(BalanceLossOp, {.name = "switch_balance", .inputs = {probabilities_of(37, 5)}, .run = run_switch},
+         {.name = "switch_balance_one", .inputs = {probabilities_of(1, 1)}, .run = run_switch},
+         {.name = "switch_balance_many", .inputs = {probabilities_of(700, 8)}, .run = run_switch},
+         {.name = "z_loss", .inputs = {logits_of(37, 5)}, .run = run_z}, {.name = "z_loss_one", .inputs = {logits_of(1, 1)}, .run = run_z},
+         {.name = "z_loss_many_experts", .inputs = {logits_of(41, 70)}, .run = run_z},
+         {.name = "importance_one_group", .inputs = {probabilities_of(37, 5)}, .run = run_importance(1)},
+         {.name = "importance_groups", .inputs = {probabilities_of(39, 7)}, .run = run_importance(3)},
+         {.name = "importance_many", .inputs = {probabilities_of(1200, 8)}, .run = run_importance(4)},
+         {.name = "load_top1", .inputs = {logits_of(37, 5)}, .run = run_load(1, 0.8, 1)},
+         {.name = "load_top2_groups", .inputs = {logits_of(39, 7)}, .run = run_load(2, 1.3, 3)},
+         {.name = "load_many", .inputs = {logits_of(600, 8)}, .run = run_load(2, 0.7, 2)},
+         {.name = "load_all_but_one", .inputs = {logits_of(10, 4)}, .run = run_load(3, 1, 2)});
 
 double value(const Variable& v) { return to_doubles(v.value)[0]; }
 

@@ -7,12 +7,19 @@
 namespace ermoe::testing {
 namespace {
 
+OpCase case_of(const Routing& r, int64_t width) {
+  const OpInput weights{.shape = {r.tokens, r.slots}, .precision = OpInput::Precision::master};
+  return {.name = r.name + "_" + std::to_string(width),
+          .inputs = {{.shape = {r.tokens * r.slots, width}}, weights},
+          .run = [r](const ExecContext& ctx, Vars x) { return combine(ctx, x[0], x[1], plan_of(ctx, r)); }};
+}
+
 std::vector<OpCase> cases() {
   std::vector<OpCase> all;
   for (const Routing& r : routings())
-    all.push_back({.name = r.name,
-                   .inputs = {{.shape = {r.tokens * r.slots, 6}}, {.shape = {r.tokens, r.slots}}},
-                   .run = [r](const ExecContext& ctx, Vars x) { return combine(ctx, x[0], x[1], plan_of(ctx, r)); }});
+    for (int64_t width : {6, 16}) all.push_back(case_of(r, width));  // one by one, and in packs
+  all.push_back(case_of({"wide", 61, 2, 8, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * 5 + k * 3) % 8); }}, 392));
+  all.push_back(case_of({"five_slots", 9, 5, 6, [](int64_t n, int64_t k) { return static_cast<int32_t>((n + k) % 6); }}, 40));
   return all;
 }
 

@@ -12,7 +12,7 @@ constexpr const char* rule_names[] = {"normalized", "softmax", "raw"};
 
 Tensor scalar(const ExecContext& ctx, DType dtype, double value) {
   Tensor t = ctx.empty({1}, dtype);
-  dispatch_float(dtype, "test", [&](auto tag) { *t.data<decltype(tag)>() = static_cast<decltype(tag)>(value); });
+  fill(t, value);
   return t;
 }
 
@@ -21,8 +21,8 @@ std::vector<OpCase> cases() {
   for (CombineRule rule : {CombineRule::normalized, CombineRule::softmax, CombineRule::raw})
     for (const Routing& r : routings())
       for (int64_t free_experts : {0, 1}) {  // the last ids become those of free experts
-        std::vector<OpInput> inputs = {{.shape = {r.tokens, r.experts - free_experts}}};
-        if (rule == CombineRule::softmax) inputs.push_back({.shape = {1}});
+        std::vector<OpInput> inputs = {{.shape = {r.tokens, r.experts - free_experts}, .precision = OpInput::Precision::master}};
+        if (rule == CombineRule::softmax) inputs.push_back({.shape = {1}, .precision = OpInput::Precision::master});
         all.push_back({.name = std::string(rule_names[static_cast<int>(rule)]) + "_" + r.name + (free_experts > 0 ? "_free" : ""),
                        .inputs = inputs,
                        .run = [=](const ExecContext& ctx, Vars x) {
@@ -82,6 +82,8 @@ TEST(CombineWeights, AFreeExpertScoresTheThreshold) {
   EXPECT_DOUBLE_EQ(combine_weights(bench.ctx, scores, ids, CombineRule::raw, threshold, {}).value.data<double>()[1], 0.5);
   EXPECT_DOUBLE_EQ(combine_weights(bench.ctx, scores, ids, CombineRule::normalized, threshold, {}).value.data<double>()[1], 0.4);
   EXPECT_DOUBLE_EQ(combine_weights(bench.ctx, scores, ids, CombineRule::raw, {}, {}).value.data<double>()[1], 0.0);
+  const Tensor nothing_yet = scalar(bench.ctx, DType::f64, -INFINITY);
+  EXPECT_DOUBLE_EQ(combine_weights(bench.ctx, scores, ids, CombineRule::raw, nothing_yet, {}).value.data<double>()[1], 0.0);
 }
 
 TEST(CombineWeights, SoftmaxOfLargeScoresStaysFinite) {

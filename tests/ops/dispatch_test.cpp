@@ -9,9 +9,14 @@ namespace {
 std::vector<OpCase> cases() {
   std::vector<OpCase> all;
   for (const Routing& r : routings())
-    all.push_back({.name = r.name, .inputs = {{.shape = {r.tokens, 5}}}, .run = [r](const ExecContext& ctx, Vars x) {
-                     return dispatch(ctx, x[0], plan_of(ctx, r));
-                   }});
+    for (int64_t width : {5, 16})  // one by one, and in packs
+      all.push_back({.name = r.name + "_" + std::to_string(width),
+                     .inputs = {{.shape = {r.tokens, width}}},
+                     .run = [r](const ExecContext& ctx, Vars x) { return dispatch(ctx, x[0], plan_of(ctx, r)); }});
+  const Routing wide{"wide", 61, 2, 8, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * 5 + k * 3) % 8); }};
+  all.push_back({.name = wide.name, .inputs = {{.shape = {wide.tokens, 392}}}, .run = [wide](const ExecContext& ctx, Vars x) {
+                   return dispatch(ctx, x[0], plan_of(ctx, wide));
+                 }});
   return all;
 }
 

@@ -9,9 +9,9 @@ namespace {
 std::vector<OpCase> cases() {
   std::vector<OpCase> all;
   for (const Routing& r : routings())
-    all.push_back({.name = r.name, .inputs = {{.shape = {r.tokens, r.experts}}}, .run = [r](const ExecContext& ctx, Vars x) {
-                     return gather_slots(ctx, x[0], ids_of(ctx, r));
-                   }});
+    all.push_back({.name = r.name,
+                   .inputs = {{.shape = {r.tokens, r.experts}, .precision = OpInput::Precision::master}},
+                   .run = [r](const ExecContext& ctx, Vars x) { return gather_slots(ctx, x[0], ids_of(ctx, r)); }});
   return all;
 }
 

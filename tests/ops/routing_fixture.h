@@ -2,6 +2,7 @@
 // expert, one slot a token, every expert taken.
 #pragma once
 
+#include "core/context.h"
 #include "core/rng.h"
 #include "ops/routing_plan.h"
 
@@ -35,10 +36,10 @@ inline std::vector<Routing> routings() {
 }
 
 inline Tensor ids_of(const ExecContext& ctx, const Routing& r) {
-  Tensor ids = ctx.empty({r.tokens, r.slots}, DType::i32);
+  std::vector<int32_t> ids;
   for (int64_t n = 0; n < r.tokens; ++n)
-    for (int64_t k = 0; k < r.slots; ++k) ids.data<int32_t>()[n * r.slots + k] = r.expert(n, k);
-  return ids;
+    for (int64_t k = 0; k < r.slots; ++k) ids.push_back(r.expert(n, k));
+  return Tensor::from<int32_t>(*ctx.allocator, {r.tokens, r.slots}, ids);
 }
 
 inline RoutingPlan plan_of(const ExecContext& ctx, const Routing& r) { return make_plan(ctx, ids_of(ctx, r), r.experts); }

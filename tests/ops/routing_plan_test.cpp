@@ -1,6 +1,7 @@
 #include "ops/routing_plan.h"
 
-#include "tests/bench.h"
+#include "tests/gpu_bench.h"
+#include "tests/ops/expect_error.h"
 #include "tests/ops/routing_fixture.h"
 
 #include <gtest/gtest.h>
@@ -61,6 +62,87 @@ TEST(RoutingPlan, RefusesAnExpertThatDoesNotExist) {
   EXPECT_THROW(make_plan(bench.ctx, Tensor::from<int32_t>(bench.allocator, {1, 2}, below), 3), Error);
   EXPECT_THROW(make_plan(bench.ctx, bench.ctx.empty({2, 1}, DType::f32), 3), Error);
 }
+
+TEST(LimitCapacity, KeepsFirstChoicesOfAllTokensBeforeSecondOnes) {
+  TestBench bench;
+  const std::vector<int32_t> given = {0, 1, 1, 0, 0, 2, -1, 0};
+  const Tensor ids = Tensor::from<int32_t>(bench.allocator, {4, 2}, given);
+  limit_capacity(bench.ctx, ids, 3, 2);
+  const std::vector<int32_t> kept = {0, 1, 1, -1, 0, 2, -1, -1};
+  EXPECT_EQ(to_vector<int32_t>(ids), kept);
+  limit_capacity(bench.ctx, ids, 3, 0);
+  EXPECT_EQ(to_vector<int32_t>(ids), std::vector<int32_t>(8, -1));
+  expect_error([&] { limit_capacity(bench.ctx, ids, 3, -1); }, {"[limit_capacity]", "-1"});
+}
+
+TEST(RotateExperts, MovesOnByOneAndLeavesMissingSlots) {
+  TestBench bench;
+  const std::vector<int32_t> given = {0, 2, -1, 1}, moved = {1, 0, -1, 2};
+  EXPECT_EQ(to_vector<int32_t>(rotate_experts(bench.ctx, Tensor::from<int32_t>(bench.allocator, {2, 2}, given), 3)), moved);
+}
+
+#if defined(ERMOE_WITH_CUDA)
+
+/// Random ids in [lowest, experts).
+std::vector<int32_t> random_ids(int64_t tokens, int64_t slots, int64_t experts, int64_t lowest) {
+  std::vector<int32_t> ids(static_cast<size_t>(tokens * slots));
+  for (size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<int32_t>(lowest + static_cast<int64_t>(uniform_int(RngKey{71}, i, static_cast<uint64_t>(experts - lowest))));
+  return ids;
+}
+
+void expect_same_plan(const RoutingPlan& got, const RoutingPlan& want) {
+  for (auto member : {&RoutingPlan::counts, &RoutingPlan::offsets, &RoutingPlan::row_slot, &RoutingPlan::slot_row, &RoutingPlan::row_token})
+    EXPECT_EQ(to_vector<int32_t>(got.*member), to_vector<int32_t>(want.*member));
+}
+
+/// Plan, capacity and rotation of the ids on both devices.
+void expect_gpu_plans_as_cpu(int64_t tokens, int64_t slots, int64_t experts, const std::vector<int32_t>& ids) {
+  TestBench cpu;
+  GpuBench gpu;
+  const Shape shape{tokens, slots};
+  const Tensor on_cpu = Tensor::from<int32_t>(cpu.allocator, shape, ids), on_gpu = Tensor::from<int32_t>(gpu.allocator, shape, ids);
+  expect_same_plan(make_plan(gpu.ctx, on_gpu, experts), make_plan(cpu.ctx, on_cpu, experts));
+  EXPECT_EQ(to_vector<int32_t>(rotate_experts(gpu.ctx, on_gpu, experts)), to_vector<int32_t>(rotate_experts(cpu.ctx, on_cpu, experts)));
+  const int64_t capacity = tokens * slots / experts;
+  limit_capacity(gpu.ctx, on_gpu, experts, capacity);
+  limit_capacity(cpu.ctx, on_cpu, experts, capacity);
+  EXPECT_EQ(to_vector<int32_t>(on_gpu), to_vector<int32_t>(on_cpu));
+}
+
+void expect_gpu_plans_fixtures() {
+  for (const Routing& r : routings()) {
+    SCOPED_TRACE(r.name);
+    TestBench cpu;
+    expect_gpu_plans_as_cpu(r.tokens, r.slots, r.experts, to_vector<int32_t>(ids_of(cpu.ctx, r)));
+  }
+}
+
+void expect_gpu_plans_large() {
+  struct Case {
+    int64_t tokens, slots, experts, lowest;
+  };
+  for (const Case c : {Case{50432, 2, 8, 0}, {50432, 2, 9, -1}, {25001, 4, 256, -1}, {3001, 3, 600, -1}, {1024, 1, 1, 0}, {1023, 1, 2, -1}})
+    expect_gpu_plans_as_cpu(c.tokens, c.slots, c.experts, random_ids(c.tokens, c.slots, c.experts, c.lowest));
+}
+
+/// The CPU throws on them.
+void expect_gpu_drops_wild_ids() {
+  TestBench cpu;
+  GpuBench gpu;
+  std::vector<int32_t> ids = random_ids(500, 2, 5, -1);
+  ids[3] = 5;
+  ids[700] = -7;
+  const Tensor wild = Tensor::from<int32_t>(gpu.allocator, {500, 2}, ids);
+  ids[3] = ids[700] = -1;
+  expect_same_plan(make_plan(gpu.ctx, wild, 5), make_plan(cpu.ctx, Tensor::from<int32_t>(cpu.allocator, {500, 2}, ids), 5));
+}
+
+TEST(RoutingPlanOnGpu, IsTheCpus) { ERMOE_NEEDS_GPU(expect_gpu_plans_fixtures()); }
+TEST(RoutingPlanOnGpu, IsTheCpusWhereThereAreManyBlocksAndTiles) { ERMOE_NEEDS_GPU(expect_gpu_plans_large()); }
+TEST(RoutingPlanOnGpu, CountsAnIdThatDoesNotExistAsMissing) { ERMOE_NEEDS_GPU(expect_gpu_drops_wild_ids()); }
+
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

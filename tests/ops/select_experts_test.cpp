@@ -1,6 +1,6 @@
 #include "ops/select_experts.h"
 
-#include "tests/bench.h"
+#include "tests/gpu_bench.h"
 #include "tests/ops/expect_error.h"
 
 #include <gtest/gtest.h>
@@ -165,6 +165,49 @@ TEST(SelectExperts, RefusesWhatDoesNotFit) {
   a.threshold = random_input(bench.ctx, {{1}}, DType::f64, RngKey{1});
   expect_error([&] { select_experts(bench.ctx, a); }, {"[select_experts]", "f64", "f32"});
 }
+
+#if defined(ERMOE_WITH_CUDA)
+
+void expect_gpu_selects_as_cpu(TestBench& cpu, const SelectArgs& args) {
+  GpuBench gpu;
+  SelectArgs there = args;
+  for (Tensor* t : {&there.scores, &there.order, &there.threshold, &there.allow})
+    if (t->defined()) *t = t->to(gpu.allocator);
+  const Selection got = select_experts(gpu.ctx, there), want = select_experts(cpu.ctx, args);
+  ASSERT_EQ(to_vector<int32_t>(got.ids), to_vector<int32_t>(want.ids));
+  ASSERT_EQ(to_vector<uint8_t>(got.fallback), to_vector<uint8_t>(want.fallback));
+  ASSERT_EQ(item<int32_t>(got.nonfinite), item<int32_t>(want.nonfinite));
+}
+
+void expect_gpu_follows_the_rules() {
+  for (uint64_t trial = 0; trial < 400; ++trial) {
+    SCOPED_TRACE(trial);
+    TestBench cpu;
+    expect_gpu_selects_as_cpu(cpu, random_args<float>(cpu.ctx, trial, trial % 2 == 1));
+    if (::testing::Test::HasFatalFailure()) return;
+  }
+}
+
+void expect_gpu_selects_many() {
+  struct Case {
+    int64_t tokens, experts, slots, free_experts;
+  };
+  for (const Case c : {Case{50433, 8, 2, 0}, {4001, 33, 3, 2}, {1501, 256, 4, 0}, {301, 300, 5, 1}, {7, 1, 1, 0}, {0, 8, 2, 0}}) {
+    TestBench cpu;
+    SelectArgs a;
+    a.scores = coarse_scores<float>(cpu.ctx, {c.tokens, c.experts}, RngKey{5}, false);
+    a.order = random_input(cpu.ctx, {{c.tokens, c.experts}}, DType::f32, RngKey{6});
+    a.threshold = floats(cpu, {1}, {0.5f});
+    a.slots = c.slots;
+    a.free_experts = c.free_experts;
+    expect_gpu_selects_as_cpu(cpu, a);
+  }
+}
+
+TEST(SelectExpertsOnGpu, FollowsTheRules) { ERMOE_NEEDS_GPU(expect_gpu_follows_the_rules()); }
+TEST(SelectExpertsOnGpu, OfManyTokensAndExpertsDoesAsTheCpu) { ERMOE_NEEDS_GPU(expect_gpu_selects_many()); }
+
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

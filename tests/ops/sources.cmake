@@ -1,5 +1,6 @@
 set(SOURCES
   adamw_test.cpp
+  add_noise_test.cpp
   add_test.cpp
   attach_loss_test.cpp
   attention_mean_test.cpp
