@@ -1,5 +1,6 @@
 // The engine against an independent float64 model: every case of tests/golden (its README says how they are made) in
-// double and in single precision. Logits, loss, chosen experts, every gradient, and parameters after ten steps.
+// double and in single precision, and in single precision on a GPU where there is one. Logits, loss, chosen experts, every gradient, and
+// parameters after ten steps.
 #include "core/json.h"
 #include "core/safetensors.h"
 #include "models/task_loss.h"
@@ -7,6 +8,7 @@
 #include "models/weights.h"
 #include "ops/soft_targets.h"
 #include "tests/bench.h"
+#include "tests/gpu_bench.h"
 #include "tools/config_io.h"
 
 #include <gtest/gtest.h>
@@ -18,9 +20,12 @@
 namespace ermoe::testing {
 namespace {
 
+enum class Where { cpu, gpu };
+
 struct GoldenCase {
   std::string path;
   DType dtype;
+  Where where;
 };
 
 std::vector<GoldenCase> all_cases() {
@@ -30,24 +35,37 @@ std::vector<GoldenCase> all_cases() {
   std::ranges::sort(paths);
   std::vector<GoldenCase> cases;
   for (const std::string& path : paths)
-    for (DType dtype : {DType::f64, DType::f32}) cases.push_back({path, dtype});
+    for (DType dtype : {DType::f64, DType::f32}) cases.push_back({path, dtype, Where::cpu});
+#if defined(ERMOE_WITH_CUDA)
+  for (const std::string& path : paths) cases.push_back({path, DType::f32, Where::gpu});
+#endif
   return cases;
 }
 
 class Golden : public ::testing::TestWithParam<GoldenCase> {
  protected:
-  Golden() : file_(SafetensorsFile::open(GetParam().path)) {
+  Golden() : file_(SafetensorsFile::open(GetParam().path)) {}
+
+  void SetUp() override {
+#if defined(ERMOE_WITH_CUDA)
+    if (GetParam().where == Where::gpu) {
+      if (test_gpu() == nullptr) GTEST_SKIP() << "no GPU";
+      gpu_ = std::make_unique<GpuBench>();
+      ctx_ = gpu_->ctx;
+    }
+#endif
     apply_json(config_, parse_json(file_.metadata().at("config"), "golden"), "golden");
     model_ = std::make_unique<Vit>(config_.model);
     model_->allocate(bench_.ctx, GetParam().dtype);
     for (Parameter* p : parameters_of(*model_))
       if (p->role != Parameter::Role::derived) file_.load_into("param." + p->name, p->value);
     model_->refresh(bench_.ctx);
-    images_ = file_.load("images", bench_.allocator, GetParam().dtype);
-    labels_ = file_.load("labels", bench_.allocator, DType::i32);
+    if (GetParam().where == Where::gpu) model_->move_to(ctx_, GetParam().dtype);
+    images_ = on_device_of(ctx_, file_.load("images", bench_.allocator, GetParam().dtype));
+    labels_ = on_device_of(ctx_, file_.load("labels", bench_.allocator, DType::i32));
     if (file_.has("allow"))
-      allow_ =
-          file_.load("allow", bench_.allocator, DType::u8).reshape({file_.shape("ids." + first_block()).rows(), config_.model.moe.experts});
+      allow_ = on_device_of(ctx_, file_.load("allow", bench_.allocator, DType::u8))
+                   .reshape({file_.shape("ids." + first_block()).rows(), config_.model.moe.experts});
     tolerance_ = GetParam().dtype == DType::f64 ? 1e-9 : 1e-5;
   }
 
@@ -75,7 +93,7 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
   }
 
   void check_forward() {
-    ExecContext ctx = bench_.ctx;
+    ExecContext ctx = ctx_;
     ctx.mode = Mode::eval;
     ForwardPass pass;
     pass.allow = allow_;
@@ -83,7 +101,7 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
     for (const RoutingRecord& route : pass.routes) {
       const std::string block = std::to_string(route.block);
       const Tensor ids = file_.load("ids." + block, bench_.allocator, DType::i32);
-      EXPECT_TRUE(std::ranges::equal(ids.span<int32_t>(), route.plan.expert_ids.span<int32_t>())) << "ids." << block;
+      EXPECT_EQ(to_vector<int32_t>(ids), to_vector<int32_t>(route.plan.expert_ids)) << "ids." << block;
       expect_close("weights." + block, route.weights);
     }
   }
@@ -99,6 +117,10 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
   }
 
   TestBench bench_;
+#if defined(ERMOE_WITH_CUDA)
+  std::unique_ptr<GpuBench> gpu_;
+#endif
+  ExecContext ctx_ = bench_.ctx;  // where the case runs
   SafetensorsFile file_;
   RunConfig config_;
   std::unique_ptr<Vit> model_;
@@ -109,15 +131,15 @@ class Golden : public ::testing::TestWithParam<GoldenCase> {
 TEST_P(Golden, Agrees) {
   check_forward();
   StiefelMethod method = stiefel_method(config_.model.moe.orthogonality);
-  Optimizer optimizer(bench_.ctx, model_->arena(), config_.optim, method);
+  Optimizer optimizer(ctx_, model_->arena(), config_.optim, method);
   TrainStep step(*model_, optimizer, nullptr, config_.optim.clip);
   const auto losses = to_doubles(file_.load("losses", bench_.allocator, DType::f64));
   const auto loss = [&](const ExecContext& ctx, const Variable& logits) { return loss_of(ctx, logits); };
   const double floor = GetParam().dtype == DType::f64 ? 1e-6 : 0.1 * gradient_scale();
   for (size_t i = 0; i < losses.size(); ++i) {
     step.begin(1);
-    step.micro_batch(bench_.ctx, images_, loss, allow_);
-    const StepReport report = step.finish(bench_.ctx, config_.optim.lr);
+    step.micro_batch(ctx_, images_, loss, allow_);
+    const StepReport report = step.finish(ctx_, config_.optim.lr);
     ASSERT_TRUE(report.accepted) << report.fault;
     // Ten steps of Adam amplify single-precision rounding; the first loss is the promise, double holds for all.
     if (i == 0 || GetParam().dtype == DType::f64) {
@@ -145,7 +167,8 @@ TEST_P(Golden, NamesEveryTensor) {
 }
 
 std::string case_name(const ::testing::TestParamInfo<GoldenCase>& info) {
-  return std::filesystem::path(info.param.path).stem().string() + "_" + name_of(info.param.dtype);
+  const char* where = info.param.where == Where::gpu ? "_gpu" : "";
+  return std::filesystem::path(info.param.path).stem().string() + "_" + name_of(info.param.dtype) + where;
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden, ::testing::ValuesIn(all_cases()), case_name);
