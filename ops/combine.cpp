@@ -1,5 +1,6 @@
 #include "ops/combine.h"
 
+#include "ops/destination.h"
 #include "ops/kernels/combine.h"
 
 namespace ermoe {
@@ -16,26 +17,17 @@ struct Combine {
   void backward(const ExecContext& ctx, const Tensor& dout, GradWriter& out) const {
     dispatch_compute(y.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
-      if (out.wants(0)) {
-        const GradSlot dy = out.into(0);
-        const int32_t* slots = row_slot.data<int32_t>();
-        on_device(
-            ctx, tag,
-            [&](auto) { cpu::combine_backward_rows(dims, weights.data<Master<T>>(), slots, dout.data<T>(), dy.dst.data<T>(), dy.mode); },
-            [&](auto) {
-              cuda::combine_backward_rows(ctx.stream, dims, weights.data<Master<T>>(), slots, dout.data<T>(), dy.dst.data<T>(), dy.mode);
-            });
-      }
-      if (out.wants(1)) {
-        const GradSlot dw = out.into(1);
-        const int32_t* rows = slot_row.data<int32_t>();
-        on_device(
-            ctx, tag,
-            [&](auto) { cpu::combine_backward_weights(dims, y.data<T>(), rows, dout.data<T>(), dw.dst.data<Master<T>>(), dw.mode); },
-            [&](auto) {
-              cuda::combine_backward_weights(ctx.stream, dims, y.data<T>(), rows, dout.data<T>(), dw.dst.data<Master<T>>(), dw.mode);
-            });
-      }
+      const auto* w = weights.data<Master<T>>();
+      const int32_t *rows = slot_row.data<int32_t>(), *slots = row_slot.data<int32_t>();
+      const auto dy = destination<T>(out, 0);
+      const auto dw = master_destination<T>(out, 1);
+      on_device(
+          ctx, tag,
+          [&](auto) {
+            if (dy.data != nullptr) cpu::combine_backward_rows(dims, w, slots, dout.data<T>(), dy.data, dy.mode);
+            if (dw.data != nullptr) cpu::combine_backward_weights(dims, y.data<T>(), rows, dout.data<T>(), dw.data, dw.mode);
+          },
+          [&](auto) { cuda::combine_backward(ctx.stream, dims, y.data<T>(), w, rows, slots, dout.data<T>(), dy, dw); });
     });
   }
 };

@@ -1,9 +1,9 @@
 // Contract of the combine kernels. Read next: ops/cpu/combine.cpp.
 #pragma once
 
-#include "core/accumulate.h"
 #include "core/bf16.h"
 #include "core/device.h"
+#include "ops/kernels/destination.h"
 
 #include <cstdint>
 
@@ -38,12 +38,10 @@ namespace cuda {
 
 template <typename T>
 void combine_forward(const Stream& stream, const CombineDims& dims, const T* y, const Master<T>* weights, const int32_t* slot_row, T* out);
+/// Both gradients in one pass over dout; either may be unwanted.
 template <typename T>
-void combine_backward_rows(const Stream& stream, const CombineDims& dims, const Master<T>* weights, const int32_t* row_slot, const T* dout,
-                           T* dy, Accumulate mode);
-template <typename T>
-void combine_backward_weights(const Stream& stream, const CombineDims& dims, const T* y, const int32_t* slot_row, const T* dout,
-                              Master<T>* dweights, Accumulate mode);
+void combine_backward(const Stream& stream, const CombineDims& dims, const T* y, const Master<T>* weights, const int32_t* slot_row,
+                      const int32_t* row_slot, const T* dout, const Destination<T>& dy, const Destination<Master<T>>& dweights);
 
 }  // namespace cuda
 }  // namespace ermoe
