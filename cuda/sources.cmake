@@ -4,6 +4,12 @@ set(SOURCES
   kernels/combine.cu
   kernels/combine_weights.cu
   kernels/dispatch.cu
+  kernels/attention.cu
+  kernels/attention_any.cu
+  kernels/attention_backward.cu
+  kernels/attention_forward.cu
+  kernels/attention_mean.cu
+  kernels/cosine.cu
   kernels/flat.cu
   kernels/gather_slots.cu
   kernels/gelu.cu
@@ -15,6 +21,10 @@ set(SOURCES
   kernels/router_stats.cu
   kernels/routing_plan.cu
   kernels/select_experts.cu
+  kernels/l2_normalize.cu
+  kernels/qk_norm.cu
+  kernels/softmax.cu
+  kernels/subspace_cosine.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gpu.cpp

@@ -21,11 +21,12 @@ struct Attention {
           ctx, tag,
           [&](auto) {
             const auto scratch = ctx.workspace->borrow<T>(cpu::attention_backward_scratch(dims));
-            cpu::attention_backward(dims, qkv.data<T>(), y.data<T>(), lse.data<T>(), dy.data<T>(), dst, mode, scratch.data());
+            cpu::attention_backward(dims, qkv.data<T>(), y.data<T>(), lse.data<Master<T>>(), dy.data<T>(), dst, mode, scratch.data());
           },
           [&](auto) {
-            const auto delta = ctx.workspace->borrow<T>(lse.numel());
-            cuda::attention_backward(ctx.stream, dims, qkv.data<T>(), y.data<T>(), lse.data<T>(), dy.data<T>(), dst, mode, delta.data());
+            const auto delta = ctx.workspace->borrow<Master<T>>(lse.numel());
+            cuda::attention_backward(ctx.stream, dims, qkv.data<T>(), y.data<T>(), lse.data<Master<T>>(), dy.data<T>(), dst, mode,
+                                     delta.data());
           });
     });
   }
@@ -45,16 +46,16 @@ AttentionDims dims_of(const Variable& x, int64_t heads, AttentionMask mask) {
 Variable attention(const ExecContext& ctx, const Variable& qkv, int64_t heads, AttentionMask mask) {
   const AttentionDims dims = dims_of(qkv, heads, mask);
   Tensor y = ctx.empty({dims.batch, dims.tokens, dims.width()}, qkv.dtype());
-  Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, qkv.dtype());
+  Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, master_of(qkv.dtype()));
   dispatch_compute(qkv.dtype(), Attention::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
         ctx, tag,
         [&](auto) {
           const auto scratch = ctx.workspace->borrow<T>(cpu::attention_forward_scratch(dims));
-          cpu::attention_forward(dims, qkv.value.data<T>(), y.data<T>(), lse.data<T>(), scratch.data());
+          cpu::attention_forward(dims, qkv.value.data<T>(), y.data<T>(), lse.data<Master<T>>(), scratch.data());
         },
-        [&](auto) { cuda::attention_forward(ctx.stream, dims, qkv.value.data<T>(), y.data<T>(), lse.data<T>()); });
+        [&](auto) { cuda::attention_forward(ctx.stream, dims, qkv.value.data<T>(), y.data<T>(), lse.data<Master<T>>()); });
   });
   Attention saved{.dims = dims, .qkv = qkv.value, .y = y, .lse = std::move(lse)};
   return record(ctx, std::move(y), {&qkv}, std::move(saved));

@@ -18,7 +18,8 @@ struct AttentionMean {
     dispatch_compute(qkv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dqkv = destination<T>(out, 0), dtokens = destination<T>(out, 1);
-      const T *x = qkv.data<T>(), *t = tokens.data<T>(), *l = lse.data<T>(), *d = dy.data<T>();
+      const T *x = qkv.data<T>(), *t = tokens.data<T>(), *d = dy.data<T>();
+      const Master<T>* const l = lse.data<Master<T>>();
       on_device(
           ctx, tag,
           [&](auto) {
@@ -26,7 +27,7 @@ struct AttentionMean {
             cpu::attention_mean_backward(dims, x, t, l, d, dqkv, dtokens, scratch.data());
           },
           [&](auto) {
-            const auto delta = ctx.workspace->borrow<T>(lse.numel());
+            const auto delta = ctx.workspace->borrow<Master<T>>(lse.numel());
             cuda::attention_mean_backward(ctx.stream, dims, x, t, l, d, dqkv, dtokens, delta.data());
           });
     });
@@ -49,7 +50,7 @@ AttentionDims dims_of(const Variable& qkv, const Variable& tokens, int64_t heads
 Variable attention_mean(const ExecContext& ctx, const Variable& qkv, const Variable& tokens, int64_t heads) {
   const AttentionDims dims = dims_of(qkv, tokens, heads);
   Tensor y = ctx.empty(tokens.shape(), qkv.dtype());
-  const Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, qkv.dtype());
+  const Tensor lse = ctx.empty({dims.batch, dims.heads, dims.tokens}, master_of(qkv.dtype()));
   dispatch_compute(qkv.dtype(), AttentionMean::name, [&](auto tag) {
     using T = decltype(tag);
     const T *x = qkv.value.data<T>(), *t = tokens.value.data<T>();
@@ -57,9 +58,9 @@ Variable attention_mean(const ExecContext& ctx, const Variable& qkv, const Varia
         ctx, tag,
         [&](auto) {
           const auto scratch = ctx.workspace->borrow<T>(cpu::attention_mean_forward_scratch(dims));
-          cpu::attention_mean_forward(dims, x, t, y.data<T>(), lse.data<T>(), scratch.data());
+          cpu::attention_mean_forward(dims, x, t, y.data<T>(), lse.data<Master<T>>(), scratch.data());
         },
-        [&](auto) { cuda::attention_mean_forward(ctx.stream, dims, x, t, y.data<T>(), lse.data<T>()); });
+        [&](auto) { cuda::attention_mean_forward(ctx.stream, dims, x, t, y.data<T>(), lse.data<Master<T>>()); });
   });
   return record(ctx, std::move(y), {&qkv, &tokens}, AttentionMean{.dims = dims, .qkv = qkv.value, .tokens = tokens.value, .lse = lse});
 }

@@ -20,9 +20,9 @@ struct Cosine {
         const GradSlot slot = out.into(i);
         on_device(
             ctx, tag,
-            [&](auto) { cpu::cosine_backward(dims, own.data<T>(), other.data<T>(), ds.data<T>(), slot.dst.data<T>(), slot.mode); },
+            [&](auto) { cpu::cosine_backward(dims, own.data<T>(), other.data<T>(), ds.data<Master<T>>(), slot.dst.data<T>(), slot.mode); },
             [&](auto) {
-              cuda::cosine_backward(ctx.stream, dims, own.data<T>(), other.data<T>(), ds.data<T>(), slot.dst.data<T>(), slot.mode);
+              cuda::cosine_backward(ctx.stream, dims, own.data<T>(), other.data<T>(), ds.data<Master<T>>(), slot.dst.data<T>(), slot.mode);
             });
       }
     });
@@ -35,12 +35,12 @@ Variable cosine(const ExecContext& ctx, const Variable& a, const Variable& b) {
   check_floats(Cosine::name, {&a, &b});
   check(a.shape() == b.shape() && a.shape().rank() >= 1, "[cosine] a {} but b {}", a.shape().str(), b.shape().str());
   const CosineDims dims{.pairs = a.shape().rows(), .width = a.shape()[-1]};
-  Tensor s = ctx.empty(Shape(std::span(a.shape().begin(), a.shape().end() - 1)), a.dtype());
+  Tensor s = ctx.empty(Shape(std::span(a.shape().begin(), a.shape().end() - 1)), master_of(a.dtype()));
   dispatch_compute(a.dtype(), Cosine::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, tag, [&](auto) { cpu::cosine_forward(dims, a.value.data<T>(), b.value.data<T>(), s.data<T>()); },
-        [&](auto) { cuda::cosine_forward(ctx.stream, dims, a.value.data<T>(), b.value.data<T>(), s.data<T>()); });
+        ctx, tag, [&](auto) { cpu::cosine_forward(dims, a.value.data<T>(), b.value.data<T>(), s.data<Master<T>>()); },
+        [&](auto) { cuda::cosine_forward(ctx.stream, dims, a.value.data<T>(), b.value.data<T>(), s.data<Master<T>>()); });
   });
   return record(ctx, std::move(s), {&a, &b}, Cosine{.dims = dims, .a = a.value, .b = b.value});
 }

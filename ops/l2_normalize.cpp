@@ -17,9 +17,10 @@ struct L2Normalize {
     dispatch_compute(y.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
-          ctx, tag, [&](auto) { cpu::l2_normalize_backward(dims, y.data<T>(), norm.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          ctx, tag,
+          [&](auto) { cpu::l2_normalize_backward(dims, y.data<T>(), norm.data<Master<T>>(), dy.data<T>(), dx.dst.data<T>(), dx.mode); },
           [&](auto) {
-            cuda::l2_normalize_backward(ctx.stream, dims, y.data<T>(), norm.data<T>(), dy.data<T>(), dx.dst.data<T>(), dx.mode);
+            cuda::l2_normalize_backward(ctx.stream, dims, y.data<T>(), norm.data<Master<T>>(), dy.data<T>(), dx.dst.data<T>(), dx.mode);
           });
     });
   }
@@ -32,12 +33,12 @@ Variable l2_normalize(const ExecContext& ctx, const Variable& x, double eps) {
   check(x.shape().rank() >= 1, "[l2_normalize] x {} has no last axis", x.shape().str());
   check(eps > 0, "[l2_normalize] x {} with eps {}", x.shape().str(), eps);
   const L2NormalizeDims dims{.rows = x.shape().rows(), .cols = x.shape()[-1], .eps = eps};
-  const Tensor y = ctx.empty(x.shape(), x.dtype()), norm = ctx.empty({dims.rows}, x.dtype());
+  const Tensor y = ctx.empty(x.shape(), x.dtype()), norm = ctx.empty({dims.rows}, master_of(x.dtype()));
   dispatch_compute(x.dtype(), L2Normalize::name, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, tag, [&](auto) { cpu::l2_normalize_forward(dims, x.value.data<T>(), y.data<T>(), norm.data<T>()); },
-        [&](auto) { cuda::l2_normalize_forward(ctx.stream, dims, x.value.data<T>(), y.data<T>(), norm.data<T>()); });
+        ctx, tag, [&](auto) { cpu::l2_normalize_forward(dims, x.value.data<T>(), y.data<T>(), norm.data<Master<T>>()); },
+        [&](auto) { cuda::l2_normalize_forward(ctx.stream, dims, x.value.data<T>(), y.data<T>(), norm.data<Master<T>>()); });
   });
   return record(ctx, y, {&x}, L2Normalize{.dims = dims, .y = y, .norm = norm});
 }

@@ -24,9 +24,11 @@ struct QkNorm {
     dispatch_compute(qkv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto dqkv = destination<T>(out, 0);
-      const QkNormGradients<T> dw{destination<T>(out, 1), destination<T>(out, 2), destination<T>(out, 3), destination<T>(out, 4)};
-      const auto partials = ctx.workspace->borrow<T>(dims.partials());
-      const T *x = qkv.data<T>(), *m = mean.data<T>(), *s = rstd.data<T>(), *d = dy.data<T>();
+      const QkNormGradients<Master<T>> dw{master_destination<T>(out, 1), master_destination<T>(out, 2), master_destination<T>(out, 3),
+                                          master_destination<T>(out, 4)};
+      const auto partials = ctx.workspace->borrow<Master<T>>(dims.partials());
+      const T *x = qkv.data<T>(), *d = dy.data<T>();
+      const Master<T>*m = mean.data<Master<T>>(), *s = rstd.data<Master<T>>();
       on_device(
           ctx, tag, [&](auto) { cpu::qk_norm_backward(dims, x, weights<T>(), m, s, d, dqkv, dw, partials.data()); },
           [&](auto) { cuda::qk_norm_backward(ctx.stream, dims, x, weights<T>(), m, s, d, dqkv, dw, partials.data()); });
@@ -60,12 +62,12 @@ Variable qk_norm(const ExecContext& ctx, const Variable& qkv, const Variable& q_
             .q_b = q_b.value,
             .k_w = k_w.value,
             .k_b = k_b.value,
-            .mean = ctx.empty({dims.rows, 2 * heads}, qkv.dtype()),
-            .rstd = ctx.empty({dims.rows, 2 * heads}, qkv.dtype())};
+            .mean = ctx.empty({dims.rows, 2 * heads}, master_of(qkv.dtype())),
+            .rstd = ctx.empty({dims.rows, 2 * heads}, master_of(qkv.dtype()))};
   dispatch_compute(qkv.dtype(), QkNorm::name, [&](auto tag) {
     using T = decltype(tag);
     const T* const x = qkv.value.data<T>();
-    T *const m = op.mean.data<T>(), *const s = op.rstd.data<T>();
+    Master<T>*const m = op.mean.data<Master<T>>(), *const s = op.rstd.data<Master<T>>();
     on_device(
         ctx, tag, [&](auto) { cpu::qk_norm_forward(dims, x, op.weights<T>(), y.data<T>(), m, s); },
         [&](auto) { cuda::qk_norm_forward(ctx.stream, dims, x, op.weights<T>(), y.data<T>(), m, s); });

@@ -128,7 +128,7 @@ int64_t attention_forward_scratch(const AttentionDims& dims) { return threads_fo
 int64_t attention_backward_scratch(const AttentionDims& dims) { return threads_for(dims) * scratch_per_thread<BackwardTile<float>>(dims); }
 
 template <typename T>
-void attention_forward(const AttentionDims& d, const T* qkv, T* y, T* lse, T* scratch) {
+void attention_forward(const AttentionDims& d, const T* qkv, T* y, Master<T>* lse, T* scratch) {
   const int64_t width = d.width(), per_thread = scratch_per_thread<ForwardTile<float>>(d), block = query_block(d);
   const T scale = 1 / std::sqrt(static_cast<T>(d.head_dim));
 #pragma omp parallel for num_threads(static_cast <int>(threads_for(d))) schedule(static)
@@ -145,7 +145,8 @@ void attention_forward(const AttentionDims& d, const T* qkv, T* y, T* lse, T* sc
 }
 
 template <typename T>
-void attention_backward(const AttentionDims& d, const T* qkv, const T* y, const T* lse, const T* dy, T* dqkv, Accumulate mode, T* scratch) {
+void attention_backward(const AttentionDims& d, const T* qkv, const T* y, const Master<T>* lse, const T* dy, T* dqkv, Accumulate mode,
+                        T* scratch) {
   const int64_t width = d.width(), dh = d.head_dim, ldo = row_length(dh);
   const int64_t per_thread = scratch_per_thread<BackwardTile<float>>(d), block = query_block(d);
   const T scale = 1 / std::sqrt(static_cast<T>(dh));

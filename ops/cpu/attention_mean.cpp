@@ -137,7 +137,7 @@ int64_t attention_mean_backward_scratch(const AttentionDims& dims) {
 }
 
 template <typename T>
-void attention_mean_forward(const AttentionDims& d, const T* qkv, const T* tokens, T* y, T* lse, T* scratch) {
+void attention_mean_forward(const AttentionDims& d, const T* qkv, const T* tokens, T* y, Master<T>* lse, T* scratch) {
   const int64_t n = d.tokens, width = d.width(), dh = d.head_dim;
   const int64_t per_thread = scratch_per_thread<ForwardTile<float>>(d), block = query_block(d);
   const T scale = 1 / std::sqrt(static_cast<T>(dh));
@@ -155,7 +155,7 @@ void attention_mean_forward(const AttentionDims& d, const T* qkv, const T* token
 }
 
 template <typename T>
-void attention_mean_backward(const AttentionDims& d, const T* qkv, const T* tokens, const T* lse, const T* dy, Destination<T> dqkv,
+void attention_mean_backward(const AttentionDims& d, const T* qkv, const T* tokens, const Master<T>* lse, const T* dy, Destination<T> dqkv,
                              Destination<T> dtokens, T* scratch) {
   const int64_t n = d.tokens, width = d.width(), dh = d.head_dim, ldo = row_length(dh);
   const int64_t per_thread = scratch_per_thread<BackwardTile<float>>(d), block = query_block(d);

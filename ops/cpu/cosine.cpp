@@ -32,7 +32,7 @@ struct Moments {
 }  // namespace
 
 template <typename T>
-void cosine_forward(const CosineDims& dims, const T* a, const T* b, T* s) {
+void cosine_forward(const CosineDims& dims, const T* a, const T* b, Master<T>* s) {
 #pragma omp parallel for if (dims.pairs * dims.width > 32768) schedule(static)
   for (int64_t i = 0; i < dims.pairs; ++i) {
     const Moments<T> m(a + i * dims.width, b + i * dims.width, dims.width);
@@ -41,7 +41,7 @@ void cosine_forward(const CosineDims& dims, const T* a, const T* b, T* s) {
 }
 
 template <typename T>
-void cosine_backward(const CosineDims& dims, const T* a, const T* b, const T* ds, T* da, Accumulate mode) {
+void cosine_backward(const CosineDims& dims, const T* a, const T* b, const Master<T>* ds, T* da, Accumulate mode) {
 #pragma omp parallel for if (dims.pairs * dims.width > 32768) schedule(static)
   for (int64_t i = 0; i < dims.pairs; ++i) {
     const T *va = a + i * dims.width, *vb = b + i * dims.width;

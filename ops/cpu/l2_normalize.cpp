@@ -9,7 +9,7 @@
 namespace ermoe::cpu {
 
 template <typename T>
-void l2_normalize_forward(const L2NormalizeDims& dims, const T* x, T* y, T* norm) {
+void l2_normalize_forward(const L2NormalizeDims& dims, const T* x, T* y, Master<T>* norm) {
   const int64_t n = dims.cols;
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)
   for (int64_t r = 0; r < dims.rows; ++r) {
@@ -24,7 +24,7 @@ void l2_normalize_forward(const L2NormalizeDims& dims, const T* x, T* y, T* norm
 }
 
 template <typename T>
-void l2_normalize_backward(const L2NormalizeDims& dims, const T* y, const T* norm, const T* dy, T* dx, Accumulate mode) {
+void l2_normalize_backward(const L2NormalizeDims& dims, const T* y, const Master<T>* norm, const T* dy, T* dx, Accumulate mode) {
   const int64_t n = dims.cols;
   const auto eps = static_cast<T>(dims.eps);
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)

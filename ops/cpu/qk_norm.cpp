@@ -40,7 +40,7 @@ void normalise_backward(int64_t n, const T* x, const T* w, T mean, T rstd, const
 }  // namespace
 
 template <typename T>
-void qk_norm_forward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, T* y, T* mean, T* rstd) {
+void qk_norm_forward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, T* y, Master<T>* mean, Master<T>* rstd) {
   const int64_t heads = dims.heads, dh = dims.head_dim, width = dims.width();
 #pragma omp parallel for schedule(static) if (dims.rows * width > parallel_from)
   for (int64_t r = 0; r < dims.rows; ++r) {
@@ -55,8 +55,8 @@ void qk_norm_forward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T
 }
 
 template <typename T>
-void qk_norm_backward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const T* mean, const T* rstd, const T* dy,
-                      Destination<T> dqkv, const QkNormGradients<T>& gradients, T* partials) {
+void qk_norm_backward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const Master<T>* mean, const Master<T>* rstd,
+                      const T* dy, Destination<T> dqkv, const QkNormGradients<Master<T>>& gradients, Master<T>* partials) {
   const int64_t heads = dims.heads, dh = dims.head_dim, width = dims.width(), count = dims.chunks().count();
   const Destination<T> slots[4] = {gradients.q_w, gradients.q_b, gradients.k_w, gradients.k_b};
 #pragma omp parallel for schedule(static) if (dims.rows * width > parallel_from)

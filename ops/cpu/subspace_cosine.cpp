@@ -17,7 +17,7 @@ T squared_norm(const T* v, int64_t width) {
 }
 
 template <typename T>
-T squared_distance(const T* v, const T* mean, int64_t width) {
+T squared_distance(const T* v, const Master<T>* mean, int64_t width) {
   if (mean == nullptr) return squared_norm(v, width);
   T sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -34,7 +34,7 @@ bool is_zero(T squared) {
 }  // namespace
 
 template <typename T>
-void subspace_cosine_forward(const SubspaceCosineDims& dims, const T* x, const T* mean, const T* z, T* s) {
+void subspace_cosine_forward(const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z, Master<T>* s) {
 #pragma omp parallel for if (dims.tokens * dims.width > 32768) schedule(static)
   for (int64_t n = 0; n < dims.tokens; ++n) {
     const T xx = squared_distance(x + n * dims.width, mean, dims.width);
@@ -46,7 +46,7 @@ void subspace_cosine_forward(const SubspaceCosineDims& dims, const T* x, const T
 }
 
 template <typename T>
-void subspace_cosine_backward_z(const SubspaceCosineDims& dims, const T* x, const T* mean, const T* z, const T* ds, T* dz,
+void subspace_cosine_backward_z(const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z, const Master<T>* ds, T* dz,
                                 Accumulate mode) {
 #pragma omp parallel for if (dims.tokens * dims.width > 32768) schedule(static)
   for (int64_t n = 0; n < dims.tokens; ++n) {
@@ -65,8 +65,8 @@ void subspace_cosine_backward_z(const SubspaceCosineDims& dims, const T* x, cons
 }
 
 template <typename T>
-void subspace_cosine_backward_x(const SubspaceCosineDims& dims, const T* x, const T* mean, const T* s, const T* ds, T* dx,
-                                Accumulate mode) {
+void subspace_cosine_backward_x(const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const Master<T>* s, const Master<T>* ds,
+                                T* dx, Accumulate mode) {
 #pragma omp parallel for if (dims.tokens * dims.width > 32768) schedule(static)
   for (int64_t n = 0; n < dims.tokens; ++n) {
     const T* from = x + n * dims.width;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -29,11 +30,12 @@ int64_t attention_backward_scratch(const AttentionDims& dims);
 
 /// y = softmax(q kᵀ / √Dh) v per head, and the log-sum-exp of each row of scaled scores.
 template <typename T>
-void attention_forward(const AttentionDims& dims, const T* qkv /* (B, T, 3D) */, T* y /* (B, T, D) */, T* lse /* (B, H, T) */, T* scratch);
+void attention_forward(const AttentionDims& dims, const T* qkv /* (B, T, 3D) */, T* y /* (B, T, D) */, Master<T>* lse /* (B, H, T) */,
+                       T* scratch);
 
 /// dqkv (+)= the gradient through the above; scores are recomputed from `qkv` and `lse`.
 template <typename T>
-void attention_backward(const AttentionDims& dims, const T* qkv, const T* y, const T* lse, const T* dy /* (B, T, D) */,
+void attention_backward(const AttentionDims& dims, const T* qkv, const T* y, const Master<T>* lse, const T* dy /* (B, T, D) */,
                         T* dqkv /* (B, T, 3D) */, Accumulate mode, T* scratch);
 
 }  // namespace cpu
@@ -41,11 +43,11 @@ void attention_backward(const AttentionDims& dims, const T* qkv, const T* y, con
 namespace cuda {
 
 template <typename T>
-void attention_forward(const Stream& stream, const AttentionDims& dims, const T* qkv, T* y, T* lse);
+void attention_forward(const Stream& stream, const AttentionDims& dims, const T* qkv, T* y, Master<T>* lse);
 /// `delta` is scratch of (B, H, T): Σ dy·y of each row and head.
 template <typename T>
-void attention_backward(const Stream& stream, const AttentionDims& dims, const T* qkv, const T* y, const T* lse, const T* dy, T* dqkv,
-                        Accumulate mode, T* delta);
+void attention_backward(const Stream& stream, const AttentionDims& dims, const T* qkv, const T* y, const Master<T>* lse, const T* dy,
+                        T* dqkv, Accumulate mode, Master<T>* delta);
 
 }  // namespace cuda
 }  // namespace ermoe

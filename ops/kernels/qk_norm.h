@@ -1,6 +1,7 @@
 // Contract of the kernels that normalise queries and keys. Read next: ops/cpu/qk_norm.cpp.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "ops/kernels/column_sum.h"
 #include "ops/kernels/destination.h"
@@ -35,23 +36,26 @@ namespace cpu {
 
 /// y (N, 3D): each head of q and of k normalised as by LayerNorm, v copied.
 template <typename T>
-void qk_norm_forward(const QkNormDims& dims, const T* qkv /* (N, 3D) */, const QkNormWeights<T>& weights, T* y, T* mean /* (N, 2H) */,
-                     T* rstd /* (N, 2H) */);
+void qk_norm_forward(const QkNormDims& dims, const T* qkv /* (N, 3D) */, const QkNormWeights<T>& weights, T* y,
+                     Master<T>* mean /* (N, 2H) */, Master<T>* rstd /* (N, 2H) */);
 
 /// The gradients of LayerNorm (ops/kernels/layer_norm.h) for q and k; dv (+)= dy's v.
 template <typename T>
-void qk_norm_backward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const T* mean, const T* rstd, const T* dy,
-                      Destination<T> dqkv, const QkNormGradients<T>& gradients, T* partials /* (4, chunks, Dh) */);
+void qk_norm_backward(const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const Master<T>* mean, const Master<T>* rstd,
+                      const T* dy, Destination<T> dqkv, const QkNormGradients<Master<T>>& gradients,
+                      Master<T>* partials /* (4, chunks, Dh) */);
 
 }  // namespace cpu
 
 namespace cuda {
 
 template <typename T>
-void qk_norm_forward(const Stream& stream, const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, T* y, T* mean, T* rstd);
+void qk_norm_forward(const Stream& stream, const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, T* y, Master<T>* mean,
+                     Master<T>* rstd);
 template <typename T>
-void qk_norm_backward(const Stream& stream, const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const T* mean,
-                      const T* rstd, const T* dy, Destination<T> dqkv, const QkNormGradients<T>& gradients, T* partials);
+void qk_norm_backward(const Stream& stream, const QkNormDims& dims, const T* qkv, const QkNormWeights<T>& weights, const Master<T>* mean,
+                      const Master<T>* rstd, const T* dy, Destination<T> dqkv, const QkNormGradients<Master<T>>& gradients,
+                      Master<T>* partials);
 
 }  // namespace cuda
 }  // namespace ermoe

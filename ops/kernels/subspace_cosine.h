@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -20,29 +21,32 @@ namespace cpu {
 
 /// s_ne = |z_ne| / |x_n - mean|; 0 where a norm is zero. mean may be null.
 template <typename T>
-void subspace_cosine_forward(const SubspaceCosineDims& dims, const T* x /* (N,D) */, const T* mean /* (D) */, const T* z /* (N,E,R) */,
-                             T* s /* (N,E) */);
+void subspace_cosine_forward(const SubspaceCosineDims& dims, const T* x /* (N,D) */, const Master<T>* mean /* (D) */,
+                             const T* z /* (N,E,R) */, Master<T>* s /* (N,E) */);
 
 /// dz_ne (+)= ds_ne z_ne / (|z_ne| |x_n - mean|).
 template <typename T>
-void subspace_cosine_backward_z(const SubspaceCosineDims& dims, const T* x, const T* mean, const T* z, const T* ds, T* dz, Accumulate mode);
+void subspace_cosine_backward_z(const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z, const Master<T>* ds, T* dz,
+                                Accumulate mode);
 
 /// dx_n (+)= -(Σ_e ds_ne s_ne) (x_n - mean) / |x_n - mean|².
 template <typename T>
-void subspace_cosine_backward_x(const SubspaceCosineDims& dims, const T* x, const T* mean, const T* s, const T* ds, T* dx, Accumulate mode);
+void subspace_cosine_backward_x(const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const Master<T>* s, const Master<T>* ds,
+                                T* dx, Accumulate mode);
 
 }  // namespace cpu
 
 namespace cuda {
 
 template <typename T>
-void subspace_cosine_forward(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const T* mean, const T* z, T* s);
+void subspace_cosine_forward(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
+                             Master<T>* s);
 template <typename T>
-void subspace_cosine_backward_z(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const T* mean, const T* z, const T* ds,
-                                T* dz, Accumulate mode);
+void subspace_cosine_backward_z(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
+                                const Master<T>* ds, T* dz, Accumulate mode);
 template <typename T>
-void subspace_cosine_backward_x(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const T* mean, const T* s, const T* ds,
-                                T* dx, Accumulate mode);
+void subspace_cosine_backward_x(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const Master<T>* s,
+                                const Master<T>* ds, T* dx, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -19,6 +19,19 @@ OP_CASES(AttentionMeanOp, {.name = "one_token", .inputs = inputs(2, 1, 3), .run 
          {.name = "ragged", .inputs = inputs(3, 17, 21), .run = run(3)},
          {.name = "two_query_blocks", .inputs = inputs(1, 101, 10), .run = run(2)});
 
+#if defined(ERMOE_WITH_CUDA)
+TEST(AttentionMean, OnAGpuAgreesAndRepeats) {
+  const auto expect_all = [](int64_t tokens, int64_t heads, int64_t dh) {
+    const OpCase op{.name = "", .inputs = inputs(2, tokens, heads * dh), .run = run(heads)};
+    expect_gpu_matches_cpu(op);
+    expect_gpu_bf16_matches_f32(op);
+    expect_gpu_adds(op);
+    expect_gpu_repeats(op);
+  };
+  ERMOE_NEEDS_GPU(expect_all(197, 6, 64); expect_all(65, 3, 32); expect_all(70, 2, 66); expect_all(1, 2, 8));
+}
+#endif
+
 TEST(AttentionMean, MatchesItsDefinition) {
   TestBench bench;
   const int64_t batch = 2, n = 113, heads = 3, dh = 5, width = heads * dh;

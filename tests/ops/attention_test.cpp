@@ -97,6 +97,25 @@ INSTANTIATE_TEST_SUITE_P(Sizes, AttentionAgainstNaive,
                                            Size{1, 197, 2, 20, none}, Size{1, 17, 1, 5, causal}, Size{1, 513, 1, 64, causal},
                                            Size{1, 700, 1, 24, none}));
 
+#if defined(ERMOE_WITH_CUDA)
+/// Sizes that take every path on a GPU: heads of each tile, padded heads, odd ones, one block of a head and several.
+class AttentionOnGpu : public ::testing::TestWithParam<Size> {};
+
+TEST_P(AttentionOnGpu, AgreesAndRepeats) {
+  const Size s = GetParam();
+  const OpCase op{.name = "", .inputs = {{.shape = {s.batch, s.tokens, 3 * s.heads * s.dh}}}, .run = attend(s.heads, s.mask)};
+  ERMOE_NEEDS_GPU(expect_gpu_matches_cpu(op); expect_gpu_bf16_matches_f32(op); expect_gpu_adds(op); expect_gpu_repeats(op));
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, AttentionOnGpu,
+                         ::testing::Values(Size{3, 197, 6, 64, none}, Size{5, 65, 6, 64, none}, Size{2, 513, 2, 64, none},
+                                           Size{1, 2600, 1, 64, none}, Size{2, 1, 3, 64, none}, Size{2, 16, 2, 32, none},
+                                           Size{2, 131, 3, 32, causal}, Size{2, 77, 8, 64, causal}, Size{1, 513, 2, 64, causal},
+                                           Size{2, 197, 2, 96, none}, Size{1, 130, 2, 96, causal}, Size{2, 197, 2, 128, none},
+                                           Size{1, 100, 2, 128, causal}, Size{2, 50, 3, 8, none}, Size{1, 150, 2, 72, causal},
+                                           Size{1, 70, 1, 83, none}, Size{1, 65, 2, 200, causal}));
+#endif
+
 TEST(Attention, LargeScoresStayFinite) {
   TestBench bench;
   Tensor qkv = random_input(bench.ctx, {Shape{1, 9, 24}}, DType::f32, RngKey{3});

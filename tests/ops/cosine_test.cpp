@@ -12,6 +12,8 @@ Variable run(const ExecContext& ctx, Vars x) { return cosine(ctx, x[0], x[1]); }
 
 OP_CASES(CosineOp, {.name = "pair", .inputs = {{.shape = {1, 2}}, {.shape = {1, 2}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {5, 3, 7}}, {.shape = {5, 3, 7}}}, .run = run},
+         {.name = "packs", .inputs = {{.shape = {13, 8, 48}}, {.shape = {13, 8, 48}}}, .run = run},
+         {.name = "no_pair", .inputs = {{.shape = {0, 48}}, {.shape = {0, 48}}}, .run = run},
          {.name = "many", .inputs = {{.shape = {67, 31}}, {.shape = {67, 31}}}, .run = run},
          {.name = "shared_input", .inputs = {{.shape = {4, 9}}}, .run = [](const ExecContext& ctx, Vars x) {
             return cosine(ctx, x[0], gelu(ctx, x[0]));

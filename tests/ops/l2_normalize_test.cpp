@@ -13,6 +13,7 @@ Variable run_floored(const ExecContext& ctx, Vars x) { return l2_normalize(ctx, 
 OP_CASES(L2NormalizeOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}}, .run = run},
          {.name = "floored", .inputs = {{.shape = {3, 7}}}, .run = run_floored},
+         {.name = "packs", .inputs = {{.shape = {9, 64}}}, .run = run}, {.name = "no_row", .inputs = {{.shape = {0, 8}}}, .run = run},
          {.name = "large", .inputs = {{.shape = {301, 65}}}, .run = run});
 
 TEST(L2Normalize, RowsHaveUnitLengthAndAZeroRowStaysZero) {

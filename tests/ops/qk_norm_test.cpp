@@ -18,7 +18,8 @@ std::vector<OpInput> inputs(int64_t batch, int64_t tokens, int64_t heads, int64_
 }
 
 OP_CASES(QkNormOp, {.name = "one", .inputs = inputs(1, 1, 1, 2), .run = run(1)},
-         {.name = "ragged", .inputs = inputs(2, 5, 3, 7), .run = run(3)},
+         {.name = "ragged", .inputs = inputs(2, 5, 3, 7), .run = run(3)}, {.name = "packs", .inputs = inputs(2, 17, 2, 64), .run = run(2)},
+         {.name = "wide_head", .inputs = inputs(1, 3, 1, 300), .run = run(1)},
          {.name = "several_chunks", .inputs = inputs(3, 17, 2, 5), .run = run(2)});
 
 TEST(QkNorm, EqualsLayerNormOfEachHead) {

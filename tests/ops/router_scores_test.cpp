@@ -10,7 +10,7 @@ namespace ermoe::testing {
 namespace {
 
 Tensor mean_of(const ExecContext& ctx, DType dtype, int64_t width, uint64_t key) {
-  return random_input(ctx, {{width}}, dtype, RngKey{key});
+  return random_input(ctx, {{width}}, master_of(dtype), RngKey{key});
 }
 
 Variable project(const ExecContext& ctx, Vars x) { return basis_projection(ctx, x[0], x[1], {}); }
@@ -42,6 +42,7 @@ OP_CASES(ContextCosineOp, {.name = "plain", .inputs = ragged_pair, .run = contex
 
 OP_CASES(SubspaceCosineOp, {.name = "plain", .inputs = ragged, .run = subspace},
          {.name = "centered", .inputs = ragged, .run = subspace_centered},
+         {.name = "packs", .inputs = {{.shape = {19, 64}}, {.shape = {9, 16, 64}}}, .run = subspace_centered},
          {.name = "large", .inputs = {large_pair[0], large_pair[2]}, .run = subspace_centered});
 
 TEST(ContextCosine, WithACompleteOrthonormalBasisEveryExpertScoresTheSame) {

@@ -11,8 +11,8 @@ Variable run(const ExecContext& ctx, Vars x) { return softmax(ctx, x[0]); }
 
 OP_CASES(SoftmaxOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}}, .run = run},
-         {.name = "one_column", .inputs = {{.shape = {9, 1}}}, .run = run},
-         {.name = "large", .inputs = {{.shape = {131, 65}}}, .run = run});
+         {.name = "one_column", .inputs = {{.shape = {9, 1}}}, .run = run}, {.name = "packs", .inputs = {{.shape = {7, 48}}}, .run = run},
+         {.name = "no_row", .inputs = {{.shape = {0, 8}}}, .run = run}, {.name = "large", .inputs = {{.shape = {131, 65}}}, .run = run});
 
 TEST(Softmax, FarApartLogitsGiveFiniteRowsThatSumToOne) {
   TestBench bench;

@@ -1,0 +1,23 @@
+// The ways in which attention runs on a GPU. Read next: cuda/kernels/attention.cu, which chooses.
+#pragma once
+
+#include "ops/kernels/attention.h"
+
+namespace ermoe::cuda {
+
+/// Float32 arithmetic on tiles, for every head width, alignment and type.
+template <typename T>
+void attention_forward_any(const Stream& stream, const AttentionDims& dims, const T* qkv, T* y, float* lse);
+template <typename T>
+void attention_backward_any(const Stream& stream, const AttentionDims& dims, const T* qkv, const T* y, const float* lse, const T* dy,
+                            T* dqkv, Accumulate mode, float* delta);
+
+/// True where the matrix units can take it: heads a multiple of 8 and at most 128 wide.
+inline bool attention_fits_mma(const AttentionDims& dims) { return dims.head_dim % 8 == 0 && dims.head_dim <= 128; }
+
+/// bf16 products with float sums; every pointer 16-byte aligned.
+void attention_forward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, bf16* y, float* lse);
+void attention_backward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
+                            const bf16* dy, bf16* dqkv, Accumulate mode, float* delta);
+
+}  // namespace ermoe::cuda
