@@ -1,15 +1,15 @@
 set(SOURCES
   kernels/add_noise.cu
-  kernels/balance_loss.cu
-  kernels/combine.cu
-  kernels/combine_weights.cu
-  kernels/dispatch.cu
   kernels/attention.cu
   kernels/attention_any.cu
   kernels/attention_backward.cu
   kernels/attention_forward.cu
   kernels/attention_mean.cu
+  kernels/balance_loss.cu
+  kernels/combine.cu
+  kernels/combine_weights.cu
   kernels/cosine.cu
+  kernels/dispatch.cu
   kernels/flat.cu
   kernels/gather_slots.cu
   kernels/gelu.cu
@@ -18,11 +18,11 @@ set(SOURCES
   kernels/grouped_linear_simt.cu
   kernels/grouped_linear_wgmma.cu
   kernels/grouped_linear_wgmma_weight.cu
+  kernels/l2_normalize.cu
+  kernels/qk_norm.cu
   kernels/router_stats.cu
   kernels/routing_plan.cu
   kernels/select_experts.cu
-  kernels/l2_normalize.cu
-  kernels/qk_norm.cu
   kernels/softmax.cu
   kernels/subspace_cosine.cu
   runtime/check.cpp
