@@ -10,6 +10,8 @@ set(SOURCES
   kernels/combine_weights.cu
   kernels/cosine.cu
   kernels/dispatch.cu
+  kernels/basis_projection.cu
+  kernels/column_sum.cu
   kernels/flat.cu
   kernels/gather_slots.cu
   kernels/gelu.cu
@@ -25,8 +27,18 @@ set(SOURCES
   kernels/select_experts.cu
   kernels/softmax.cu
   kernels/subspace_cosine.cu
+  kernels/join_basis.cu
+  kernels/leading_basis.cu
+  kernels/linear.cu
+  kernels/materialize.cu
+  kernels/matmul.cu
+  kernels/patch_embed.cu
+  kernels/plain_gemm.cu
+  kernels/project_off.cu
+  kernels/slice_rows.cu
   runtime/check.cpp
   runtime/device.cpp
+  runtime/gemm.cpp
   runtime/gpu.cpp
   runtime/tensor_map.cpp
 )

@@ -15,7 +15,7 @@ void with_centered(const ExecContext& ctx, const Tensor& x, const Tensor& mean, 
   const auto centered = ctx.workspace->borrow<T>(x.numel());
   on_device(
       ctx, T{}, [&](auto) { cpu::center_rows(dims, x.data<T>(), mean.data<T>(), centered.data()); },
-      [&](auto) { cuda::center_rows(ctx.stream, dims, x.data<T>(), mean.data<T>(), centered.data()); });
+      [&](auto) { cuda::center_rows(ctx.stream, dims, x.data<T>(), mean.data<Master<T>>(), centered.data()); });
   fn(static_cast<const T*>(centered.data()));
 }
 
@@ -24,7 +24,7 @@ struct BasisProjection {
   LinearDims dims;
   Tensor x;      // (N, D)
   Tensor basis;  // (E, R, D)
-  Tensor mean;   // (D) or undefined
+  Tensor mean;   // (D), f32 where x is bf16; or undefined
 
   void backward(const ExecContext& ctx, const Tensor& dz, GradWriter& out) const {
     dispatch_compute(x.dtype(), name, [&](auto tag) {
@@ -36,11 +36,11 @@ struct BasisProjection {
             [&](auto) { cuda::linear_backward_x(ctx.stream, dims, dz.data<T>(), basis.data<T>(), dx.dst.data<T>(), dx.mode); });
       }
       if (out.wants(1)) {
-        const GradSlot db = out.into(1);
+        const GradSlot db = out.into_master(1);
         with_centered<T>(ctx, x, mean, [&](const T* centered) {
           on_device(
               ctx, tag, [&](auto) { cpu::linear_backward_w(dims, dz.data<T>(), centered, db.dst.data<T>(), db.mode); },
-              [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dz.data<T>(), centered, db.dst.data<T>(), db.mode); });
+              [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dz.data<T>(), centered, db.dst.data<Master<T>>(), db.mode); });
         });
       }
     });
@@ -53,8 +53,8 @@ Variable basis_projection(const ExecContext& ctx, const Variable& x, const Varia
   check_floats(BasisProjection::name, {&x, &basis});
   check(x.shape().rank() == 2 && basis.shape().rank() == 3 && basis.shape()[2] == x.shape()[1], "[basis_projection] x {} but basis {}",
         x.shape().str(), basis.shape().str());
-  check(!mean.defined() || (mean.shape() == Shape{x.shape()[1]} && mean.dtype() == x.dtype()), "[basis_projection] mean {} {} for x {} {}",
-        name_of(mean.dtype()), mean.shape().str(), name_of(x.dtype()), x.shape().str());
+  check(!mean.defined() || (mean.shape() == Shape{x.shape()[1]} && mean.dtype() == master_of(x.dtype())),
+        "[basis_projection] mean {} {} for x {} {}", name_of(mean.dtype()), mean.shape().str(), name_of(x.dtype()), x.shape().str());
   const int64_t experts = basis.shape()[0], rank = basis.shape()[1];
   const LinearDims dims{.rows = x.shape()[0], .in = x.shape()[1], .out = experts * rank};
   Tensor z = ctx.empty({dims.rows, experts, rank}, x.dtype());

@@ -1,5 +1,6 @@
 #include "ops/join_basis.h"
 
+#include "ops/destination.h"
 #include "ops/kernels/join_basis.h"
 
 namespace ermoe {
@@ -27,18 +28,12 @@ struct JoinBasis {
   JoinBasisDims dims;
 
   void backward(const ExecContext& ctx, const Tensor& dv, GradWriter& out) const {
-    GradSlot slots[3];
-    for (size_t i = 0; i < 3; ++i)
-      if (out.wants(i)) slots[i] = out.into(i);
-    dispatch_compute(dv.dtype(), name, [&](auto tag) {
+    dispatch_float(dv.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
-      const auto at = [&](size_t i) { return slots[i].dst.defined() ? slots[i].dst.data<T>() : nullptr; };
+      const Destination<T> dbasis = destination<T>(out, 0), drest = destination<T>(out, 1), dfree = destination<T>(out, 2);
       on_device(
-          ctx, tag,
-          [&](auto) { cpu::join_basis_backward(dims, dv.data<T>(), at(0), slots[0].mode, at(1), slots[1].mode, at(2), slots[2].mode); },
-          [&](auto) {
-            cuda::join_basis_backward(ctx.stream, dims, dv.data<T>(), at(0), slots[0].mode, at(1), slots[1].mode, at(2), slots[2].mode);
-          });
+          ctx, tag, [&](auto) { cpu::join_basis_backward(dims, dv.data<T>(), dbasis, drest, dfree); },
+          [&](auto) { cuda::join_basis_backward(ctx.stream, dims, dv.data<T>(), dbasis, drest, dfree); });
     });
   }
 };
@@ -48,7 +43,7 @@ struct JoinBasis {
 Variable join_basis(const ExecContext& ctx, const Variable& basis, const Variable& rest, const Variable& free) {
   const JoinBasisDims dims = shape_rule(basis.value, rest.value, free.value);
   Tensor v = ctx.empty({dims.E + dims.Ef, dims.D, dims.r}, basis.dtype(), "experts");
-  dispatch_compute(v.dtype(), JoinBasis::name, [&](auto tag) {
+  dispatch_float(v.dtype(), JoinBasis::name, [&](auto tag) {
     using T = decltype(tag);
     const T* free_data = free.defined() ? free.value.data<T>() : nullptr;
     on_device(

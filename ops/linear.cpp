@@ -23,13 +23,13 @@ struct Linear {
             [&](auto) { cuda::linear_backward_x(ctx.stream, dims, dy.data<T>(), w.data<T>(), dx.dst.data<T>(), dx.mode); });
       }
       if (out.wants(1)) {
-        const GradSlot dw = out.into(1);
+        const GradSlot dw = out.into_master(1);
         on_device(
             ctx, tag, [&](auto) { cpu::linear_backward_w(dims, dy.data<T>(), x.data<T>(), dw.dst.data<T>(), dw.mode); },
-            [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dy.data<T>(), x.data<T>(), dw.dst.data<T>(), dw.mode); });
+            [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dy.data<T>(), x.data<T>(), dw.dst.data<Master<T>>(), dw.mode); });
       }
     });
-    if (out.wants(2)) column_sum(ctx, {dims.rows, dims.out, dims.out}, dy, out.into(2));
+    if (out.wants(2)) column_sum(ctx, {dims.rows, dims.out, dims.out}, dy, out.into_master(2));
   }
 };
 

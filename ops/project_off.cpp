@@ -10,11 +10,12 @@ void project_off_basis(const ExecContext& ctx, const Tensor& basis, const Tensor
         "[project_off] basis {} does not fit rest {}", basis.shape().str(), rest.shape().str());
   const int64_t E = rest.shape()[0];
   const ProjectOffDims dims{.E = E, .D = rest.shape()[1], .R = basis.shape()[1] / E, .c = rest.shape()[2]};
-  dispatch_compute(rest.dtype(), "project_off", [&](auto tag) {
+  dispatch_float(rest.dtype(), "project_off", [&](auto tag) {
     using T = decltype(tag);
+    const auto products = ctx.workspace->borrow<T>(dims.products());
     on_device(
-        ctx, tag, [&](auto) { cpu::project_off_basis(*ctx.workspace, dims, basis.data<T>(), rest.data<T>()); },
-        [&](auto) { cuda::project_off_basis(ctx.stream, *ctx.workspace, dims, basis.data<T>(), rest.data<T>()); });
+        ctx, tag, [&](auto) { cpu::project_off_basis(dims, basis.data<T>(), rest.data<T>(), products.data()); },
+        [&](auto) { cuda::project_off_basis(ctx.stream, dims, basis.data<T>(), rest.data<T>(), products.data()); });
   });
 }
 

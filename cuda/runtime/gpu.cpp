@@ -2,6 +2,7 @@
 #include "cuda/factory.h"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device.h"
+#include "cuda/runtime/gemm.h"
 #include "cuda/runtime/stream.h"
 
 namespace ermoe {
@@ -62,6 +63,7 @@ class OneGpu final : public Gpu {
     blas_check(cublasLtCreate(&state_.blas_lt), "cublasLtCreate");
     blas_check(cublasSetStream(state_.blas, state_.stream), "cublasSetStream");
     blas_check(cublasSetWorkspace(state_.blas, state_.scratch, state_.scratch_bytes), "cublasSetWorkspace");
+    state_.gemm_plans = &plans_;
     state_.multiprocessors = info_.multiprocessors;
     state_.major = path == KernelPath::ampere ? 8 : info_.major;
   }
@@ -80,6 +82,7 @@ class OneGpu final : public Gpu {
 
  private:
   GpuInfo info_;
+  cuda::GemmPlans plans_;
   cuda::StreamState state_;
 };
 

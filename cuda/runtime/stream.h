@@ -13,6 +13,8 @@
 
 namespace ermoe::cuda {
 
+class GemmPlans;  // cuda/runtime/gemm.h
+
 /// Behind `Stream::handle` of a GPU.
 struct StreamState {
   cudaStream_t stream = nullptr;
@@ -20,6 +22,7 @@ struct StreamState {
   cublasLtHandle_t blas_lt = nullptr;
   void* scratch = nullptr;  // for matrix products: one runs at a time
   size_t scratch_bytes = 0;
+  GemmPlans* gemm_plans = nullptr;  // algorithms found so far
   int multiprocessors = 0;
   int major = 0;  // compute capability; 9 has wgmma and bulk copies. 8 where that path was forced for a test
 };

@@ -2,7 +2,7 @@
 // to fit BLAS's int. Results repeat bit for bit with the same number of threads.
 #pragma once
 
-#include "ops/trans.h"
+#include "ops/kernels/trans.h"
 
 #include <cstdint>
 

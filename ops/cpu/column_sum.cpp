@@ -28,7 +28,7 @@ void sum_rows(int64_t rows, int64_t cols, int64_t stride, const T* x, T* p) {
 }  // namespace
 
 template <typename T>
-void column_sum(const ColumnSumDims& dims, const T* x, T* partials, T* y, Accumulate mode) {
+void column_sum(const ColumnSumDims& dims, const T* x, Master<T>* partials, Master<T>* y, Accumulate mode) {
   const RowChunks chunks = dims.chunks();
   const int64_t blocks = (dims.cols + column_block - 1) / column_block, count = chunks.count();
 #pragma omp parallel for collapse(2) schedule(static) if (dims.rows * dims.cols > 16384)

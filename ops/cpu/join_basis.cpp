@@ -29,21 +29,20 @@ void join_basis_forward(const JoinBasisDims& dims, const T* basis, const T* rest
 }
 
 template <typename T>
-void join_basis_backward(const JoinBasisDims& dims, const T* dv, T* dbasis, Accumulate basis_mode, T* drest, Accumulate rest_mode, T* dfree,
-                         Accumulate free_mode) {
+void join_basis_backward(const JoinBasisDims& dims, const T* dv, Destination<T> dbasis, Destination<T> drest, Destination<T> dfree) {
   const int64_t E = dims.E, Ef = dims.Ef, D = dims.D, R = dims.R, r = dims.r;
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < E * D; ++row) {
     const int64_t e = row / D, d = row % D;
-    if (dbasis != nullptr) put(dv + row * r, dbasis + d * E * R + e * R, R, basis_mode);
-    if (drest != nullptr) put(dv + row * r + R, drest + row * (r - R), r - R, rest_mode);
+    if (dbasis.data != nullptr) put(dv + row * r, dbasis.data + d * E * R + e * R, R, dbasis.mode);
+    if (drest.data != nullptr) put(dv + row * r + R, drest.data + row * (r - R), r - R, drest.mode);
   }
-  if (dfree != nullptr) put(dv + E * D * r, dfree, Ef * D * r, free_mode);
+  if (dfree.data != nullptr) put(dv + E * D * r, dfree.data, Ef * D * r, dfree.mode);
 }
 
 template void join_basis_forward(const JoinBasisDims&, const float*, const float*, const float*, float*);
 template void join_basis_forward(const JoinBasisDims&, const double*, const double*, const double*, double*);
-template void join_basis_backward(const JoinBasisDims&, const float*, float*, Accumulate, float*, Accumulate, float*, Accumulate);
-template void join_basis_backward(const JoinBasisDims&, const double*, double*, Accumulate, double*, Accumulate, double*, Accumulate);
+template void join_basis_backward(const JoinBasisDims&, const float*, Destination<float>, Destination<float>, Destination<float>);
+template void join_basis_backward(const JoinBasisDims&, const double*, Destination<double>, Destination<double>, Destination<double>);
 
 }  // namespace ermoe::cpu

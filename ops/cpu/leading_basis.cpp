@@ -6,7 +6,7 @@
 namespace ermoe::cpu {
 
 template <typename T>
-void leading_basis_forward(const LeadingBasisDims& dims, const T* v, T* basis) {
+void leading_basis_forward(const LeadingBasisDims& dims, const Master<T>* v, T* basis) {
 #pragma omp parallel for schedule(static) if (dims.experts * dims.rank * dims.width > 32768)
   for (int64_t e = 0; e < dims.experts; ++e)
     for (int64_t d = 0; d < dims.width; ++d)
@@ -14,7 +14,7 @@ void leading_basis_forward(const LeadingBasisDims& dims, const T* v, T* basis) {
 }
 
 template <typename T>
-void leading_basis_backward(const LeadingBasisDims& dims, const T* dbasis, T* dv, Accumulate mode) {
+void leading_basis_backward(const LeadingBasisDims& dims, const T* dbasis, Master<T>* dv, Accumulate mode) {
 #pragma omp parallel for schedule(static) if (dims.experts * dims.rank * dims.width > 32768)
   for (int64_t e = 0; e < dims.experts; ++e)
     for (int64_t d = 0; d < dims.width; ++d) {

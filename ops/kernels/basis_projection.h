@@ -2,6 +2,7 @@
 // Read next: ops/cpu/basis_projection.cpp.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -24,7 +25,7 @@ void center_rows(const CenterRowsDims& dims, const T* x /* (N,D) */, const T* me
 namespace cuda {
 
 template <typename T>
-void center_rows(const Stream& stream, const CenterRowsDims& dims, const T* x, const T* mean, T* y);
+void center_rows(const Stream& stream, const CenterRowsDims& dims, const T* x, const Master<T>* mean, T* y);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <algorithm>
@@ -33,7 +34,7 @@ namespace cpu {
 
 /// y (cols) (+)= Σ_rows x. `partials` is scratch of dims.partials() elements.
 template <typename T>
-void column_sum(const ColumnSumDims& dims, const T* x /* (rows, stride) */, T* partials, T* y, Accumulate mode);
+void column_sum(const ColumnSumDims& dims, const T* x /* (rows, stride) */, Master<T>* partials, Master<T>* y, Accumulate mode);
 
 /// The second level alone: y (cols) (+)= Σ_chunks partials (chunks, cols). Zero where there are no chunks.
 template <typename T>
@@ -44,7 +45,7 @@ void sum_partials(int64_t chunks, int64_t cols, const T* partials, T* y, Accumul
 namespace cuda {
 
 template <typename T>
-void column_sum(const Stream& stream, const ColumnSumDims& dims, const T* x, T* partials, T* y, Accumulate mode);
+void column_sum(const Stream& stream, const ColumnSumDims& dims, const T* x, Master<T>* partials, Master<T>* y, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -1,8 +1,8 @@
 // Contract of the join_basis kernels. Read next: ops/cpu/join_basis.cpp.
 #pragma once
 
-#include "core/accumulate.h"
 #include "core/device.h"
+#include "ops/kernels/destination.h"
 
 #include <cstdint>
 
@@ -18,20 +18,21 @@ namespace cpu {
 template <typename T>
 void join_basis_forward(const JoinBasisDims& dims, const T* basis, const T* rest, const T* free, T* v);
 
-/// The parts' gradients (+)= their places in dv. A null destination is skipped.
+/// The parts' gradients (+)= their places in dv.
 template <typename T>
-void join_basis_backward(const JoinBasisDims& dims, const T* dv, T* dbasis, Accumulate basis_mode, T* drest, Accumulate rest_mode, T* dfree,
-                         Accumulate free_mode);
+void join_basis_backward(const JoinBasisDims& dims, const T* dv, Destination<T> dbasis, Destination<T> drest, Destination<T> dfree);
 
 }  // namespace cpu
 
 namespace cuda {
 
+// Factors are float on a GPU, whatever the model computes in.
+
 template <typename T>
 void join_basis_forward(const Stream& stream, const JoinBasisDims& dims, const T* basis, const T* rest, const T* free, T* v);
 template <typename T>
-void join_basis_backward(const Stream& stream, const JoinBasisDims& dims, const T* dv, T* dbasis, Accumulate basis_mode, T* drest,
-                         Accumulate rest_mode, T* dfree, Accumulate free_mode);
+void join_basis_backward(const Stream& stream, const JoinBasisDims& dims, const T* dv, Destination<T> dbasis, Destination<T> drest,
+                         Destination<T> dfree);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -19,20 +20,22 @@ namespace cpu {
 
 /// basis_e = (first R columns of v_e)ᵀ.
 template <typename T>
-void leading_basis_forward(const LeadingBasisDims& dims, const T* v /* (E,D,r) */, T* basis /* (E,R,D) */);
+void leading_basis_forward(const LeadingBasisDims& dims, const Master<T>* v /* (E,D,r) */, T* basis /* (E,R,D) */);
 
 /// dv_e (+)= dbasis_eᵀ in the first R columns, 0 in the others.
 template <typename T>
-void leading_basis_backward(const LeadingBasisDims& dims, const T* dbasis, T* dv, Accumulate mode);
+void leading_basis_backward(const LeadingBasisDims& dims, const T* dbasis, Master<T>* dv, Accumulate mode);
 
 }  // namespace cpu
 
 namespace cuda {
 
+// The factor v and its gradient are float on a GPU; T is what the basis is wanted in, and what its gradient comes in.
+
 template <typename T>
-void leading_basis_forward(const Stream& stream, const LeadingBasisDims& dims, const T* v, T* basis);
+void leading_basis_forward(const Stream& stream, const LeadingBasisDims& dims, const Master<T>* v, T* basis);
 template <typename T>
-void leading_basis_backward(const Stream& stream, const LeadingBasisDims& dims, const T* dbasis, T* dv, Accumulate mode);
+void leading_basis_backward(const Stream& stream, const LeadingBasisDims& dims, const T* dbasis, Master<T>* dv, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -36,7 +37,7 @@ void linear_forward(const Stream& stream, const LinearDims& dims, const T* x, co
 template <typename T>
 void linear_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, T* dx, Accumulate mode);
 template <typename T>
-void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, T* dw, Accumulate mode);
+void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Master<T>* dw, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -3,7 +3,7 @@
 
 #include "core/accumulate.h"
 #include "core/device.h"
-#include "ops/trans.h"
+#include "ops/kernels/trans.h"
 
 #include <cstdint>
 

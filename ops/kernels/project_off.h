@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/device.h"
-#include "core/workspace.h"
 
 #include <cstdint>
 
@@ -10,20 +9,24 @@ namespace ermoe {
 
 struct ProjectOffDims {
   int64_t E = 0, D = 0, R = 0, c = 0;  // experts, width, basis vectors an expert, columns of the rest
+
+  int64_t products() const { return E * R * c; }
 };
 
 namespace cpu {
 
-/// rest_e (D, c) -= B_e (B_eᵀ rest_e), B_e the columns e·R … (e+1)·R of basis (D, E*R).
+/// rest_e (D, c) -= B_e (B_eᵀ rest_e), B_e the columns e·R … (e+1)·R of basis (D, E*R). `products`: scratch for
+/// dims.products() elements.
 template <typename T>
-void project_off_basis(Workspace& workspace, const ProjectOffDims& dims, const T* basis, T* rest);
+void project_off_basis(const ProjectOffDims& dims, const T* basis, T* rest, T* products);
 
 }  // namespace cpu
 
 namespace cuda {
 
+/// Factors are float on a GPU, whatever the model computes in.
 template <typename T>
-void project_off_basis(const Stream& stream, Workspace& workspace, const ProjectOffDims& dims, const T* basis, T* rest);
+void project_off_basis(const Stream& stream, const ProjectOffDims& dims, const T* basis, T* rest, T* products);
 
 }  // namespace cuda
 }  // namespace ermoe

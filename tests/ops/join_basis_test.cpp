@@ -5,11 +5,14 @@
 namespace ermoe::testing {
 namespace {
 
+/// f32 wherever the model computes in bf16.
+OpInput factor(const Shape& shape) { return {.shape = shape, .precision = OpInput::Precision::master}; }
+
 OP_CASES(JoinBasisOp,
          {.name = "with_free",
-          .inputs = {{.shape = {5, 6}}, {.shape = {3, 5, 2}}, {.shape = {1, 5, 4}}},
+          .inputs = {factor({5, 6}), factor({3, 5, 2}), factor({1, 5, 4})},
           .run = [](const ExecContext& ctx, Vars x) { return join_basis(ctx, x[0], x[1], x[2]); }},
-         {.name = "without_free", .inputs = {{.shape = {4, 4}}, {.shape = {2, 4, 1}}}, .run = [](const ExecContext& ctx, Vars x) {
+         {.name = "without_free", .inputs = {factor({4, 4}), factor({2, 4, 1})}, .run = [](const ExecContext& ctx, Vars x) {
             return join_basis(ctx, x[0], x[1], Variable());
           }});
 

@@ -7,6 +7,9 @@
 
 #include <omp.h>
 
+#include <array>
+#include <tuple>
+
 namespace ermoe::testing {
 namespace {
 
@@ -18,6 +21,33 @@ OP_CASES(LinearOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1, 1}},
          {.name = "no_bias", .inputs = {{.shape = {2, 3, 5}}, {.shape = {13, 5}}}, .run = without_bias},
          {.name = "one_column", .inputs = {{.shape = {19, 3}}, {.shape = {1, 3}}, {.shape = {1}}}, .run = with_bias},
          {.name = "large", .inputs = {{.shape = {301, 33}}, {.shape = {65, 33}}, {.shape = {65}}}, .run = with_bias});
+
+#if defined(ERMOE_WITH_CUDA)
+TEST(Linear, GpuAgreesOnTransformerShapes) {
+  for (const auto& [name, rows, in, out] : std::vector<std::tuple<const char*, int64_t, int64_t, int64_t>>{
+           {"qkv", 985, 384, 1152}, {"fc2", 394, 1536, 384}, {"many_rows", 20011, 24, 40}, {"odd", 777, 333, 129}, {"head", 3, 384, 1000}})
+    ERMOE_NEEDS_GPU(
+        expect_gpu_agrees({.name = name, .inputs = {{.shape = {rows, in}}, {.shape = {out, in}}, {.shape = {out}}}, .run = with_bias}));
+}
+
+TEST(ColumnSum, GpuAgrees) {
+  ERMOE_NEEDS_GPU(static_cast<void>(0));
+  for (const auto& [rows, cols, stride, first] : std::vector<std::array<int64_t, 4>>{
+           {5000, 7, 7, 0}, {3, 9001, 9001, 0}, {20011, 512, 512, 0}, {1237, 513, 600, 3}, {64, 1024, 2048, 1024}, {0, 40, 40, 0}}) {
+    TestBench cpu;
+    GpuBench gpu;
+    for (Accumulate mode : {Accumulate::overwrite, Accumulate::add}) {
+      const auto sum = [&, rows = rows, cols = cols, stride = stride, first = first](const ExecContext& ctx) {
+        const Tensor x = random_input(ctx, {{rows + 1, stride}}, DType::f32, RngKey{1}),
+                     y = random_input(ctx, {{cols}}, DType::f32, RngKey{2});
+        column_sum(ctx, {rows, cols, stride}, x, {y, mode}, first);
+        return to_doubles(y);
+      };
+      EXPECT_LE(normalised_error(sum(gpu.ctx), sum(cpu.ctx)), 1e-11) << rows << " x " << cols;
+    }
+  }
+}
+#endif
 
 TEST(Linear, NoRowsGiveZeroWeightGradients) {
   TestBench bench;

@@ -11,12 +11,34 @@ namespace {
 Variable run(const ExecContext& ctx, Vars x) { return materialize(ctx, x[0], x[1], x[2]); }
 
 std::vector<OpInput> factors(int64_t experts, int64_t m, int64_t n, int64_t r) {
-  return {{.shape = {experts, m, r}}, {.shape = {experts, r}}, {.shape = {experts, n, r}}};
+  constexpr auto master = OpInput::Precision::master;  // factors are f32 wherever W is bf16
+  return {{.shape = {experts, m, r}, .precision = master},
+          {.shape = {experts, r}, .precision = master},
+          {.shape = {experts, n, r}, .precision = master}};
 }
 
 OP_CASES(MaterializeOp, {.name = "one", .inputs = factors(1, 1, 1, 1), .run = run},
          {.name = "tall", .inputs = factors(3, 9, 5, 4), .run = run}, {.name = "wide", .inputs = factors(2, 4, 11, 3), .run = run},
          {.name = "large", .inputs = factors(4, 33, 65, 34), .run = run});
+
+#if defined(ERMOE_WITH_CUDA)
+/// The op's output and gradients in bf16 on the GPU against those in f32 on the CPU. Its inputs are f32 on both.
+void expect_bf16_output_agrees(const OpCase& narrow, const OpCase& wide) {
+  TestBench cpu;
+  GpuBench gpu, again;
+  const OpRun want = run_op(cpu, wide, DType::f32), got = run_op(gpu, narrow, DType::f32), repeated = run_op(again, narrow, DType::f32);
+  for (size_t i = 0; i < want.tensors.size(); ++i) {
+    EXPECT_LE(dissimilarity(got.tensors[i], want.tensors[i]), 1e-4) << "tensor " << i << " (0: output, then gradients)";
+    EXPECT_EQ(got.tensors[i], repeated.tensors[i]);
+  }
+}
+
+TEST(Materialize, MakesBf16OnTheGpuFromFactorsInF32) {
+  const auto narrow = [](const ExecContext& ctx, Vars x) { return materialize(ctx, x[0], x[1], x[2], DType::bf16); };
+  for (const auto& inputs : {factors(3, 96, 64, 48), factors(2, 37, 19, 11), factors(8, 384, 96, 96)})
+    ERMOE_NEEDS_GPU(expect_bf16_output_agrees({.name = "", .inputs = inputs, .run = narrow}, {.name = "", .inputs = inputs, .run = run}));
+}
+#endif
 
 TEST(Materialize, RefusesFactorsThatDoNotFit) {
   TestBench bench;
@@ -26,12 +48,22 @@ TEST(Materialize, RefusesFactorsThatDoNotFit) {
 }
 
 Variable leading_two(const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 2); }
+Variable leading_77(const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 77); }
+OpInput factor(int64_t experts, int64_t width, int64_t columns) {
+  return {.shape = {experts, width, columns}, .precision = OpInput::Precision::master};
+}
 
-OP_CASES(LeadingBasisOp, {.name = "some", .inputs = {{.shape = {3, 7, 5}}}, .run = leading_two},
-         {.name = "all", .inputs = {{.shape = {3, 7, 2}}}, .run = leading_two},
-         {.name = "large", .inputs = {{.shape = {5, 90, 100}}}, .run = [](const ExecContext& ctx, Vars x) {
-            return leading_basis(ctx, x[0], 77);
-          }});
+OP_CASES(LeadingBasisOp, {.name = "some", .inputs = {factor(3, 7, 5)}, .run = leading_two},
+         {.name = "all", .inputs = {factor(3, 7, 2)}, .run = leading_two},
+         {.name = "large", .inputs = {factor(5, 90, 100)}, .run = leading_77});
+
+#if defined(ERMOE_WITH_CUDA)
+TEST(LeadingBasis, MakesBf16OnTheGpuFromFactorsInF32) {
+  const auto narrow = [](const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 77, DType::bf16); };
+  ERMOE_NEEDS_GPU(expect_bf16_output_agrees({.name = "", .inputs = {factor(5, 90, 100)}, .run = narrow},
+                                            {.name = "", .inputs = {factor(5, 90, 100)}, .run = leading_77}));
+}
+#endif
 
 TEST(LeadingBasis, RowsAreTheFirstColumns) {
   TestBench bench;

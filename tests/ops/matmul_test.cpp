@@ -21,6 +21,15 @@ OP_CASES(MatmulOp, {.name = "one", .inputs = {{.shape = {1, 1}}, {.shape = {1, 1
          {.name = "row_times_column", .inputs = {{.shape = {4, 1, 13}}, {.shape = {4, 13, 1}}}, .run = run<no, no>},
          {.name = "large", .inputs = {{.shape = {37, 50}}, {.shape = {41, 50}}}, .run = run<no, yes>});
 
+#if defined(ERMOE_WITH_CUDA)
+TEST(Matmul, GpuAgreesOnManyAndOnLargeMatrices) {
+  ERMOE_NEEDS_GPU(
+      expect_gpu_agrees({.name = "heads", .inputs = {{.shape = {4, 6, 197, 64}}, {.shape = {4, 6, 197, 64}}}, .run = run<no, yes>}));
+  ERMOE_NEEDS_GPU(expect_gpu_agrees({.name = "many", .inputs = {{.shape = {700, 9, 7}}, {.shape = {700, 9, 5}}}, .run = run<yes, no>}));
+  ERMOE_NEEDS_GPU(expect_gpu_agrees({.name = "slots", .inputs = {{.shape = {3, 65, 128}}, {.shape = {3, 65, 384}}}, .run = run<yes, no>}));
+}
+#endif
+
 TEST(Matmul, EqualsItsDefinitionUnderEveryTransposition) {
   TestBench bench;
   const int64_t B = 2, M = 3, K = 5, N = 4;

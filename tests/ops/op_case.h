@@ -141,6 +141,15 @@ inline void expect_gpu_repeats(const OpCase& op) {
     EXPECT_EQ(run_op(first, op, dtype).tensors, run_op(second, op, dtype).tensors) << name_of(dtype);
   }
 }
+
+/// All of these on a case that gradient checks are too slow for.
+inline void expect_gpu_agrees(const OpCase& op) {
+  SCOPED_TRACE(op.name);
+  expect_gpu_matches_cpu(op);
+  expect_gpu_bf16_matches_f32(op);
+  expect_gpu_adds(op);
+  expect_gpu_repeats(op);
+}
 #endif
 
 inline std::string case_name(const ::testing::TestParamInfo<OpCase>& info) { return info.param.name; }

@@ -16,6 +16,20 @@ OP_CASES(PatchEmbedOp, {.name = "one", .inputs = {{.shape = {1, 1, 1, 1}}, {.sha
          {.name = "volume", .inputs = {{.shape = {2, 1, 4, 6, 2}}, {.shape = {7, 1, 2, 2, 2}}, {.shape = {7}}}, .run = embed},
          {.name = "large", .inputs = {{.shape = {3, 3, 35, 40}}, {.shape = {17, 3, 5, 5}}, {.shape = {17}}}, .run = embed});
 
+#if defined(ERMOE_WITH_CUDA)
+TEST(PatchEmbed, GpuAgreesOnPatchesOfEveryWidth) {
+  const auto image = [](const char* name, int64_t side, int64_t patch) {
+    return OpCase{
+        .name = name, .inputs = {{.shape = {2, 3, side, 2 * side}}, {.shape = {48, 3, patch, patch}}, {.shape = {48}}}, .run = embed};
+  };
+  ERMOE_NEEDS_GPU(expect_gpu_agrees(image("patch_16", 64, 16)));
+  ERMOE_NEEDS_GPU(expect_gpu_agrees(image("patch_14", 56, 14)));
+  ERMOE_NEEDS_GPU(expect_gpu_agrees(image("patch_4", 32, 4)));
+  ERMOE_NEEDS_GPU(expect_gpu_agrees(
+      {.name = "volume", .inputs = {{.shape = {1, 1, 32, 16, 48}}, {.shape = {24, 1, 16, 16, 16}}, {.shape = {24}}}, .run = embed}));
+}
+#endif
+
 TEST(PatchEmbed, EqualsTheConvolutionByItsDefinition) {
   TestBench bench;
   const int64_t B = 2, C = 3, X = 4, Y = 6, Z = 2, P = 2, D = 5;

@@ -1,8 +1,10 @@
 #include "ops/project_off.h"
 
-#include "tests/bench.h"
+#include "tests/gpu_bench.h"
 
 #include <gtest/gtest.h>
+
+#include <array>
 
 namespace ermoe::testing {
 namespace {
@@ -22,6 +24,23 @@ TEST(ProjectOff, LeavesNothingAlongTheBasisAndTheRestAlone) {
         EXPECT_DOUBLE_EQ(rest.data<double>()[i], own ? 0.0 : before.data<double>()[i]);
       }
 }
+
+#if defined(ERMOE_WITH_CUDA)
+TEST(ProjectOff, GpuAgrees) {
+  ERMOE_NEEDS_GPU(static_cast<void>(0));
+  for (const auto& [E, D, R, c] : std::vector<std::array<int64_t, 4>>{{2, 5, 2, 3}, {8, 384, 48, 336}, {1, 33, 7, 1}, {3, 30, 4, 0}}) {
+    const auto run = [&, E = E, D = D, R = R, c = c](const ExecContext& ctx) {
+      const Tensor basis = random_input(ctx, {Shape{D, E * R}}, DType::f32, RngKey{1});
+      const Tensor rest = random_input(ctx, {Shape{E, D, c}}, DType::f32, RngKey{2});
+      project_off_basis(ctx, basis, rest);
+      return to_doubles(rest);
+    };
+    TestBench cpu;
+    GpuBench gpu;
+    EXPECT_LE(normalised_error(run(gpu.ctx), run(cpu.ctx)), 1e-11) << D;
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

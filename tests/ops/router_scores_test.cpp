@@ -35,6 +35,13 @@ OP_CASES(BasisProjectionOp, {.name = "plain", .inputs = ragged, .run = project},
          {.name = "centered", .inputs = ragged, .run = project_centered},
          {.name = "no_token", .inputs = {{.shape = {0, 7}}, {.shape = {2, 3, 7}}}, .run = project_centered});
 
+#if defined(ERMOE_WITH_CUDA)
+TEST(BasisProjection, GpuAgreesOnRouterShapes) {
+  ERMOE_NEEDS_GPU(
+      expect_gpu_agrees({.name = "router", .inputs = {{.shape = {788, 384}}, {.shape = {8, 48, 384}}}, .run = project_centered}));
+}
+#endif
+
 OP_CASES(ContextCosineOp, {.name = "plain", .inputs = ragged_pair, .run = context},
          {.name = "centered", .inputs = ragged_pair, .run = context_centered},
          {.name = "large", .inputs = large_pair, .run = context_centered},
