@@ -32,10 +32,13 @@ set(SOURCES
   kernels/linear.cu
   kernels/materialize.cu
   kernels/matmul.cu
+  kernels/newton_schulz.cu
+  kernels/orthogonal_step.cu
   kernels/patch_embed.cu
   kernels/plain_gemm.cu
   kernels/project_off.cu
   kernels/slice_rows.cu
+  kernels/stiefel_double.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gemm.cpp

@@ -27,7 +27,7 @@ void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& directi
   check(direction.defined() && direction.shape() == q.shape() && direction.dtype() == q.dtype(),
         "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
         direction.shape().str());
-  dispatch_compute(q.dtype(), "stiefel_step", [&](auto tag) {
+  dispatch_float(q.dtype(), "stiefel_step", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
@@ -38,7 +38,7 @@ void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& directi
 
 void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
   const StiefelDims dims = stiefel_dims("retract", q);
-  dispatch_compute(q.dtype(), "retract", [&](auto tag) {
+  dispatch_float(q.dtype(), "retract", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
@@ -49,7 +49,7 @@ void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
 
 void polar_project(const ExecContext& ctx, const Tensor& q) {
   const StiefelDims dims = stiefel_dims("polar_project", q);
-  dispatch_compute(q.dtype(), "polar_project", [&](auto tag) {
+  dispatch_float(q.dtype(), "polar_project", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
     on_device(
@@ -62,30 +62,43 @@ void polar_project(const ExecContext& ctx, const Tensor& q) {
 
 double orthogonality_residual(const ExecContext& ctx, const Tensor& q) {
   const StiefelDims dims = stiefel_dims("orthogonality_residual", q);
-  const auto scratch = ctx.workspace->borrow<double>(dims.rows * dims.cols + dims.cols * dims.cols);
   double worst = 0;
-  dispatch_compute(q.dtype(), "orthogonality_residual", [&](auto tag) {
+  dispatch_float(q.dtype(), "orthogonality_residual", [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, tag, [&](auto) { worst = cpu::orthogonality_residual(dims, q.data<T>(), scratch.data()); },
-        [&](auto) { worst = cuda::orthogonality_residual(ctx.stream, dims, q.data<T>(), scratch.data()); });
+        ctx, tag,
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(dims.rows * dims.cols + dims.cols * dims.cols);
+          worst = cpu::orthogonality_residual(dims, q.data<T>(), scratch.data());
+        },
+        [&](auto) {
+          const Tensor on_gpu = Tensor::zeros(*ctx.allocator, {1}, DType::f64);
+          cuda::orthogonality_residual(ctx.stream, dims, q.data<T>(), on_gpu.data<double>());
+          worst = item<double>(on_gpu);
+        });
   });
   return worst;
 }
 
-double penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq) {
+void add_penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq, const Tensor& penalty) {
   const StiefelDims dims = stiefel_dims("penalty_gradient", q);
   check(dq.defined() && dq.shape() == q.shape() && dq.dtype() == q.dtype(), "[penalty_gradient] q {} {} but dq {} {}", name_of(q.dtype()),
         q.shape().str(), name_of(dq.dtype()), dq.shape().str());
-  double penalty = 0;
-  dispatch_compute(q.dtype(), "penalty_gradient", [&](auto tag) {
+  check(penalty.defined() && penalty.shape() == Shape{1}, "[penalty_gradient] a penalty {} instead of one number", penalty.shape().str());
+  double* const sum = penalty.data<double>();
+  dispatch_float(q.dtype(), "penalty_gradient", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, StiefelMethod::newton_schulz));
     on_device(
-        ctx, tag, [&](auto) { penalty = cpu::penalty_gradient(dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); },
-        [&](auto) { penalty = cuda::penalty_gradient(ctx.stream, dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); });
+        ctx, tag, [&](auto) { *sum += cpu::penalty_gradient(dims, q.data<T>(), lambda, dq.data<T>(), scratch.data()); },
+        [&](auto) { cuda::penalty_gradient(ctx.stream, dims, q.data<T>(), lambda, dq.data<T>(), sum, scratch.data()); });
   });
-  return penalty;
+}
+
+double penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq) {
+  const Tensor penalty = Tensor::zeros(*ctx.allocator, {1}, DType::f64);
+  add_penalty_gradient(ctx, q, lambda, dq, penalty);
+  return item<double>(penalty);
 }
 
 }  // namespace ermoe

@@ -1,19 +1,12 @@
 // Steps and projections on the Stiefel manifold: matrices whose columns stay orthonormal while they are trained. Not on
 // the tape: the optimizer calls these after the backward pass. docs: "Keeping U and V orthonormal".
-// Read next: ops/kernels/orthogonal_step.h, ops/cpu/orthogonal_step.cpp.
+// Read next: ops/kernels/orthogonal_step.h, whose StiefelMethod they take.
 #pragma once
 
 #include "core/context.h"
+#include "ops/kernels/orthogonal_step.h"
 
 namespace ermoe {
-
-/// How a matrix that left the manifold comes back. All agree with the tangent step to first order in the learning rate.
-enum class StiefelMethod {
-  newton_schulz,  // nearest orthonormal matrix, by Q + ½ Q (I - QᵀQ) repeated: two GEMMs, batched
-  gram_schmidt,   // Q of the QR factorisation with a positive diagonal of R, by Householder reflections
-  cholesky_qr,    // the same Q, by Cholesky factors of QᵀQ, twice (Fukaya et al., CholeskyQR2, 2014)
-  cayley,         // no way back but a rotation that never leaves (Wen & Yin, Math. Program. 142, 2013)
-};
 
 /// One descent step, in place: q <- retraction(q - lr · (a - q sym(qᵀa))), a = `direction`. q (…, m, n), m >= n, with
 /// orthonormal columns; direction alike. Leaves max |qᵀq - I| <= 5e-6 in f32, <= 1e-11 in f64. A step so long that the
@@ -31,7 +24,11 @@ void polar_project(const ExecContext& ctx, const Tensor& q);
 /// max |qᵀq - I| over the batch, accumulated in double. Waits for the device.
 double orthogonality_residual(const ExecContext& ctx, const Tensor& q);
 
-/// Adds the gradient of the returned penalty λ Σ |qᵀq - I|² to dq, which must hold numbers: dq += 4 λ q (qᵀq - I).
+/// Adds the penalty λ Σ |qᵀq - I|² to `penalty` (1), f64, and its gradient to dq: dq += 4 λ q (qᵀq - I). Both must hold
+/// numbers. Does not wait for the device.
+void add_penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq, const Tensor& penalty);
+
+/// The same, and the penalty itself. Waits for the device.
 double penalty_gradient(const ExecContext& ctx, const Tensor& q, double lambda, const Tensor& dq);
 
 }  // namespace ermoe

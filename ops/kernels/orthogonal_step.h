@@ -3,12 +3,19 @@
 #pragma once
 
 #include "core/device.h"
-#include "ops/orthogonal_step.h"
 
 #include <cstdint>
 #include <limits>
 
 namespace ermoe {
+
+/// How a matrix that left the manifold comes back. All agree with the tangent step to first order in the learning rate.
+enum class StiefelMethod {
+  newton_schulz,  // nearest orthonormal matrix, by Q + ½ Q (I - QᵀQ) repeated: two GEMMs, batched
+  gram_schmidt,   // Q of the QR factorisation with a positive diagonal of R, by Householder reflections
+  cholesky_qr,    // the same Q, by Cholesky factors of QᵀQ, twice (Fukaya et al., CholeskyQR2, 2014)
+  cayley,         // no way back but a rotation that never leaves (Wen & Yin, Math. Program. 142, 2013)
+};
 
 struct StiefelDims {
   int64_t batch = 0;
@@ -48,6 +55,9 @@ double penalty_gradient(const StiefelDims& dims, const T* q, double lambda, T* d
 
 namespace cuda {
 
+// Factors are float on a GPU, whatever the model computes in. Nothing waits for the device.
+
+/// Elements of the scratch memory that the functions below want.
 int64_t stiefel_scratch(const StiefelDims& dims, StiefelMethod method);
 
 template <typename T>
@@ -56,10 +66,12 @@ template <typename T>
 void retract(const Stream& stream, const StiefelDims& dims, StiefelMethod method, T* q, T* scratch);
 template <typename T>
 void polar_project(const Stream& stream, const StiefelDims& dims, T* q, T* scratch);
+/// worst (1), which holds a number >= 0, becomes the larger of itself and max |qᵀq - I|.
 template <typename T>
-double orthogonality_residual(const Stream& stream, const StiefelDims& dims, const T* q, double* scratch);
+void orthogonality_residual(const Stream& stream, const StiefelDims& dims, const T* q, double* worst);
+/// dq += 4 λ q (qᵀq - I); penalty (1) += λ Σ |qᵀq - I|². Scratch as for newton_schulz.
 template <typename T>
-double penalty_gradient(const Stream& stream, const StiefelDims& dims, const T* q, double lambda, T* dq, T* scratch);
+void penalty_gradient(const Stream& stream, const StiefelDims& dims, const T* q, double lambda, T* dq, double* penalty, T* scratch);
 
 }  // namespace cuda
 }  // namespace ermoe

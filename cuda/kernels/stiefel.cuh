@@ -1,0 +1,39 @@
+// The parts of a step on the Stiefel manifold that orthogonal_step.cu puts together. All matrices are float, row-major and
+// lie one after the other. Nothing here waits for the device. Read next: cuda/kernels/newton_schulz.cu.
+#pragma once
+
+#include "core/device.h"
+#include "ops/kernels/orthogonal_step.h"
+
+#include <cstdint>
+
+namespace ermoe::cuda {
+
+/// Scratch of the Newton-Schulz iteration.
+struct NewtonSchulzScratch {
+  float* residual;     // (batch, n, n)
+  float* rows;         // (batch, 3, n): norms of the residual's rows
+  unsigned* arrivals;  // (batch)
+};
+
+/// q <- the nearest matrix with orthonormal columns, from `start`, which may be q itself; `spare` is a second buffer where it
+/// is and unused otherwise. At most `iterations` updates, more where the start is far off; ends at the first NaN.
+void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q,
+                   const NewtonSchulzScratch& scratch);
+
+/// Scratch of the factorisations.
+struct FactorScratch {
+  double* square;      // (batch, n, n)
+  unsigned* arrivals;  // (batch)
+};
+
+/// q <- the Q of its QR factorisation with a positive diagonal of R.
+void orthonormalize_columns(const Stream& stream, const StiefelDims& dims, float* q, const FactorScratch& scratch);
+
+/// rows (batch, m, n) <- rows M⁻¹ for the matrices M = square, whose symmetric part must be positive definite.
+void solve_rows(const Stream& stream, const StiefelDims& dims, float* rows, const FactorScratch& scratch);
+
+/// worst (1), which holds a number >= 0, becomes the larger of itself and max |qᵀq - I| over the batch.
+void largest_residual(const Stream& stream, const StiefelDims& dims, const float* q, double* worst);
+
+}  // namespace ermoe::cuda
