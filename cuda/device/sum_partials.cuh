@@ -16,7 +16,7 @@ inline constexpr int partial_lanes = 16;  // threads that share a column
 template <int Sums>
 struct PartialSums {
   int64_t chunks, cols;
-  const float* partials;           // (Sums, chunks, cols)
+  const float* partials;          // (Sums, chunks, cols)
   Destination<float> sums[Sums];  // (cols) each; null: not wanted
 };
 
