@@ -12,6 +12,12 @@ set(SOURCES
   kernels/dispatch.cu
   kernels/basis_projection.cu
   kernels/column_sum.cu
+  kernels/adamw.cu
+  kernels/add.cu
+  kernels/augment.cu
+  kernels/cross_entropy.cu
+  kernels/dropout.cu
+  kernels/embedding.cu
   kernels/flat.cu
   kernels/gather_slots.cu
   kernels/gelu.cu
@@ -39,6 +45,14 @@ set(SOURCES
   kernels/project_off.cu
   kernels/slice_rows.cu
   kernels/stiefel_double.cu
+  kernels/layer_norm.cu
+  kernels/layer_scale.cu
+  kernels/mix_batch.cu
+  kernels/randaugment.cu
+  kernels/regression_loss.cu
+  kernels/scale.cu
+  kernels/soft_targets.cu
+  kernels/tokens.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gemm.cpp

@@ -79,9 +79,7 @@ void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& mod
   optimizer.set_steps(json["optimizer_steps"].get<int64_t>());
   const SafetensorsFile moments = SafetensorsFile::open(folder + "/optimizer.safetensors");
   optimizer.visit_state([&](const std::string& name, const Tensor& t) { load_same(moments, name, t); });
-  if (average == nullptr) return;
-  read_average(folder, *average);
-  average->set_updates(optimizer.steps());
+  if (average != nullptr) read_average(folder, *average);
 }
 
 void read_average(const std::string& folder, MovingAverage& average) {

@@ -1,7 +1,6 @@
 #include "models/optim.h"
 
 #include "models/step_times.h"
-#include "ops/adamw.h"
 
 #include <algorithm>
 #include <cmath>
@@ -39,49 +38,62 @@ Tensor section_window(const ParameterArena& arena, const Tensor& section, const 
 }
 
 Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method)
-    : arena_(arena), config_(config), method_(method) {
+    : arena_(arena), method_(method), rule_{.beta1 = config.beta1, .beta2 = config.beta2, .eps = config.eps} {
   Tensor m[3], v[3];
   for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) {
     const auto i = static_cast<size_t>(role);
     m[i] = Tensor::zeros(*ctx.allocator, arena.values(role).shape(), arena.dtype(), "optimizer");
     v[i] = Tensor::zeros(*ctx.allocator, arena.values(role).shape(), arena.dtype(), "optimizer");
   }
+  std::vector<AdamwEntry> entries;
   for (Parameter* p : arena.parameters()) {
     if (p->role == Parameter::Role::derived || p->frozen) continue;
     const auto i = static_cast<size_t>(p->role);
-    slots_.push_back({p, section_window(arena, m[i], *p), section_window(arena, v[i], *p)});
+    const Slot slot{p, section_window(arena, m[i], *p), section_window(arena, v[i], *p)};
+    slots_.push_back(slot);
+    if (p->orthonormal) continue;
+    entries.push_back({.p = p->value,
+                       .g = p->grad,
+                       .m = slot.m,
+                       .v = slot.v,
+                       .compute = p->compute.dtype() == DType::bf16 ? p->compute : Tensor(),
+                       .lr_scale = p->lr_scale,
+                       .decay = p->decay ? config.weight_decay : 0});
   }
+  table_ = AdamwTable(ctx, arena.dtype(), entries);
+  state_ = make_step_state(ctx);
+}
+
+void Optimizer::judge(const ExecContext& ctx, double clip, const Tensor& faults) {
+  const Tensor gradients[] = {arena_.grads(Parameter::Role::direct), arena_.grads(Parameter::Role::factor)};
+  judge_step(ctx, rule_, clip, gradients, faults, state_);
 }
 
 void Optimizer::step(const ExecContext& ctx, double lr, double grad_scale) {
-  steps_ += 1;
-  orthogonal_seconds_ = 0;
-  const auto t = static_cast<double>(steps_);
-  AdamDims adam{.beta1 = config_.beta1,
-                .beta2 = config_.beta2,
-                .eps = config_.eps,
-                .grad_scale = grad_scale,
-                .correction1 = 1 - std::pow(config_.beta1, t),
-                .correction2 = 1 - std::pow(config_.beta2, t)};
-  for (const Slot& slot : slots_) {
-    const Parameter& p = *slot.parameter;
-    adam.lr = lr * static_cast<double>(p.lr_scale);
-    adam.decay = p.decay ? config_.weight_decay : 0;
-    if (p.shape.numel() == 0) continue;
-    if (p.orthonormal)
-      step_orthonormal(ctx, slot, adam);
-    else
-      adamw_step(ctx, adam, p.value, p.grad, slot.m, slot.v);
-  }
+  accept_step(ctx, rule_, lr, grad_scale, state_);
+  step(ctx);
 }
 
-void Optimizer::step_orthonormal(const ExecContext& ctx, const Slot& slot, const AdamDims& adam) {
+void Optimizer::step(const ExecContext& ctx) {
+  orthogonal_seconds_ = 0;
+  for (const Slot& slot : slots_)
+    if (slot.parameter->orthonormal && slot.parameter->shape.numel() > 0) step_orthonormal(ctx, slot);
+  table_.step(ctx, rule_, state_);
+}
+
+/// The rate is in the direction, since the host need not know it.
+void Optimizer::step_orthonormal(const ExecContext& ctx, const Slot& slot) {
   const Parameter& p = *slot.parameter;
   const Tensor direction = ctx.empty(p.shape, p.value.dtype(), "orthogonal step");
-  adam_direction(ctx, adam, p.grad, slot.m, slot.v, direction);
+  adam_direction(ctx, rule_, state_, p.lr_scale, p.grad, slot.m, slot.v, direction);
   Stopwatch watch;
-  stiefel_step(ctx, p.value, direction, adam.lr, method_);
+  stiefel_step(ctx, p.value, direction, 1, method_);
   orthogonal_seconds_ += watch.lap();
+}
+
+void Optimizer::set_steps(int64_t steps) {
+  const StepState state{.steps = steps};
+  state_.allocator().source().upload(state_.raw(), &state, sizeof state);
 }
 
 void Optimizer::visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const {
@@ -96,12 +108,9 @@ MovingAverage::MovingAverage(const ExecContext&, ParameterArena& arena, double d
   factor_ = arena.values(Parameter::Role::factor).clone("averaged weights");
 }
 
-void MovingAverage::update(const ExecContext& ctx) {
-  updates_ += 1;
-  // A fresh average follows closely at first, so that the starting values do not linger.
-  const double decay = std::min(decay_, (1.0 + static_cast<double>(updates_)) / (10.0 + static_cast<double>(updates_)));
-  moving_average(ctx, decay, arena_.values(Parameter::Role::direct), direct_);
-  moving_average(ctx, decay, arena_.values(Parameter::Role::factor), factor_);
+void MovingAverage::update(const ExecContext& ctx, const Tensor& state) {
+  moving_average(ctx, decay_, state, arena_.values(Parameter::Role::direct), direct_);
+  moving_average(ctx, decay_, state, arena_.values(Parameter::Role::factor), factor_);
 }
 
 void MovingAverage::visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const {

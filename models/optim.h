@@ -5,6 +5,7 @@
 #include "autograd/parameter.h"
 #include "core/context.h"
 #include "models/config.h"
+#include "ops/adamw.h"
 #include "ops/orthogonal_step.h"
 
 #include <functional>
@@ -25,12 +26,22 @@ class Optimizer {
   /// One step with the arena's gradients scaled by `grad_scale`.
   void step(const ExecContext& ctx, double lr, double grad_scale);
 
+  /// The same in three calls, none of which waits for the device. First, outside a graph: the rate of the step.
+  void set_learning_rate(const ExecContext& ctx, double lr) { ermoe::set_learning_rate(ctx, lr, state_); }
+  /// Then the norm of the arena's gradients, the clipping to `clip` (0: none) and whether the step is taken: not where the
+  /// norm is not finite or `faults` (any shape, f32, may be undefined) is not 0 all over.
+  void judge(const ExecContext& ctx, double clip, const Tensor& faults);
+  /// Then the step; nothing where it was refused, but that orthonormal factors are retracted once more.
+  void step(const ExecContext& ctx);
+  /// What was decided. `read_step_state` waits for it.
+  const Tensor& state() const { return state_; }
+
   /// Seconds of the last step that went into steps on the Stiefel manifold.
   double orthogonal_seconds() const { return orthogonal_seconds_; }
 
   /// Steps taken: the t of Adam's bias correction.
-  int64_t steps() const { return steps_; }
-  void set_steps(int64_t steps) { steps_ = steps; }
+  int64_t steps() const { return read_step_state(state_).steps; }
+  void set_steps(int64_t steps);
   /// Every moment tensor: ("blocks.0.attn.qkv.weight.m", tensor).
   void visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const;
 
@@ -39,13 +50,14 @@ class Optimizer {
     Parameter* parameter;
     Tensor m, v;
   };
-  void step_orthonormal(const ExecContext& ctx, const Slot& slot, const struct AdamDims& adam);
+  void step_orthonormal(const ExecContext& ctx, const Slot& slot);
 
   ParameterArena& arena_;
-  OptimConfig config_;
   StiefelMethod method_;
+  AdamRule rule_;
   std::vector<Slot> slots_;
-  int64_t steps_ = 0;
+  AdamwTable table_;  // of the slots that are not orthonormal
+  Tensor state_;      // StepState, on the device
   double orthogonal_seconds_ = 0;
 };
 
@@ -54,16 +66,14 @@ class MovingAverage {
  public:
   /// Starts from the current values.
   MovingAverage(const ExecContext& ctx, ParameterArena& arena, double decay);
-  void update(const ExecContext& ctx);
-  /// How often it was updated: a resumed average goes on where it was.
-  void set_updates(int64_t updates) { updates_ = updates; }
+  /// After the step that `state` tells of; nothing after a refused one.
+  void update(const ExecContext& ctx, const Tensor& state);
   /// ("blocks.0.attn.qkv.weight", tensor) for every trained parameter.
   void visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const;
 
  private:
   ParameterArena& arena_;
   double decay_;
-  int64_t updates_ = 0;
   Tensor direct_, factor_;  // as the arena's sections
 };
 

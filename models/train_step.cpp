@@ -56,30 +56,29 @@ std::string TrainStep::find_fault(const ExecContext& ctx) const {
   if (!report_.fault.empty()) return report_.fault;
   if (!std::isfinite(report_.loss)) return "the loss is not finite";
   for (const Parameter* p : model_.arena().parameters())
-    if (!std::isfinite(squared_norm(ctx, p->grad))) return fmt::format("the gradient of {} is not finite", p->name);
+    if (!std::isfinite(item<double>(squared_norm(ctx, p->grad)))) return fmt::format("the gradient of {} is not finite", p->name);
   return "the gradient norm is not finite";
 }
 
-/// True where any rank met a fault: all must refuse the step together.
-bool TrainStep::faulty_anywhere(const ExecContext& ctx) const {
-  const Tensor flag = ctx.empty({1}, DType::f32);
-  fill(flag, report_.fault.empty() && std::isfinite(report_.loss) && std::isfinite(report_.grad_norm) ? 0 : 1);
+/// Not 0 where any rank met a fault: all must refuse the step together.
+Tensor TrainStep::faults_anywhere(const ExecContext& ctx) const {
+  Tensor flag = ctx.empty({1}, DType::f32);
+  fill(flag, report_.fault.empty() && std::isfinite(report_.loss) ? 0 : 1);
   ctx.comm->all_reduce(flag, ReduceOp::max);
-  return scalar_of(flag) > 0;
+  return flag;
 }
 
 /// The step itself, once it is known to be sound.
-void TrainStep::apply(const ExecContext& ctx, double lr) {
+void TrainStep::apply(const ExecContext& ctx) {
   Stopwatch watch;
-  const double scale = clip_ > 0 && report_.grad_norm > clip_ ? clip_ / report_.grad_norm : 1.0;
-  optimizer_.step(ctx, lr, scale);
+  optimizer_.step(ctx);
   report_.times.orthogonal += optimizer_.orthogonal_seconds();
   report_.times.optimizer += watch.lap() - optimizer_.orthogonal_seconds();
   model_.after_step(ctx);
   report_.times.orthogonal += watch.lap();
   model_.refresh(ctx);
   model_.accept_step(ctx);
-  if (average_ != nullptr) average_->update(ctx);
+  if (average_ != nullptr) average_->update(ctx, optimizer_.state());
   report_.times.refresh += watch.lap();
 }
 
@@ -87,13 +86,14 @@ StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
   Stopwatch watch;
   reduce_gradients(ctx);
   report_.times.pull_back += watch.lap();
-  double squares = 0;
-  for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) squares += squared_norm(ctx, model_.arena().grads(role));
-  report_.grad_norm = std::sqrt(squares);
-  report_.accepted = !faulty_anywhere(ctx);
+  optimizer_.set_learning_rate(ctx, lr);
+  optimizer_.judge(ctx, clip_, faults_anywhere(ctx));
+  const StepState state = read_step_state(optimizer_.state());
+  report_.grad_norm = state.grad_norm;
+  report_.accepted = state.accepted != 0;
   report_.times.optimizer += watch.lap();
   if (report_.accepted) {
-    apply(ctx, lr);
+    apply(ctx);
   } else {
     report_.fault = find_fault(ctx);
     model_.discard_step();

@@ -42,9 +42,9 @@ class TrainStep {
 
  private:
   void reduce_gradients(const ExecContext& ctx);
-  bool faulty_anywhere(const ExecContext& ctx) const;
+  Tensor faults_anywhere(const ExecContext& ctx) const;
   std::string find_fault(const ExecContext& ctx) const;
-  void apply(const ExecContext& ctx, double lr);
+  void apply(const ExecContext& ctx);
 
   Vit& model_;
   Optimizer& optimizer_;

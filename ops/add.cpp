@@ -23,7 +23,7 @@ struct AddBroadcast {
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     if (out.wants(0)) out.give(0, dy);
-    if (out.wants(1)) column_sum(ctx, {dims.rows, dims.cols, dims.cols}, dy, out.into(1));
+    if (out.wants(1)) column_sum(ctx, {dims.rows, dims.cols, dims.cols}, dy, out.into_master(1));
   }
 };
 

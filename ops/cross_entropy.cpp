@@ -24,11 +24,12 @@ struct CrossEntropy {
     const auto [dlogits, mode] = out.into(0);
     dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
-      const T *x = logits.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights), *dl = dloss.data<T>();
+      const T* const x = logits.data<T>();
+      const Master<T>*t = targets.data<Master<T>>(), *w = data_or_null<Master<T>>(class_weights), *dl = dloss.data<Master<T>>();
       T* const dx = dlogits.template data<T>();
       on_device(
-          ctx, tag, [&](auto) { cpu::cross_entropy_backward(dims, x, t, w, lse.data<T>(), dl, dx, mode); },
-          [&](auto) { cuda::cross_entropy_backward(ctx.stream, dims, x, t, w, lse.data<T>(), dl, dx, mode); });
+          ctx, tag, [&](auto) { cpu::cross_entropy_backward(dims, x, t, w, lse.data<Master<T>>(), dl, dx, mode); },
+          [&](auto) { cuda::cross_entropy_backward(ctx.stream, dims, x, t, w, lse.data<Master<T>>(), dl, dx, mode); });
     });
   }
 };
@@ -44,7 +45,8 @@ struct SigmoidCrossEntropy {
     const auto [dlogits, mode] = out.into(0);
     dispatch_compute(logits.dtype(), name, [&, &dlogits = dlogits, mode = mode](auto tag) {
       using T = decltype(tag);
-      const T *x = logits.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights), *dl = dloss.data<T>();
+      const T* const x = logits.data<T>();
+      const Master<T>*t = targets.data<Master<T>>(), *w = data_or_null<Master<T>>(class_weights), *dl = dloss.data<Master<T>>();
       T* const dx = dlogits.template data<T>();
       on_device(
           ctx, tag, [&](auto) { cpu::sigmoid_cross_entropy_backward(dims, x, t, w, dl, dx, mode); },
@@ -55,8 +57,10 @@ struct SigmoidCrossEntropy {
 
 CrossEntropyDims dims_of(const char* op, const Variable& logits, const Tensor& targets, const Tensor& class_weights,
                          EntropyOffset offset = EntropyOffset::none) {
-  const Variable t(targets), w(class_weights);
-  check_floats(op, {&logits, &t, &w});
+  check_floats(op, {&logits});
+  for (const Tensor& t : {targets, class_weights})
+    check(!t.defined() || t.dtype() == master_of(logits.dtype()), "[{}] logits {} want {} beside them, not {}", op, name_of(logits.dtype()),
+          name_of(master_of(logits.dtype())), name_of(t.dtype()));
   const Shape& shape = logits.shape();
   check(shape.rank() == 2 && shape.numel() > 0, "[{}] wants logits (B, Y) with B, Y >= 1 but got {}", op, shape.str());
   check(targets.defined() && targets.shape() == shape, "[{}] logits {} but targets {}", op, shape.str(), targets.shape().str());
@@ -67,15 +71,16 @@ CrossEntropyDims dims_of(const char* op, const Variable& logits, const Tensor& t
 
 Variable softmax_loss(const ExecContext& ctx, const CrossEntropyDims& dims, const Variable& logits, const Tensor& targets,
                       const Tensor& class_weights) {
-  Tensor loss = ctx.empty({}, logits.dtype());
-  const Tensor lse = ctx.empty({dims.batch}, logits.dtype());
+  Tensor loss = ctx.empty({}, master_of(logits.dtype()));
+  const Tensor lse = ctx.empty({dims.batch}, master_of(logits.dtype()));
   dispatch_compute(logits.dtype(), CrossEntropy::name, [&](auto tag) {
     using T = decltype(tag);
-    const auto rows = ctx.workspace->borrow<T>(dims.batch);
-    const T *x = logits.value.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights);
+    const auto rows = ctx.workspace->borrow<Master<T>>(dims.batch);
+    const T* const x = logits.value.data<T>();
+    const Master<T>*t = targets.data<Master<T>>(), *w = data_or_null<Master<T>>(class_weights);
     on_device(
-        ctx, tag, [&](auto) { cpu::cross_entropy_forward(dims, x, t, w, lse.data<T>(), rows.data(), loss.data<T>()); },
-        [&](auto) { cuda::cross_entropy_forward(ctx.stream, dims, x, t, w, lse.data<T>(), rows.data(), loss.data<T>()); });
+        ctx, tag, [&](auto) { cpu::cross_entropy_forward(dims, x, t, w, lse.data<Master<T>>(), rows.data(), loss.data<Master<T>>()); },
+        [&](auto) { cuda::cross_entropy_forward(ctx.stream, dims, x, t, w, lse.data<Master<T>>(), rows.data(), loss.data<Master<T>>()); });
   });
   return record(ctx, std::move(loss), {&logits},
                 CrossEntropy{.dims = dims, .logits = logits.value, .targets = targets, .class_weights = class_weights, .lse = lse});
@@ -93,14 +98,15 @@ Variable kl_loss(const ExecContext& ctx, const Variable& logits, const Tensor& t
 
 Variable sigmoid_cross_entropy(const ExecContext& ctx, const Variable& logits, const Tensor& targets, const Tensor& class_weights) {
   const CrossEntropyDims dims = dims_of(SigmoidCrossEntropy::name, logits, targets, class_weights);
-  Tensor loss = ctx.empty({}, logits.dtype());
+  Tensor loss = ctx.empty({}, master_of(logits.dtype()));
   dispatch_compute(logits.dtype(), SigmoidCrossEntropy::name, [&](auto tag) {
     using T = decltype(tag);
-    const auto rows = ctx.workspace->borrow<T>(dims.batch);
-    const T *x = logits.value.data<T>(), *t = targets.data<T>(), *w = data_or_null<T>(class_weights);
+    const auto rows = ctx.workspace->borrow<Master<T>>(dims.batch);
+    const T* const x = logits.value.data<T>();
+    const Master<T>*t = targets.data<Master<T>>(), *w = data_or_null<Master<T>>(class_weights);
     on_device(
-        ctx, tag, [&](auto) { cpu::sigmoid_cross_entropy_forward(dims, x, t, w, rows.data(), loss.data<T>()); },
-        [&](auto) { cuda::sigmoid_cross_entropy_forward(ctx.stream, dims, x, t, w, rows.data(), loss.data<T>()); });
+        ctx, tag, [&](auto) { cpu::sigmoid_cross_entropy_forward(dims, x, t, w, rows.data(), loss.data<Master<T>>()); },
+        [&](auto) { cuda::sigmoid_cross_entropy_forward(ctx.stream, dims, x, t, w, rows.data(), loss.data<Master<T>>()); });
   });
   return record(ctx, std::move(loss), {&logits},
                 SigmoidCrossEntropy{.dims = dims, .logits = logits.value, .targets = targets, .class_weights = class_weights});

@@ -6,9 +6,10 @@
 
 namespace ermoe {
 
-/// Scalar 1/B Σ_b Σ_y w_y t_by (-log softmax(x_b)_y). logits (B, Y), targets (B, Y) of the same dtype, class_weights (Y) or
-/// undefined for all 1. The divisor is B whatever the weights, so micro-batches of equal size add up. Rows of `targets` need
-/// not sum to one: a row scales with its sum, and an all-zero row (a masked sample) costs nothing.
+/// Scalar 1/B Σ_b Σ_y w_y t_by (-log softmax(x_b)_y). logits (B, Y), targets (B, Y) and class_weights (Y) of the same
+/// dtype, but f32 beside bf16 logits, as is the loss. Undefined weights are all 1. The divisor is B whatever the weights, so micro-batches
+/// of equal size add up. Rows of `targets` need not sum to one: a row scales with its sum, and an all-zero row (a masked sample) costs
+/// nothing.
 Variable cross_entropy(const ExecContext& ctx, const Variable& logits, const Tensor& targets, const Tensor& class_weights = {});
 
 /// Scalar 1/B Σ_b Σ_y w_y (-t log σ(x) - (1 - t) log(1 - σ(x))): every class is a question of its own. Shapes as above.

@@ -4,6 +4,7 @@
 #include "ops/kernels/embedding.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 namespace ermoe {
@@ -15,12 +16,16 @@ struct Embedding {
   Tensor ids;  // (…) i32
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    const GradSlot dtable = out.into(0);
+    const GradSlot dtable = out.into_master(0);
     dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
+      Master<T>* const dt = dtable.dst.data<Master<T>>();
       on_device(
-          ctx, tag, [&](auto) { cpu::embedding_backward(dims, ids.data<int32_t>(), dy.data<T>(), dtable.dst.data<T>(), dtable.mode); },
-          [&](auto) { cuda::embedding_backward(ctx.stream, dims, ids.data<int32_t>(), dy.data<T>(), dtable.dst.data<T>(), dtable.mode); });
+          ctx, tag, [&](auto) { cpu::embedding_backward(dims, ids.data<int32_t>(), dy.data<T>(), dt, dtable.mode); },
+          [&](auto) {
+            const auto scratch = ctx.workspace->borrow<std::byte>(cuda::embedding_scratch(dims));
+            cuda::embedding_backward(ctx.stream, dims, ids.data<int32_t>(), dy.data<T>(), dt, dtable.mode, scratch.data());
+          });
     });
   }
 };
@@ -38,6 +43,7 @@ Variable embedding(const ExecContext& ctx, const Variable& table, const Tensor& 
   check_floats(Embedding::name, {&table});
   check(table.shape().rank() == 2 && ids.defined() && ids.dtype() == DType::i32, "[embedding] table {} and ids {} {}", table.shape().str(),
         ids.defined() ? name_of(ids.dtype()) : "undefined", ids.shape().str());
+  check(ids.numel() <= std::numeric_limits<int32_t>::max(), "[embedding] {} ids", ids.numel());
   const EmbeddingDims dims{.count = ids.numel(), .rows = table.shape()[0], .width = table.shape()[1]};
   std::vector<int64_t> sizes(ids.shape().begin(), ids.shape().end());
   sizes.push_back(dims.width);

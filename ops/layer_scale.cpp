@@ -16,8 +16,9 @@ struct LayerScale {
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
-      const auto dx = destination<T>(out, 0), dgamma = destination<T>(out, 1);
-      const auto partials = ctx.workspace->borrow<T>(dims.partials());
+      const auto dx = destination<T>(out, 0);
+      const auto dgamma = master_destination<T>(out, 1);
+      const auto partials = ctx.workspace->borrow<Master<T>>(dims.partials());
       on_device(
           ctx, tag, [&](auto) { cpu::layer_scale_backward(dims, x.data<T>(), gamma.data<T>(), dy.data<T>(), dx, dgamma, partials.data()); },
           [&](auto) {

@@ -16,7 +16,8 @@ struct Regression {
     const auto [dprediction, mode] = out.into(0);
     dispatch_compute(prediction.dtype(), name, [&, &dprediction = dprediction, mode = mode](auto tag) {
       using T = decltype(tag);
-      const T *p = prediction.data<T>(), *t = target.data<T>(), *dl = dloss.data<T>();
+      const T* const p = prediction.data<T>();
+      const Master<T>*t = target.data<Master<T>>(), *dl = dloss.data<Master<T>>();
       T* const dp = dprediction.template data<T>();
       on_device(
           ctx, tag, [&](auto) { cpu::regression_loss_backward(dims, p, t, dl, dp, mode); },
@@ -27,18 +28,22 @@ struct Regression {
 
 Variable regression_loss(const ExecContext& ctx, const char* op, const Variable& prediction, const Tensor& target, RegressionLoss kind,
                          double delta = 1) {
-  const Variable t(target);
-  check_floats(op, {&prediction, &t});
+  check_floats(op, {&prediction});
+  check(!target.defined() || target.dtype() == master_of(prediction.dtype()), "[{}] prediction {} wants a target of {}, not {}", op,
+        name_of(prediction.dtype()), name_of(master_of(prediction.dtype())), name_of(target.dtype()));
   check(target.defined() && target.shape() == prediction.shape(), "[{}] prediction {} but target {}", op, prediction.shape().str(),
         target.shape().str());
   check(prediction.value.numel() > 0, "[{}] prediction {} holds nothing", op, prediction.shape().str());
   const RegressionDims dims{.numel = prediction.value.numel(), .kind = kind, .delta = delta};
-  Tensor loss = ctx.empty({}, prediction.dtype());
+  Tensor loss = ctx.empty({}, master_of(prediction.dtype()));
   dispatch_compute(prediction.dtype(), op, [&](auto tag) {
     using T = decltype(tag);
     on_device(
-        ctx, tag, [&](auto) { cpu::regression_loss_forward(dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); },
-        [&](auto) { cuda::regression_loss_forward(ctx.stream, dims, prediction.value.data<T>(), target.data<T>(), loss.data<T>()); });
+        ctx, tag,
+        [&](auto) { cpu::regression_loss_forward(dims, prediction.value.data<T>(), target.data<Master<T>>(), loss.data<Master<T>>()); },
+        [&](auto) {
+          cuda::regression_loss_forward(ctx.stream, dims, prediction.value.data<T>(), target.data<Master<T>>(), loss.data<Master<T>>());
+        });
   });
   return record(ctx, std::move(loss), {&prediction}, Regression{.dims = dims, .prediction = prediction.value, .target = target});
 }

@@ -5,7 +5,8 @@
 
 namespace ermoe {
 
-/// Scalar mean of |prediction - target|. prediction (B), target (B) of the same dtype; so for all three.
+/// Scalar mean of |prediction - target|. prediction (B), target (B) of the same dtype, but f32 beside bf16, as is
+/// the loss; so for all three.
 Variable l1_loss(const ExecContext& ctx, const Variable& prediction, const Tensor& target);
 
 /// Scalar mean of (prediction - target)², without a factor 1/2.

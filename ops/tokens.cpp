@@ -12,7 +12,7 @@ struct ConcatTokens {
   ConcatDims dims;
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    if (out.wants(0)) column_sum(ctx, {dims.batch, dims.prefix, dims.prefix + dims.rest}, dy, out.into(0));
+    if (out.wants(0)) column_sum(ctx, {dims.batch, dims.prefix, dims.prefix + dims.rest}, dy, out.into_master(0));
     if (!out.wants(1)) return;
     const GradSlot dx = out.into(1);
     dispatch_compute(dy.dtype(), name, [&](auto tag) {

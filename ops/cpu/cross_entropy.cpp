@@ -24,8 +24,8 @@ T negative_entropy(int64_t n, const T* t) {
 }  // namespace
 
 template <typename T>
-void cross_entropy_forward(const CrossEntropyDims& dims, const T* logits, const T* targets, const T* class_weights, T* lse, T* row_losses,
-                           T* loss) {
+void cross_entropy_forward(const CrossEntropyDims& dims, const T* logits, const Master<T>* targets, const Master<T>* class_weights,
+                           Master<T>* lse, Master<T>* row_losses, Master<T>* loss) {
   const int64_t n = dims.classes;
 #pragma omp parallel for schedule(static) if (dims.batch * n > parallel_from)
   for (int64_t b = 0; b < dims.batch; ++b) {
@@ -45,8 +45,8 @@ void cross_entropy_forward(const CrossEntropyDims& dims, const T* logits, const 
 }
 
 template <typename T>
-void cross_entropy_backward(const CrossEntropyDims& dims, const T* logits, const T* targets, const T* class_weights, const T* lse,
-                            const T* dloss, T* dlogits, Accumulate mode) {
+void cross_entropy_backward(const CrossEntropyDims& dims, const T* logits, const Master<T>* targets, const Master<T>* class_weights,
+                            const Master<T>* lse, const Master<T>* dloss, T* dlogits, Accumulate mode) {
   const int64_t n = dims.classes;
   const T scale = *dloss / static_cast<T>(dims.batch);
 #pragma omp parallel for schedule(static) if (dims.batch * n > parallel_from)
@@ -66,8 +66,8 @@ void cross_entropy_backward(const CrossEntropyDims& dims, const T* logits, const
 }
 
 template <typename T>
-void sigmoid_cross_entropy_forward(const CrossEntropyDims& dims, const T* logits, const T* targets, const T* class_weights, T* row_losses,
-                                   T* loss) {
+void sigmoid_cross_entropy_forward(const CrossEntropyDims& dims, const T* logits, const Master<T>* targets, const Master<T>* class_weights,
+                                   Master<T>* row_losses, Master<T>* loss) {
   const int64_t n = dims.classes;
 #pragma omp parallel for schedule(static) if (dims.batch * n > parallel_from)
   for (int64_t b = 0; b < dims.batch; ++b) {
@@ -83,8 +83,8 @@ void sigmoid_cross_entropy_forward(const CrossEntropyDims& dims, const T* logits
 }
 
 template <typename T>
-void sigmoid_cross_entropy_backward(const CrossEntropyDims& dims, const T* logits, const T* targets, const T* class_weights, const T* dloss,
-                                    T* dlogits, Accumulate mode) {
+void sigmoid_cross_entropy_backward(const CrossEntropyDims& dims, const T* logits, const Master<T>* targets, const Master<T>* class_weights,
+                                    const Master<T>* dloss, T* dlogits, Accumulate mode) {
   const int64_t n = dims.classes;
   const T scale = *dloss / static_cast<T>(dims.batch);
 #pragma omp parallel for schedule(static) if (dims.batch * n > parallel_from)

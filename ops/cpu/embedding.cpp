@@ -16,7 +16,7 @@ void embedding_forward(const EmbeddingDims& dims, const T* table, const int32_t*
 }
 
 template <typename T>
-void embedding_backward(const EmbeddingDims& dims, const int32_t* ids, const T* dy, T* dtable, Accumulate mode) {
+void embedding_backward(const EmbeddingDims& dims, const int32_t* ids, const T* dy, Master<T>* dtable, Accumulate mode) {
   constexpr int64_t block = 32;
 #pragma omp parallel for schedule(static) if ((dims.count + dims.rows) * dims.width > 16384)
   for (int64_t first = 0; first < dims.width; first += block) {

@@ -27,7 +27,7 @@ void backward_row(int64_t n, const T* x, const T* w, T mean, T rstd, const T* dy
 }  // namespace
 
 template <typename T>
-void layer_norm_forward(const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd) {
+void layer_norm_forward(const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean, Master<T>* rstd) {
   const int64_t n = dims.cols;
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)
   for (int64_t r = 0; r < dims.rows; ++r) {
@@ -46,8 +46,8 @@ void layer_norm_forward(const LayerNormDims& dims, const T* x, const T* w, const
 }
 
 template <typename T>
-void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const T* mean, const T* rstd, const T* dy, Destination<T> dx,
-                         Destination<T> dw, Destination<T> db, T* partials) {
+void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean, const Master<T>* rstd, const T* dy,
+                         Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db, Master<T>* partials) {
   const int64_t n = dims.cols, count = dims.chunks().count();
   T *dw_partials = partials, *db_partials = partials + count * n;
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)

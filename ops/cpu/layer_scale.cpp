@@ -18,8 +18,8 @@ void layer_scale_forward(const LayerScaleDims& dims, const T* x, const T* gamma,
 }
 
 template <typename T>
-void layer_scale_backward(const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx, Destination<T> dgamma,
-                          T* partials) {
+void layer_scale_backward(const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx,
+                          Destination<Master<T>> dgamma, Master<T>* partials) {
   const int64_t n = dims.cols, count = dims.chunks().count();
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)
   for (int64_t chunk = 0; chunk < count; ++chunk) {

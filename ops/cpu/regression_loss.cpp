@@ -31,15 +31,15 @@ double slope(const RegressionDims& dims, double d) {
 }  // namespace
 
 template <typename T>
-void regression_loss_forward(const RegressionDims& dims, const T* prediction, const T* target, T* loss) {
+void regression_loss_forward(const RegressionDims& dims, const T* prediction, const Master<T>* target, Master<T>* loss) {
   double sum = 0;
   for (int64_t i = 0; i < dims.numel; ++i) sum += cost(dims, static_cast<double>(prediction[i]) - static_cast<double>(target[i]));
   *loss = static_cast<T>(sum / static_cast<double>(dims.numel));
 }
 
 template <typename T>
-void regression_loss_backward(const RegressionDims& dims, const T* prediction, const T* target, const T* dloss, T* dprediction,
-                              Accumulate mode) {
+void regression_loss_backward(const RegressionDims& dims, const T* prediction, const Master<T>* target, const Master<T>* dloss,
+                              T* dprediction, Accumulate mode) {
   const double scale = static_cast<double>(*dloss) / static_cast<double>(dims.numel);
   store(dims.numel, dprediction, mode, [=](int64_t i) {
     return static_cast<T>(scale * slope(dims, static_cast<double>(prediction[i]) - static_cast<double>(target[i])));

@@ -2,8 +2,10 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
+#include <cstddef>
 #include <cstdint>
 
 namespace ermoe {
@@ -22,7 +24,7 @@ void embedding_forward(const EmbeddingDims& dims, const T* table /* (rows, width
 
 /// dtable[v] (+)= Σ of dy[i] over the i with ids[i] = v, in the order of i.
 template <typename T>
-void embedding_backward(const EmbeddingDims& dims, const int32_t* ids, const T* dy, T* dtable, Accumulate mode);
+void embedding_backward(const EmbeddingDims& dims, const int32_t* ids, const T* dy, Master<T>* dtable, Accumulate mode);
 
 }  // namespace cpu
 
@@ -32,7 +34,11 @@ namespace cuda {
 template <typename T>
 void embedding_forward(const Stream& stream, const EmbeddingDims& dims, const T* table, const int32_t* ids, T* y);
 template <typename T>
-void embedding_backward(const Stream& stream, const EmbeddingDims& dims, const int32_t* ids, const T* dy, T* dtable, Accumulate mode);
+void embedding_backward(const Stream& stream, const EmbeddingDims& dims, const int32_t* ids, const T* dy, Master<T>* dtable,
+                        Accumulate mode, std::byte* scratch);
+
+/// Bytes of scratch of the backward pass. Ids are fewer than 2^31.
+int64_t embedding_scratch(const EmbeddingDims& dims);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -1,6 +1,7 @@
 // Contract of the LayerNorm kernels. Read next: ops/cpu/layer_norm.cpp.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "ops/kernels/column_sum.h"
 #include "ops/kernels/destination.h"
@@ -23,22 +24,28 @@ namespace cpu {
 /// y = (x - mean) · rstd · w + b; mean and rstd are kept for the backward pass.
 template <typename T>
 void layer_norm_forward(const LayerNormDims& dims, const T* x /* (rows, cols) */, const T* w /* (cols) */, const T* b /* (cols) */, T* y,
-                        T* mean /* (rows) */, T* rstd /* (rows) */);
+                        Master<T>* mean /* (rows) */, Master<T>* rstd /* (rows) */);
 
 /// With x̂ = (x - mean) · rstd and g = dy · w: dx (+)= rstd (g - mean(g) - x̂ mean(g x̂)), dw (+)= Σ dy x̂, db (+)= Σ dy.
 template <typename T>
-void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const T* mean, const T* rstd, const T* dy, Destination<T> dx,
-                         Destination<T> dw, Destination<T> db, T* partials /* (2, chunks, cols) */);
+void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean, const Master<T>* rstd, const T* dy,
+                         Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db,
+                         Master<T>* partials /* (2, chunks, cols) */);
 
 }  // namespace cpu
 
 namespace cuda {
 
+/// The longest row that the kernels take.
+inline constexpr int64_t layer_norm_columns = 4096;
+
 template <typename T>
-void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, T* mean, T* rstd);
+void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean,
+                        Master<T>* rstd);
 template <typename T>
-void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* mean, const T* rstd, const T* dy,
-                         Destination<T> dx, Destination<T> dw, Destination<T> db, T* partials);
+void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean,
+                         const Master<T>* rstd, const T* dy, Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db,
+                         Master<T>* partials);
 
 }  // namespace cuda
 }  // namespace ermoe

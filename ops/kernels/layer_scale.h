@@ -1,6 +1,7 @@
 // Contract of the LayerScale kernels. Read next: ops/cpu/layer_scale.cpp.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "ops/kernels/column_sum.h"
 #include "ops/kernels/destination.h"
@@ -24,8 +25,8 @@ void layer_scale_forward(const LayerScaleDims& dims, const T* x /* (rows, cols) 
 
 /// dx (+)= dy · gamma, dgamma (+)= Σ_rows dy · x.
 template <typename T>
-void layer_scale_backward(const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx, Destination<T> dgamma,
-                          T* partials /* (chunks, cols) */);
+void layer_scale_backward(const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx,
+                          Destination<Master<T>> dgamma, Master<T>* partials /* (chunks, cols) */);
 
 }  // namespace cpu
 
@@ -35,7 +36,7 @@ template <typename T>
 void layer_scale_forward(const Stream& stream, const LayerScaleDims& dims, const T* x, const T* gamma, T* y);
 template <typename T>
 void layer_scale_backward(const Stream& stream, const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx,
-                          Destination<T> dgamma, T* partials);
+                          Destination<Master<T>> dgamma, Master<T>* partials);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/accumulate.h"
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -21,23 +22,24 @@ namespace cpu {
 
 /// loss = mean over the elements.
 template <typename T>
-void regression_loss_forward(const RegressionDims& dims, const T* prediction /* (numel) */, const T* target /* (numel) */,
-                             T* loss /* () */);
+void regression_loss_forward(const RegressionDims& dims, const T* prediction /* (numel) */, const Master<T>* target /* (numel) */,
+                             Master<T>* loss /* () */);
 
 /// dprediction (+)= dloss/numel times sign(d) · 2d · d clamped to ±delta. Of |d| at zero: 0.
 template <typename T>
-void regression_loss_backward(const RegressionDims& dims, const T* prediction, const T* target, const T* dloss /* () */, T* dprediction,
-                              Accumulate mode);
+void regression_loss_backward(const RegressionDims& dims, const T* prediction, const Master<T>* target, const Master<T>* dloss /* () */,
+                              T* dprediction, Accumulate mode);
 
 }  // namespace cpu
 
 namespace cuda {
 
 template <typename T>
-void regression_loss_forward(const Stream& stream, const RegressionDims& dims, const T* prediction, const T* target, T* loss);
+void regression_loss_forward(const Stream& stream, const RegressionDims& dims, const T* prediction, const Master<T>* target,
+                             Master<T>* loss);
 template <typename T>
-void regression_loss_backward(const Stream& stream, const RegressionDims& dims, const T* prediction, const T* target, const T* dloss,
-                              T* dprediction, Accumulate mode);
+void regression_loss_backward(const Stream& stream, const RegressionDims& dims, const T* prediction, const Master<T>* target,
+                              const Master<T>* dloss, T* dprediction, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -19,9 +19,11 @@ TEST(MovingAverage, FollowsCloselyAtFirstAndThenByItsDecay) {
     return value;
   };
   double expected = at();
+  const Tensor state = make_step_state(tiny.bench.ctx);
   for (int n = 1; n <= 20; ++n) {
     tiny.parameter("head.bias").value.data<double>()[0] = n * n;
-    average.update(tiny.bench.ctx);
+    accept_step(tiny.bench.ctx, {}, 1e-3, 1, state);
+    average.update(tiny.bench.ctx, state);
     const double decay = std::min(0.5, (1.0 + n) / (10.0 + n));
     expected = decay * expected + (1 - decay) * n * n;
     EXPECT_NEAR(at(), expected, 1e-11) << n;

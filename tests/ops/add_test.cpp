@@ -25,7 +25,11 @@ OP_CASES(AddOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}}, .run
          {.name = "rows_large", .inputs = {{.shape = {19, 13, 77}}, {.shape = {1, 13, 77}}}, .run = run_rows},
          {.name = "bias_one", .inputs = {{.shape = {1, 1}}, {.shape = {1}}}, .run = run_bias},
          {.name = "bias_ragged", .inputs = {{.shape = {3, 5, 7}}, {.shape = {7}}}, .run = run_bias},
-         {.name = "bias_large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}}, .run = run_bias});
+         {.name = "bias_large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}}, .run = run_bias},
+         {.name = "none", .inputs = {{.shape = {0, 8}}, {.shape = {0, 8}}}, .run = run_add},
+         {.name = "rows_of_a_model", .inputs = {{.shape = {3, 65, 96}}, {.shape = {1, 65, 96}}}, .run = run_rows},
+         {.name = "bias_of_a_model", .inputs = {{.shape = {197, 384}}, {.shape = {384}}}, .run = run_bias},
+         {.name = "bias_shorter_than_a_pack", .inputs = {{.shape = {37, 3}}, {.shape = {3}}}, .run = run_bias});
 
 OP_CASES(ScaleOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run_scale},
          {.name = "ragged", .inputs = {{.shape = {3, 7}}}, .run = run_scale},
@@ -33,7 +37,10 @@ OP_CASES(ScaleOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run_scale},
 
 OP_CASES(LayerScaleOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}}, .run = run_layer_scale},
          {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}, {.shape = {7}}}, .run = run_layer_scale},
-         {.name = "large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}}, .run = run_layer_scale});
+         {.name = "large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}}, .run = run_layer_scale},
+         {.name = "width_384", .inputs = {{.shape = {197, 384}}, {.shape = {384}}}, .run = run_layer_scale},
+         {.name = "many_rows", .inputs = {{.shape = {4099, 40}}, {.shape = {40}}}, .run = run_layer_scale},
+         {.name = "no_rows", .inputs = {{.shape = {0, 40}}, {.shape = {40}}}, .run = run_layer_scale});
 
 TEST(Add, BitsDoNotDependOnThreads) {
   expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {67, 5, 77}}, {.shape = {1, 5, 77}}}, .run = run_rows});

@@ -2,6 +2,7 @@
 #include "ops/augment.h"
 
 #include "tests/bench.h"
+#include "tests/gpu_bench.h"
 #include "tests/ops/expect_error.h"
 
 #include <gtest/gtest.h>
@@ -178,6 +179,26 @@ TEST(Augment, TakesAnEmptyBatch) {
   const Tensor out = augment(bench.ctx, bench.ctx.empty({0, 8, 8, 3}, DType::u8), {.crop_padding = 2, .erasing = 1}, colour, RngKey{});
   EXPECT_EQ(out.shape(), (Shape{0, 3, 8, 8}));
 }
+
+#if defined(ERMOE_WITH_CUDA)
+/// Bit for bit: both read the same table by the same draws.
+void expect_gpu_agrees() {
+  TestBench cpu;
+  GpuBench gpu;
+  for (int64_t channels : {1, 3})
+    for (int64_t side : {1, 7, 28, 97}) {
+      const Tensor pixels = random_pixels(cpu, 19, side, channels, Images::different);
+      for (const AugmentSettings& settings : {AugmentSettings{}, AugmentSettings{.crop_padding = 4, .flip = true, .erasing = 0.5}})
+        EXPECT_EQ(to_vector<float>(augment(gpu.ctx, to_device(gpu.ctx, pixels), settings, normalisation_of(channels), RngKey{9})),
+                  to_vector<float>(augment(cpu.ctx, pixels, settings, normalisation_of(channels), RngKey{9})))
+            << "side " << side;
+    }
+  const Tensor none = gpu.ctx.empty({0, 8, 8, 3}, DType::u8);
+  EXPECT_EQ(augment(gpu.ctx, none, {.randaugment_n = 2}, colour, RngKey{}).shape(), (Shape{0, 3, 8, 8}));
+}
+
+TEST(Augment, OnAGpuGivesTheSameBits) { ERMOE_NEEDS_GPU(expect_gpu_agrees()); }
+#endif
 
 TEST(Augment, WrongInputsAreRefused) {
   TestBench bench;

@@ -10,12 +10,12 @@ namespace {
 enum class Loss { cross_entropy, sigmoid, kl };
 enum class Weights { none, some };
 
-/// Positive targets whose rows do not sum to one, and weights, both of the dtype of the logits.
+/// Positive targets whose rows do not sum to one, and weights, both as precise as the loss.
 Tensor targets_for(const ExecContext& ctx, const Shape& shape, DType dtype) {
-  return random_input(ctx, {shape, OpInput::Fill::unit}, dtype, RngKey{31});
+  return random_input(ctx, {shape, OpInput::Fill::unit}, master_of(dtype), RngKey{31});
 }
 Tensor weights_for(const ExecContext& ctx, int64_t classes, DType dtype) {
-  return random_input(ctx, {Shape{classes}, OpInput::Fill::positive}, dtype, RngKey{37});
+  return random_input(ctx, {Shape{classes}, OpInput::Fill::positive}, master_of(dtype), RngKey{37});
 }
 
 std::function<Variable(const ExecContext&, Vars)> run(Loss loss, Weights weights) {
@@ -31,6 +31,7 @@ OP_CASES(CrossEntropyOp, {.name = "one", .inputs = {{.shape = {1, 1}}}, .run = r
          {.name = "ragged", .inputs = {{.shape = {5, 7}}}, .run = run(Loss::cross_entropy, Weights::none)},
          {.name = "weighted", .inputs = {{.shape = {3, 37}}}, .run = run(Loss::cross_entropy, Weights::some)},
          {.name = "large", .inputs = {{.shape = {13, 301}}}, .run = run(Loss::cross_entropy, Weights::some)},
+         {.name = "thousand_classes", .inputs = {{.shape = {37, 1000}}}, .run = run(Loss::cross_entropy, Weights::none)},
          {.name = "sigmoid", .inputs = {{.shape = {5, 7}}}, .run = run(Loss::sigmoid, Weights::none)},
          {.name = "sigmoid_weighted", .inputs = {{.shape = {17, 61}}}, .run = run(Loss::sigmoid, Weights::some)},
          {.name = "kl", .inputs = {{.shape = {9, 43}}}, .run = run(Loss::kl, Weights::none)});

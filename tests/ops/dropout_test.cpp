@@ -16,7 +16,10 @@ OP_CASES(DropoutOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run}, {.n
          {.name = "large", .inputs = {{.shape = {37, 129}}}, .run = run},
          {.name = "depth_one", .inputs = {{.shape = {1}}}, .run = run_depth},
          {.name = "depth_ragged", .inputs = {{.shape = {7, 3, 5}}}, .run = run_depth},
-         {.name = "depth_large", .inputs = {{.shape = {301, 33}}}, .run = run_depth});
+         {.name = "depth_large", .inputs = {{.shape = {301, 33}}}, .run = run_depth},
+         {.name = "none", .inputs = {{.shape = {0, 3}}}, .run = run},
+         {.name = "depth_none", .inputs = {{.shape = {0, 3}}}, .run = run_depth},
+         {.name = "depth_of_a_model", .inputs = {{.shape = {7, 65, 96}}}, .run = run_depth});
 
 using Drop = Variable (*)(const ExecContext&, const Variable&, double, RngKey);
 

@@ -9,19 +9,30 @@ namespace {
 
 /// Ids of shape `shape` that repeat, in no order.
 Tensor some_ids(const ExecContext& ctx, const Shape& shape, int64_t rows) {
-  Tensor ids = ctx.empty(shape, DType::i32);
-  for (int64_t i = 0; i < ids.numel(); ++i)
-    ids.data<int32_t>()[i] = static_cast<int32_t>(uniform_int(RngKey{5}, static_cast<uint64_t>(i), static_cast<uint64_t>(rows)));
-  return ids;
+  std::vector<int32_t> ids(static_cast<size_t>(shape.numel()));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(uniform_int(RngKey{5}, i, static_cast<uint64_t>(rows)));
+  return Tensor::from<int32_t>(*ctx.allocator, shape, ids);
 }
 
 Variable run(const ExecContext& ctx, Vars x) { return embedding(ctx, x[0], some_ids(ctx, {3, 5}, x[0].shape()[0])); }
 Variable run_many(const ExecContext& ctx, Vars x) { return embedding(ctx, x[0], some_ids(ctx, {301}, x[0].shape()[0])); }
 
+/// One id in every other place, as padding is.
+Variable run_padded(const ExecContext& ctx, Vars x) {
+  std::vector<int32_t> ids(1001, 3);
+  for (size_t i = 0; i < ids.size(); i += 2)
+    ids[i] = static_cast<int32_t>(uniform_int(RngKey{6}, i, static_cast<uint64_t>(x[0].shape()[0])));
+  return embedding(ctx, x[0], Tensor::from<int32_t>(*ctx.allocator, {1001}, ids));
+}
+Variable run_none(const ExecContext& ctx, Vars x) { return embedding(ctx, x[0], some_ids(ctx, {0, 5}, 1)); }
+
 OP_CASES(EmbeddingOp, {.name = "one", .inputs = {{.shape = {1, 1}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {7, 9}}}, .run = run},
          {.name = "rows_that_nobody_names", .inputs = {{.shape = {40, 3}}}, .run = run},
-         {.name = "large", .inputs = {{.shape = {19, 77}}}, .run = run_many});
+         {.name = "large", .inputs = {{.shape = {19, 77}}}, .run = run_many},
+         {.name = "one_id_everywhere", .inputs = {{.shape = {1, 24}}}, .run = run_many},
+         {.name = "padded", .inputs = {{.shape = {97, 40}}}, .run = run_padded},
+         {.name = "no_ids", .inputs = {{.shape = {5, 8}}}, .run = run_none});
 
 TEST(Embedding, TakesTheNamedRows) {
   TestBench bench;

@@ -8,11 +8,22 @@ namespace ermoe::testing {
 namespace {
 
 Variable run(const ExecContext& ctx, Vars x) { return layer_norm(ctx, x[0], x[1], x[2], 1e-6); }
+Variable run_shared(const ExecContext& ctx, Vars x) { return layer_norm(ctx, x[0], x[1], x[1], 1e-6); }
 
 OP_CASES(LayerNormOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}, {.shape = {1}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}, {.shape = {7}}, {.shape = {7}}}, .run = run},
          {.name = "one_row", .inputs = {{.shape = {1, 37}}, {.shape = {37}}, {.shape = {37}}}, .run = run},
-         {.name = "large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}, {.shape = {65}}}, .run = run});
+         {.name = "large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}, {.shape = {65}}}, .run = run},
+         {.name = "no_rows", .inputs = {{.shape = {0, 24}}, {.shape = {24}}, {.shape = {24}}}, .run = run},
+         {.name = "many_rows", .inputs = {{.shape = {4099, 40}}, {.shape = {40}}, {.shape = {40}}}, .run = run},
+         {.name = "width_384", .inputs = {{.shape = {2, 67, 384}}, {.shape = {384}}, {.shape = {384}}}, .run = run},
+         {.name = "width_768", .inputs = {{.shape = {301, 768}}, {.shape = {768}}, {.shape = {768}}}, .run = run},
+         {.name = "width_1016", .inputs = {{.shape = {19, 1016}}, {.shape = {1016}}, {.shape = {1016}}}, .run = run},
+         {.name = "width_2056", .inputs = {{.shape = {17, 2056}}, {.shape = {2056}}, {.shape = {2056}}}, .run = run},
+         {.name = "width_4096", .inputs = {{.shape = {3, 4096}}, {.shape = {4096}}, {.shape = {4096}}}, .run = run},
+         {.name = "odd_width_1003", .inputs = {{.shape = {33, 1003}}, {.shape = {1003}}, {.shape = {1003}}}, .run = run},
+         {.name = "odd_width_3001", .inputs = {{.shape = {3, 3001}}, {.shape = {3001}}, {.shape = {3001}}}, .run = run},
+         {.name = "one_variable_as_weight_and_bias", .inputs = {{.shape = {37, 64}}, {.shape = {64}}}, .run = run_shared});
 
 TEST(LayerNorm, BitsDoNotDependOnThreads) {
   expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {1237, 33}}, {.shape = {33}}, {.shape = {33}}}, .run = run});

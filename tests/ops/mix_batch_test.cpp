@@ -2,6 +2,7 @@
 #include "ops/augment.h"
 
 #include "tests/bench.h"
+#include "tests/gpu_bench.h"
 #include "tests/ops/expect_error.h"
 
 #include <gtest/gtest.h>
@@ -198,6 +199,33 @@ TEST(MixBatch, WrongInputsAreRefused) {
     expect_error(run({2, 3, 4, 4}, {2, 5}, {.cutmix_share = bad}), {"[mix_batch]", "share"});
   }
 }
+
+#if defined(ERMOE_WITH_CUDA)
+void expect_gpu_agrees(const MixSettings& settings) {
+  TestBench cpu;
+  GpuBench gpu;
+  for (const Shape& shape : {Shape{5, 3, 7, 9}, Shape{6, 1, 28, 28}, Shape{8, 3, 32, 32}})
+    for (uint64_t key = 0; key < 5; ++key) {
+      const auto on = [&](auto& bench) {
+        const Tensor images = random_input(bench.ctx, {shape}, DType::f32, RngKey{1});
+        const Tensor targets = random_input(bench.ctx, {Shape{shape[0], 11}}, DType::f32, RngKey{2});
+        mix_batch(bench.ctx, images, targets, settings, RngKey{key});
+        return std::pair(to_doubles(images), to_doubles(targets));
+      };
+      const auto [images, targets] = on(gpu);
+      const auto [wanted_images, wanted_targets] = on(cpu);
+      EXPECT_LE(normalised_error(images, wanted_images), 1e-12) << shape.str();
+      EXPECT_LE(normalised_error(targets, wanted_targets), 1e-12) << shape.str();
+      if (settings.cutmix > 0) {
+        EXPECT_EQ(images, wanted_images) << shape.str();
+      }
+    }
+}
+
+TEST(MixBatch, OnAGpuDoesTheSame) {
+  for (const MixSettings& settings : {MixSettings{.mixup = 0.8}, MixSettings{.cutmix = 1}}) ERMOE_NEEDS_GPU(expect_gpu_agrees(settings));
+}
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

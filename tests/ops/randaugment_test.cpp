@@ -3,6 +3,7 @@
 
 #include "ops/augment.h"
 #include "tests/bench.h"
+#include "tests/gpu_bench.h"
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -277,6 +278,26 @@ TEST(RandAugment, AnImageDoesNotDependOnTheRestOfTheBatchOrOnThreads) {
   const auto first = to_doubles(augment(bench.ctx, pixels.slice(0, 7), settings, normalisation, RngKey{6}));
   EXPECT_TRUE(std::equal(first.begin(), first.end(), runs[0].begin()));
 }
+
+#if defined(ERMOE_WITH_CUDA)
+void expect_gpu_agrees() {
+  TestBench cpu;
+  GpuBench gpu;
+  for (int64_t channels : {1, 3})
+    for (int64_t side : {1, 2, 13, 64}) {
+      const Tensor pixels = random_batch(cpu, 97, side, channels);  // so many that every operation is drawn
+      const Normalisation n = channels == 1 ? Normalisation{{0.5}, {0.2}} : normalisation;
+      for (double strength : {0.0, 4.0, 10.0}) {
+        const AugmentSettings settings{.randaugment_n = 2, .randaugment_m = strength};
+        EXPECT_EQ(to_vector<float>(augment(gpu.ctx, to_device(gpu.ctx, pixels), settings, n, RngKey{8})),
+                  to_vector<float>(augment(cpu.ctx, pixels, settings, n, RngKey{8})))
+            << "side " << side << ", channels " << channels << ", strength " << strength;
+      }
+    }
+}
+
+TEST(RandAugment, OnAGpuGivesTheSameBits) { ERMOE_NEEDS_GPU(expect_gpu_agrees()); }
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

@@ -10,7 +10,7 @@ enum class Loss { l1, l2, huber };
 
 std::function<Variable(const ExecContext&, Vars)> run(Loss loss, double delta = 1) {
   return [=](const ExecContext& ctx, Vars x) {
-    const Tensor target = random_input(ctx, {x[0].shape()}, x[0].dtype(), RngKey{31});
+    const Tensor target = random_input(ctx, {x[0].shape()}, master_of(x[0].dtype()), RngKey{31});
     if (loss == Loss::huber) return huber_loss(ctx, x[0], target, delta);
     return loss == Loss::l1 ? l1_loss(ctx, x[0], target) : l2_loss(ctx, x[0], target);
   };
@@ -20,6 +20,7 @@ OP_CASES(RegressionLossOp, {.name = "l1", .inputs = {{.shape = {37}}}, .run = ru
          {.name = "l2_one", .inputs = {{.shape = {1}}}, .run = run(Loss::l2)},
          {.name = "l2", .inputs = {{.shape = {37}}}, .run = run(Loss::l2)},
          {.name = "huber", .inputs = {{.shape = {37}}}, .run = run(Loss::huber, 0.7)},
+         {.name = "l2_large", .inputs = {{.shape = {1027}}}, .run = run(Loss::l2)},
          {.name = "huber_two_axes", .inputs = {{.shape = {13, 3}}}, .run = run(Loss::huber, 2)});
 
 TEST(RegressionLoss, MatchesItsDefinition) {

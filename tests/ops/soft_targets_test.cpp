@@ -1,6 +1,7 @@
 #include "ops/soft_targets.h"
 
 #include "tests/bench.h"
+#include "tests/gpu_bench.h"
 #include "tests/ops/expect_error.h"
 
 #include <gtest/gtest.h>
@@ -35,6 +36,25 @@ TEST(SoftTargets, RefusesWhatIsNoLabel) {
   expect_error([&] { soft_targets(bench.ctx, labels({0}), 3, 1.5); }, {"[soft_targets]", "1.5"});
   expect_error([&] { soft_targets(bench.ctx, Tensor::zeros(bench.allocator, {2}, DType::f32), 3, 0); }, {"[soft_targets]", "f32 (2)"});
 }
+
+#if defined(ERMOE_WITH_CUDA)
+void expect_gpu_agrees() {
+  TestBench cpu;
+  GpuBench gpu;
+  const std::vector<int32_t> labels{2, 0, 6, 6, 1};
+  for (double smoothing : {0.0, 0.1, 1.0}) {
+    const auto on = [&](auto& bench) {
+      return to_vector<float>(soft_targets(bench.ctx, Tensor::from<int32_t>(bench.allocator, {5}, labels), 7, smoothing));
+    };
+    EXPECT_EQ(on(gpu), on(cpu));
+  }
+  const std::vector<int32_t> bad{0, 7, -1};
+  const auto t = to_doubles(soft_targets(gpu.ctx, Tensor::from<int32_t>(gpu.allocator, {3}, bad), 7, 0));
+  for (size_t i = 0; i < t.size(); ++i) EXPECT_EQ(std::isnan(t[i]), i >= 7);
+}
+
+TEST(SoftTargets, OnAGpuAreThoseOfTheCpu) { ERMOE_NEEDS_GPU(expect_gpu_agrees()); }
+#endif
 
 }  // namespace
 }  // namespace ermoe::testing

@@ -26,6 +26,11 @@ OP_CASES(TokensOp, {.name = "concat_one", .inputs = {{.shape = {1, 1, 1}}, {.sha
          {.name = "mean_ragged", .inputs = {{.shape = {3, 5, 7}}}, .run = mean},
          {.name = "mean_without_first", .inputs = {{.shape = {3, 5, 7}}}, .run = mean_after_first},
          {.name = "mean_large", .inputs = {{.shape = {37, 17, 33}}}, .run = mean_after_first},
+         {.name = "concat_of_a_model", .inputs = {{.shape = {1, 1, 96}}, {.shape = {5, 64, 96}}}, .run = concat},
+         {.name = "concat_none", .inputs = {{.shape = {1, 2, 8}}, {.shape = {0, 3, 8}}}, .run = concat},
+         {.name = "select_of_a_model", .inputs = {{.shape = {5, 65, 96}}}, .run = first},
+         {.name = "mean_of_a_model", .inputs = {{.shape = {3, 197, 96}}}, .run = mean_after_first},
+         {.name = "mean_none", .inputs = {{.shape = {0, 3, 8}}}, .run = mean},
          {.name = "reshape_ragged", .inputs = {{.shape = {3, 7}}}, .run = flatten},
          {.name = "reshape_of_a_value_used_twice", .inputs = {{.shape = {3, 7}}}, .run = flat_and_not});
 
