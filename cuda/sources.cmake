@@ -1,4 +1,6 @@
 set(SOURCES
+  kernels/adamw.cu
+  kernels/add.cu
   kernels/add_noise.cu
   kernels/attention.cu
   kernels/attention_any.cu
@@ -9,6 +11,11 @@ set(SOURCES
   kernels/combine.cu
   kernels/combine_weights.cu
   kernels/cosine.cu
+  kernels/augment.cu
+  kernels/balance_loss.cu
+  kernels/combine.cu
+  kernels/combine_weights.cu
+  kernels/cross_entropy.cu
   kernels/dispatch.cu
   kernels/basis_projection.cu
   kernels/column_sum.cu
@@ -28,8 +35,14 @@ set(SOURCES
   kernels/grouped_linear_wgmma_weight.cu
   kernels/l2_normalize.cu
   kernels/qk_norm.cu
+  kernels/layer_norm.cu
+  kernels/layer_scale.cu
+  kernels/mix_batch.cu
+  kernels/randaugment.cu
+  kernels/regression_loss.cu
   kernels/router_stats.cu
   kernels/routing_plan.cu
+  kernels/scale.cu
   kernels/select_experts.cu
   kernels/softmax.cu
   kernels/subspace_cosine.cu

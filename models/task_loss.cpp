@@ -23,7 +23,7 @@ Variable TaskLoss::operator()(const ExecContext& ctx, const Variable& logits, co
 }
 
 Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets) {
-  return TaskLoss(ctx, config, logits.shape()[1], logits.dtype())(ctx, logits, targets);
+  return TaskLoss(ctx, config, logits.shape()[1], targets.dtype())(ctx, logits, targets);
 }
 
 }  // namespace ermoe

@@ -9,7 +9,7 @@ namespace ermoe {
 /// The mean loss over a batch. It holds the configuration's class weights on the device, so that a step uploads nothing.
 class TaskLoss {
  public:
-  /// Of logits (B, classes) in `dtype`. A number of class weights other than `classes` is an InputError.
+  /// Of logits (B, classes) against targets in `dtype`. A number of class weights other than `classes` is an InputError.
   TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t classes, DType dtype);
 
   /// Scalar, of logits (B, Y) against soft targets (B, Y).
