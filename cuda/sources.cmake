@@ -7,22 +7,15 @@ set(SOURCES
   kernels/attention_backward.cu
   kernels/attention_forward.cu
   kernels/attention_mean.cu
+  kernels/augment.cu
   kernels/balance_loss.cu
+  kernels/basis_projection.cu
+  kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
   kernels/cosine.cu
-  kernels/augment.cu
-  kernels/balance_loss.cu
-  kernels/combine.cu
-  kernels/combine_weights.cu
   kernels/cross_entropy.cu
   kernels/dispatch.cu
-  kernels/basis_projection.cu
-  kernels/column_sum.cu
-  kernels/adamw.cu
-  kernels/add.cu
-  kernels/augment.cu
-  kernels/cross_entropy.cu
   kernels/dropout.cu
   kernels/embedding.cu
   kernels/flat.cu
@@ -33,38 +26,32 @@ set(SOURCES
   kernels/grouped_linear_simt.cu
   kernels/grouped_linear_wgmma.cu
   kernels/grouped_linear_wgmma_weight.cu
+  kernels/join_basis.cu
   kernels/l2_normalize.cu
-  kernels/qk_norm.cu
   kernels/layer_norm.cu
   kernels/layer_scale.cu
+  kernels/leading_basis.cu
+  kernels/linear.cu
+  kernels/materialize.cu
+  kernels/matmul.cu
   kernels/mix_batch.cu
+  kernels/newton_schulz.cu
+  kernels/orthogonal_step.cu
+  kernels/patch_embed.cu
+  kernels/plain_gemm.cu
+  kernels/project_off.cu
+  kernels/qk_norm.cu
   kernels/randaugment.cu
   kernels/regression_loss.cu
   kernels/router_stats.cu
   kernels/routing_plan.cu
   kernels/scale.cu
   kernels/select_experts.cu
-  kernels/softmax.cu
-  kernels/subspace_cosine.cu
-  kernels/join_basis.cu
-  kernels/leading_basis.cu
-  kernels/linear.cu
-  kernels/materialize.cu
-  kernels/matmul.cu
-  kernels/newton_schulz.cu
-  kernels/orthogonal_step.cu
-  kernels/patch_embed.cu
-  kernels/plain_gemm.cu
-  kernels/project_off.cu
   kernels/slice_rows.cu
-  kernels/stiefel_double.cu
-  kernels/layer_norm.cu
-  kernels/layer_scale.cu
-  kernels/mix_batch.cu
-  kernels/randaugment.cu
-  kernels/regression_loss.cu
-  kernels/scale.cu
   kernels/soft_targets.cu
+  kernels/softmax.cu
+  kernels/stiefel_double.cu
+  kernels/subspace_cosine.cu
   kernels/tokens.cu
   runtime/check.cpp
   runtime/device.cpp
