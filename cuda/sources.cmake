@@ -53,6 +53,7 @@ set(SOURCES
   kernels/stiefel_double.cu
   kernels/subspace_cosine.cu
   kernels/tokens.cu
+  kernels/stiefel_fast.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gemm.cpp

@@ -2,6 +2,7 @@
 // depends on the data need no host. The launch must be cooperative: all of its blocks then run at the same time.
 #pragma once
 
+#include "cuda/device/patience.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/stream.h"
 
@@ -25,7 +26,7 @@ struct BlockGroup {
       __threadfence();
       awaited += members;
       atomicAdd(arrivals, 1u);
-      while (*static_cast<volatile unsigned*>(arrivals) < awaited) __nanosleep(40);
+      for (Patience patience; *static_cast<volatile unsigned*>(arrivals) < awaited; patience.lose()) __nanosleep(40);
       __threadfence();
     }
     __syncthreads();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/device/mma.cuh"
+#include "cuda/device/patience.cuh"
 
 #include <cuda.h>
 
@@ -26,21 +27,6 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-/// Turns a wait that would never end into an error of the launch: call it after each failed try.
-class Patience {
- public:
-  __device__ __forceinline__ void lose() {
-    uint64_t now = 0;
-    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-    if (start_ == 0) start_ = now;
-    if (now - start_ > limit) __trap();
-  }
-
- private:
-  static constexpr uint64_t limit = 20'000'000'000;  // nanoseconds
-  uint64_t start_ = 0;
-};
-
 /// Waits for the end of the phase of this parity. On a fresh barrier the phase before the first, of parity 1, has ended.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   for (Patience patience;; patience.lose()) {

@@ -17,6 +17,7 @@ struct Work {
   int iterations;
   float *start, *spare, *q;  // (batch, m, n)
   NewtonSchulzScratch scratch;
+  const unsigned* done;  // (batch) or null
 };
 
 /// What is known of a symmetric residual R; all NaN where a number of it is not finite.
@@ -122,6 +123,7 @@ __global__ void __launch_bounds__(threads, 1) newton_schulz_kernel(GroupGrid gri
   BlockGroup group = grid.own();
   const int64_t m = work.m, n = work.n, count = m * n;
   for (int64_t matrix = grid.group(); matrix < work.batch; matrix += grid.groups) {
+    if (work.done != nullptr && work.done[matrix] != 0) continue;
     float *from = work.start + matrix * count, *to = (work.start == work.q ? work.spare : work.q) + matrix * count;
     float *const q = work.q + matrix * count, *const r = work.scratch.residual + matrix * n * n;
     float* const rows = work.scratch.rows + matrix * 3 * n;
@@ -157,7 +159,7 @@ __global__ void __launch_bounds__(threads, 1) newton_schulz_kernel(GroupGrid gri
 }  // namespace
 
 void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q,
-                   const NewtonSchulzScratch& scratch) {
+                   const NewtonSchulzScratch& scratch, const unsigned* done) {
   const auto tiles = [](int64_t size) { return (size + side - 1) / side; };
   const Work work{.batch = dims.batch,
                   .m = dims.rows,
@@ -166,7 +168,8 @@ void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations
                   .start = start,
                   .spare = spare,
                   .q = q,
-                  .scratch = scratch};
+                  .scratch = scratch,
+                  .done = done};
   launch_groups(stream, newton_schulz_kernel, threads, dims.batch, tiles(dims.rows) * tiles(dims.cols), scratch.arrivals, "newton_schulz",
                 work);
 }

@@ -24,6 +24,7 @@ struct Scratch {
   float* rows = nullptr;         // (batch, 3, n)
   unsigned* arrivals = nullptr;  // (batch)
   double* partials = nullptr;
+  FastScratch fast{};         // Newton-Schulz and Cayley
   double* wide = nullptr;     // (batch, n, n); all but Newton-Schulz
   float* tangent = nullptr;   // (batch, m, n); Cayley
   float* products = nullptr;  // (batch, n, n); Cayley
@@ -39,7 +40,7 @@ int64_t lay_out(const StiefelDims& d, StiefelMethod method, float* base, Scratch
   int64_t used = 0;
   const auto take = [&]<typename T>(T*& part, int64_t count) {
     if (base != nullptr) part = reinterpret_cast<T*>(base + used);
-    used += (count * static_cast<int64_t>(sizeof(T) / sizeof(float)) + 3) / 4 * 4;
+    used += (count * static_cast<int64_t>(sizeof(T)) + 15) / 16 * 4;
   };
   const int64_t matrix = d.batch * d.rows * d.cols, square = d.batch * d.cols * d.cols;
   take(parts.matrix, matrix);
@@ -47,6 +48,14 @@ int64_t lay_out(const StiefelDims& d, StiefelMethod method, float* base, Scratch
   take(parts.rows, d.batch * 3 * d.cols);
   take(parts.arrivals, d.batch);
   take(parts.partials, sum_blocks);
+  if (method == StiefelMethod::newton_schulz || method == StiefelMethod::cayley) {
+    const FastSizes sizes = fast_sizes(d);
+    for (bf16** part : {&parts.fast.parts.hi, &parts.fast.parts.lo, &parts.fast.parts.product}) take(*part, sizes.matrix);
+    take(parts.fast.parts.half, sizes.square);
+    take(parts.fast.parts.numbers, sizes.numbers);
+    take(parts.fast.parts.flags, sizes.flags);
+    parts.fast.newton_schulz = parts.newton_schulz();
+  }
   if (method != StiefelMethod::newton_schulz) take(parts.wide, square);
   if (method == StiefelMethod::cayley) {
     take(parts.tangent, matrix);
@@ -189,6 +198,8 @@ void stiefel_step(const Stream& stream, const StiefelDims& d, StiefelMethod meth
                   float* scratch) {
   const Scratch parts = parts_of(d, method, scratch);
   if (method == StiefelMethod::cayley) return cayley_step(stream, d, lr, q, direction, parts);
+  if (method == StiefelMethod::newton_schulz && fast_step_fits(d, q, direction))
+    return fast_step(stream, d, static_cast<float>(lr), q, direction, parts.matrix, parts.square, parts.fast);
   tangent_step(stream, d, static_cast<float>(lr), q, direction, parts.square, parts.matrix);
   if (method == StiefelMethod::newton_schulz)
     return newton_schulz(stream, d, Limits::step_iterations, parts.matrix, nullptr, q, parts.newton_schulz());
@@ -203,7 +214,9 @@ void retract(const Stream& stream, const StiefelDims& d, StiefelMethod method, f
     case StiefelMethod::gram_schmidt:
     case StiefelMethod::cholesky_qr: return orthonormalize_columns(stream, d, q, parts.factor());
     case StiefelMethod::newton_schulz:
-    case StiefelMethod::cayley: return newton_schulz(stream, d, Limits::step_iterations, q, parts.matrix, q, parts.newton_schulz());
+    case StiefelMethod::cayley:
+      if (fast_step_fits(d, q, q)) return fast_retract(stream, d, q, parts.matrix, parts.fast);
+      return newton_schulz(stream, d, Limits::step_iterations, q, parts.matrix, q, parts.newton_schulz());
   }
 }
 

@@ -2,6 +2,7 @@
 // lie one after the other. Nothing here waits for the device. Read next: cuda/kernels/newton_schulz.cu.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 #include "ops/kernels/orthogonal_step.h"
 
@@ -17,9 +18,35 @@ struct NewtonSchulzScratch {
 };
 
 /// q <- the nearest matrix with orthonormal columns, from `start`, which may be q itself; `spare` is a second buffer where it
-/// is and unused otherwise. At most `iterations` updates, more where the start is far off; ends at the first NaN.
+/// is and unused otherwise. At most `iterations` updates, more where the start is far off; ends at the first NaN. Matrices
+/// whose flag in `done` (batch) is set stay as they are; null: there are none.
 void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q,
-                   const NewtonSchulzScratch& scratch);
+                   const NewtonSchulzScratch& scratch, const unsigned* done = nullptr);
+
+/// Scratch of the step on the tensor cores.
+struct FastScratch {
+  struct {
+    bf16 *hi, *lo, *product;  // (batch, m, n)
+    bf16* half;               // (batch, n, n)
+    float* numbers;
+    unsigned* flags;
+  } parts;
+  NewtonSchulzScratch newton_schulz;
+};
+/// Elements of its parts.
+struct FastSizes {
+  int64_t matrix, square, numbers, flags;
+};
+FastSizes fast_sizes(const StiefelDims& dims);
+
+/// Whether the step on the tensor cores takes these sizes and addresses.
+bool fast_step_fits(const StiefelDims& dims, const float* q, const float* a);
+
+/// The whole of a step and of a retraction by Newton-Schulz: one update on the tensor cores, then `newton_schulz` for the
+/// matrices that need more. `stepped` (batch, m, n) and `square` (batch, n, n) are scratch too.
+void fast_step(const Stream& stream, const StiefelDims& dims, float lr, float* q, const float* a, float* stepped, float* square,
+               const FastScratch& scratch);
+void fast_retract(const Stream& stream, const StiefelDims& dims, float* q, float* spare, const FastScratch& scratch);
 
 /// Scratch of the factorisations.
 struct FactorScratch {

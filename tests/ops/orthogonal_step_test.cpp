@@ -350,7 +350,8 @@ using StiefelOnGpu = StiefelStep;
 
 TEST_P(StiefelOnGpu, TakesTheSameStepAsTheCpuAndStaysOnTheManifold) {
   ERMOE_NEEDS_GPU(static_cast<void>(0));
-  for (const Shape& shape : {Shape{1, 1}, Shape{7, 7}, Shape{3, 13, 5}, Shape{2, 3, 96, 64}, Shape{1, 300, 150}, Shape{2, 260, 257}}) {
+  for (const Shape& shape : {Shape{1, 1}, Shape{7, 7}, Shape{3, 13, 5}, Shape{2, 3, 96, 64}, Shape{1, 300, 150}, Shape{2, 260, 257},
+                             Shape{2, 200, 136}, Shape{1, 520, 520}}) {
     TestBench cpu;
     GpuBench gpu;
     const Tensor on_cpu = orthonormal(cpu.ctx, shape, DType::f32, 1), on_gpu = to_device(gpu.ctx, on_cpu);
