@@ -51,9 +51,9 @@ set(SOURCES
   kernels/soft_targets.cu
   kernels/softmax.cu
   kernels/stiefel_double.cu
+  kernels/stiefel_fast.cu
   kernels/subspace_cosine.cu
   kernels/tokens.cu
-  kernels/stiefel_fast.cu
   runtime/check.cpp
   runtime/device.cpp
   runtime/gemm.cpp
