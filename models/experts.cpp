@@ -2,8 +2,7 @@
 
 #include "models/config_rules.h"
 #include "models/svd.h"
-#include "ops/gelu.h"
-#include "ops/grouped_linear.h"
+#include "ops/grouped_mlp.h"
 #include "ops/join_basis.h"
 #include "ops/materialize.h"
 #include "ops/project_off.h"
@@ -76,8 +75,7 @@ void ExpertBank::declare_factors(const MoeConfig& moe) {
 }
 
 Variable ExpertBank::forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan) {
-  const Variable hidden = gelu(ctx, grouped_linear(ctx, rows, W1_.parameter, b1_, plan));
-  return grouped_linear(ctx, hidden, W2_.parameter, b2_, plan);
+  return grouped_mlp(ctx, rows, {.w1 = W1_.parameter, .b1 = b1_, .w2 = W2_.parameter, .b2 = b2_}, plan);
 }
 
 Variable ExpertBank::right_factor(const ExecContext& ctx) {

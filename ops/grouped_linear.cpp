@@ -1,6 +1,6 @@
 #include "ops/grouped_linear.h"
 
-#include "ops/kernels/grouped_linear.h"
+#include "ops/grouped_products.h"
 
 namespace ermoe {
 namespace {
@@ -13,38 +13,9 @@ struct GroupedLinear {
   Tensor offsets;  // (E+1) i32
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_compute(x.dtype(), name, [&](auto tag) {
-      using T = decltype(tag);
-      const auto* starts = offsets.data<int32_t>();
-      if (out.wants(0)) {
-        const GradSlot dx = out.into(0);
-        on_device(
-            ctx, tag, [&](auto) { cpu::grouped_linear_backward_input(dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
-            [&](auto) {
-              cuda::grouped_linear_backward_input(ctx.stream, dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode);
-            });
-      }
-      if (out.wants(1)) {
-        const GradSlot dw = out.into_master(1);
-        on_device(
-            ctx, tag,
-            [&](auto) { cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<T>(), dw.mode); },
-            [&](auto) {
-              const auto sums = ctx.workspace->borrow<float>(sizeof(T) == 2 ? cuda::grouped_linear_weight_scratch(ctx.stream, dims) : 0);
-              cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), dw.dst.data<Master<T>>(),
-                                                   sums.data(), dw.mode);
-            });
-      }
-      if (out.wants(2)) {
-        const GradSlot db = out.into_master(2);
-        on_device(
-            ctx, tag, [&](auto) { cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.data<T>(), db.mode); },
-            [&](auto) {
-              const auto sums = ctx.workspace->borrow<float>(cuda::grouped_linear_bias_scratch(dims));
-              cuda::grouped_linear_backward_bias(ctx.stream, dims, starts, dy.data<T>(), db.dst.data<Master<T>>(), sums.data(), db.mode);
-            });
-      }
-    });
+    const auto* starts = offsets.data<int32_t>();
+    if (out.wants(0)) grouped_backward_input(ctx, dims, w, starts, dy, out.into(0));
+    grouped_backward_parameters(ctx, dims, x, starts, dy, out, 1, 2);
   }
 };
 
@@ -63,14 +34,7 @@ GroupedLinearDims grouped_linear_dims(const Variable& x, const Variable& w, cons
 Variable grouped_linear(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b, const RoutingPlan& plan) {
   const GroupedLinearDims dims = grouped_linear_dims(x, w, b, plan);
   Tensor y = ctx.empty({dims.rows, dims.out}, x.dtype());
-  dispatch_compute(x.dtype(), GroupedLinear::name, [&](auto tag) {
-    using T = decltype(tag);
-    const auto* starts = plan.offsets.data<int32_t>();
-    const T* bias = b.defined() ? b.value.data<T>() : nullptr;
-    on_device(
-        ctx, tag, [&](auto) { cpu::grouped_linear_forward(dims, x.value.data<T>(), w.value.data<T>(), bias, starts, y.data<T>()); },
-        [&](auto) { cuda::grouped_linear_forward(ctx.stream, dims, x.value.data<T>(), w.value.data<T>(), bias, starts, y.data<T>()); });
-  });
+  grouped_forward(ctx, dims, x.value, w.value, b.value, plan.offsets.data<int32_t>(), y);
   return record(ctx, std::move(y), {&x, &w, &b}, GroupedLinear{.dims = dims, .x = x.value, .w = w.value, .offsets = plan.offsets});
 }
 

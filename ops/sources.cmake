@@ -66,6 +66,7 @@ set(SOURCES
   gather_slots.cpp
   gelu.cpp
   grouped_linear.cpp
+  grouped_mlp.cpp
   join_basis.cpp
   l2_normalize.cpp
   layer_norm.cpp

@@ -59,6 +59,11 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, ui
                : "memory");
 }
 
+/// Brings a box into the L2 alone.
+__device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
+}
+
 /// Between ordinary stores to shared memory and their use by the copy engine or by wgmma, in each thread that stored.
 __device__ __forceinline__ void fence_for_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

@@ -45,6 +45,19 @@ __device__ __forceinline__ void settle(float (&d)[Count]) {
 #define ERMOE_EIGHT(i) \
   "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 
+/// sums += A B: (64, 16) by (16, 8). `keep` 0: sums = A B.
+template <Major A, Major B>
+__device__ __forceinline__ void multiply_async(float (&d)[4], uint64_t a, uint64_t b, int keep) {
+  asm volatile(
+      "{\n"
+      ".reg .pred keep;\n"
+      "setp.ne.b32 keep, %6, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, keep, 1, 1, %7, %8;\n"
+      "}\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "l"(a), "l"(b), "r"(keep), "n"(static_cast<int>(A)), "n"(static_cast<int>(B)));
+}
+
 /// sums += A B: (64, 16) by (16, 128). `keep` 0: sums = A B.
 template <Major A, Major B>
 __device__ __forceinline__ void multiply_async(float (&d)[64], uint64_t a, uint64_t b, int keep) {

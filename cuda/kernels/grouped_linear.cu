@@ -4,6 +4,7 @@
 #include "cuda/device/pack.cuh"
 #include "cuda/kernels/grouped_linear.cuh"
 #include "cuda/runtime/check.h"
+#include "ops/kernels/gelu.h"
 
 #include <algorithm>
 
@@ -21,21 +22,26 @@ template <Product P>
 bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
   const GroupedLinearDims& d = p.dims;
   return state_of(stream).major >= 9 && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
-         (P == Product::weight || all_aligned(p.c)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
+         (P == Product::weight || all_aligned(p.c, p.second)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
 }
 
+/// Products of rows without a finish, and `weight` without the bias gradient: on any GPU.
 template <Product P, typename T>
-void multiply(const Stream& stream, const GroupedProduct<T>& p, [[maybe_unused]] float* scratch = nullptr) {
-  if constexpr (sizeof(T) == sizeof(bf16)) {
-    if (rows_are_aligned<P>(p) && suits_wgmma<P>(stream, p)) {
-      if constexpr (P == Product::weight)
-        return grouped_wgmma_weight(stream, p, scratch);
-      else
-        return grouped_wgmma<P>(stream, p);
-    }
+void multiply(const Stream& stream, const GroupedProduct<T>& p) {
+  if constexpr (sizeof(T) == sizeof(bf16))
     if (rows_are_aligned<P>(p)) return grouped_mma<P>(stream, p);
-  }
   grouped_simt<P>(stream, p);
+}
+
+/// True where Hopper's kernel did it.
+template <Product P, Finish F, typename T>
+bool multiply_on_hopper(const Stream& stream, const GroupedProduct<T>& p) {
+  if constexpr (sizeof(T) == sizeof(bf16)) {
+    if (!rows_are_aligned<P>(p) || !suits_wgmma<P>(stream, p)) return false;
+    grouped_wgmma<P, F>(stream, p);
+    return true;
+  }
+  return false;
 }
 
 constexpr int bias_rows = 256, bias_threads = 256, bias_lanes = 32;
@@ -95,40 +101,10 @@ void sum_tiles(const Stream& stream, const GroupedLinearDims& dims, const int32_
   cuda_check(cudaGetLastError(), "grouped_linear_backward_bias");
 }
 
-}  // namespace
-
-int64_t grouped_linear_bias_scratch(const GroupedLinearDims& dims) { return most_row_tiles(dims, bias_rows) * dims.out; }
-
-int64_t grouped_linear_weight_scratch(const Stream& stream, const GroupedLinearDims& dims) {
-  const bool any = dims.rows > 0 && dims.experts > 0 && dims.in > 0 && dims.out > 0;
-  return any && state_of(stream).major >= 9 ? grouped_wgmma_weight_scratch(stream, dims) : 0;
-}
-
+/// db_e (+)= Σ dy over the rows of e.
 template <typename T>
-void grouped_linear_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b, const int32_t* offsets,
-                            T* y) {
-  if (dims.rows == 0 || dims.out == 0) return;
-  multiply<Product::forward, T>(stream, {.dims = dims, .a = x, .b = w, .bias = b, .offsets = offsets, .c = y});
-}
-
-template <typename T>
-void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets, const T* dy,
-                                   T* dx, Accumulate mode) {
-  if (dims.rows == 0 || dims.in == 0) return;
-  multiply<Product::input, T>(stream, {.dims = dims, .a = dy, .b = w, .offsets = offsets, .c = dx, .mode = mode});
-}
-
-template <typename T>
-void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Master<T>* dw, float* scratch, Accumulate mode) {
-  if (dims.experts == 0 || dims.out == 0 || dims.in == 0) return;
-  multiply<Product::weight, T>(stream, {.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw, .mode = mode}, scratch);
-}
-
-template <typename T>
-void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims& dims, const int32_t* offsets, const T* dy, Master<T>* db,
-                                  float* scratch, Accumulate mode) {
-  if (dims.experts == 0 || dims.out == 0) return;
+void sum_rows(const Stream& stream, const GroupedLinearDims& dims, const int32_t* offsets, const T* dy, Destination<float> db,
+              float* scratch) {
   constexpr int V = pack_width<T>;
   if (all_aligned(dy) && dims.out % V == 0)
     sum_tiles<T, V>(stream, dims, offsets, dy, scratch);
@@ -136,18 +112,77 @@ void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims&
     sum_tiles<T, 1>(stream, dims, offsets, dy, scratch);
   const dim3 blocks(static_cast<unsigned>((dims.out + bias_threads - 1) / bias_threads),
                     static_cast<unsigned>(std::min<int64_t>(dims.experts, 65535)));
-  bias_total_kernel<<<blocks, bias_threads, 0, native(stream)>>>(dims, offsets, scratch, db, mode == Accumulate::add);
+  bias_total_kernel<<<blocks, bias_threads, 0, native(stream)>>>(dims, offsets, scratch, db.data, db.mode == Accumulate::add);
   cuda_check(cudaGetLastError(), "grouped_linear_backward_bias");
 }
 
-#define ERMOE_GROUPED_LINEAR(T)                                                                                                         \
-  template void grouped_linear_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*);      \
-  template void grouped_linear_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*,          \
-                                              Accumulate);                                                                              \
-  template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, Master<T>*, \
-                                               float*, Accumulate);                                                                     \
-  template void grouped_linear_backward_bias(const Stream&, const GroupedLinearDims&, const int32_t*, const T*, Master<T>*, float*,     \
-                                             Accumulate);
+}  // namespace
+
+int64_t grouped_linear_backward_scratch(const Stream& stream, const GroupedLinearDims& dims) {
+  const int64_t bias = most_row_tiles(dims, bias_rows) * dims.out;
+  const bool any = dims.rows > 0 && dims.experts > 0 && dims.in > 0 && dims.out > 0;
+  return any && state_of(stream).major >= 9 ? std::max(bias, grouped_wgmma_weight_scratch(stream, dims)) : bias;
+}
+
+template <typename T>
+void grouped_linear_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b, const int32_t* offsets,
+                            T* y) {
+  if (dims.rows == 0 || dims.out == 0) return;
+  const GroupedProduct<T> p{.dims = dims, .a = x, .b = w, .bias = b, .offsets = offsets, .c = y};
+  if (!multiply_on_hopper<Product::forward, Finish::plain>(stream, p)) multiply<Product::forward>(stream, p);
+}
+
+template <typename T>
+void grouped_linear_gelu_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b,
+                                 const int32_t* offsets, T* pre, T* y) {
+  if (dims.rows == 0 || dims.out == 0) return;
+  const GroupedProduct<T> p{.dims = dims, .a = x, .b = w, .bias = b, .offsets = offsets, .c = pre, .second = y};
+  if (multiply_on_hopper<Product::forward, Finish::gelu>(stream, p)) return;
+  multiply<Product::forward>(stream, p);
+  gelu_forward(stream, {dims.rows * dims.out}, pre, y);
+}
+
+template <typename T>
+void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets, const T* dy,
+                                   T* dx, Accumulate mode) {
+  if (dims.rows == 0 || dims.in == 0) return;
+  const GroupedProduct<T> p{.dims = dims, .a = dy, .b = w, .offsets = offsets, .c = dx, .mode = mode};
+  if (!multiply_on_hopper<Product::input, Finish::plain>(stream, p)) multiply<Product::input>(stream, p);
+}
+
+template <typename T>
+void grouped_linear_gelu_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets,
+                                        const T* dy, const T* pre, T* dpre) {
+  if (dims.rows == 0 || dims.in == 0) return;
+  const GroupedProduct<T> p{.dims = dims, .a = dy, .b = w, .offsets = offsets, .c = dpre, .second = const_cast<T*>(pre)};
+  if (multiply_on_hopper<Product::input, Finish::gelu_slope>(stream, p)) return;
+  multiply<Product::input>(stream, p);
+  gelu_backward(stream, {dims.rows * dims.in}, pre, dpre, dpre, Accumulate::overwrite);
+}
+
+template <typename T>
+void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
+                                    Destination<Master<T>> dw, Destination<Master<T>> db, float* scratch) {
+  if (dims.experts == 0 || dims.out == 0) return;
+  if (dw.data != nullptr && dims.in > 0) {
+    const GroupedProduct<T> p{.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw.data, .mode = dw.mode, .bias_sums = db};
+    if constexpr (sizeof(T) == sizeof(bf16))
+      if (rows_are_aligned<Product::weight>(p) && suits_wgmma<Product::weight>(stream, p)) return grouped_wgmma_weight(stream, p, scratch);
+    multiply<Product::weight>(stream, p);
+  }
+  if (db.data != nullptr) sum_rows(stream, dims, offsets, dy, db, scratch);
+}
+
+#define ERMOE_GROUPED_LINEAR(T)                                                                                                           \
+  template void grouped_linear_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*);        \
+  template void grouped_linear_gelu_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*,    \
+                                            T*);                                                                                          \
+  template void grouped_linear_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*,            \
+                                              Accumulate);                                                                                \
+  template void grouped_linear_gelu_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, const T*, \
+                                                   T*);                                                                                   \
+  template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*,               \
+                                               Destination<Master<T>>, Destination<Master<T>>, float*);
 ERMOE_GROUPED_LINEAR(float)
 ERMOE_GROUPED_LINEAR(bf16)
 #undef ERMOE_GROUPED_LINEAR

@@ -11,6 +11,10 @@ namespace ermoe::cuda {
 /// forward: y (rows, O) = x W_eᵀ + b_e. input: dx (rows, I) (+)= dy W_e. weight: dW_e (O, I) (+)= dyᵀ x over e's rows.
 enum class Product { forward, input, weight };
 
+/// What happens to a product of rows on its way out. gelu: C keeps the pre-activation, `second` receives its GELU.
+/// gelu_slope: the product is multiplied by GELU's derivative at `second`, the pre-activation.
+enum class Finish { plain, gelu, gelu_slope };
+
 /// A (M, K) has K contiguous but for `weight`, where a row of memory is one k; B (N, K) has it in `forward` alone.
 template <Product P>
 constexpr bool a_has_contiguous_k = P != Product::weight;
@@ -26,6 +30,8 @@ struct GroupedProduct {
   const int32_t* offsets = nullptr;  // (E+1)
   void* c = nullptr;                 // T; float for `weight`
   Accumulate mode = Accumulate::overwrite;
+  T* second = nullptr;             // laid out as C
+  Destination<float> bias_sums{};  // of `weight`: db (E, O), where it is wanted
 };
 
 /// Columns of C, and what separates neighbouring rows of A, B and C in memory.
@@ -137,12 +143,12 @@ void grouped_simt(const Stream& stream, const GroupedProduct<T>& product);
 template <Product P>
 void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& product);
 
-/// Hopper's wgmma, fed by bulk copies: forward and input. Wants what `grouped_mma` wants, rows of C aligned to 16 bytes too,
-/// the bias to 4, and none of the sizes zero.
-template <Product P>
+/// Hopper's wgmma, fed by bulk copies: forward and input. Wants what `grouped_mma` wants, rows of C and of `second` aligned to
+/// 16 bytes too, the bias to 4, and none of the sizes zero.
+template <Product P, Finish F>
 void grouped_wgmma(const Stream& stream, const GroupedProduct<bf16>& product);
 
-/// The same of `weight`, with scratch memory of as many floats.
+/// The same of `weight` and the bias gradient, with scratch memory of as many floats.
 void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& product, float* scratch);
 int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
 

@@ -78,9 +78,10 @@ struct Ring {
   }
 };
 
-/// sum = A B over `slices` > 0 stages, by consumer `group` (0 or 1). `prepare(s)` runs when slice s has arrived.
-template <typename R, int Sums, typename Prepare>
-__device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, float (&sum)[Sums], Prepare&& prepare) {
+/// sum = A B over `slices` > 0 stages, by consumer `group` (0 or 1). `prepare(s)` runs when slice s has arrived, and
+/// `also(a, keep)` issues further products of A's next 16 k.
+template <typename R, int Sums, typename Prepare, typename Also>
+__device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, float (&sum)[Sums], Prepare&& prepare, Also&& also) {
   int before = 0;
   for (int s = 0; s < slices; ++s) {
     barrier_wait(ring.full(ring.stage), ring.parity);
@@ -88,7 +89,10 @@ __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, 
     const uint64_t a = operand<R::a_major>(ring.a() + group * box_bytes, box_bytes), b = operand<R::b_major>(ring.b(), box_bytes);
     multiply_fence();
 #pragma unroll
-    for (int k = 0; k < slice / 16; ++k) multiply_async<R::a_major, R::b_major>(sum, step<R::a_major>(a, k), step<R::b_major>(b, k), s + k);
+    for (int k = 0; k < slice / 16; ++k) {
+      multiply_async<R::a_major, R::b_major>(sum, step<R::a_major>(a, k), step<R::b_major>(b, k), s + k);
+      also(step<R::a_major>(a, k), s + k);
+    }
     multiply_commit();
     multiply_wait<1>();  // the products of the slice before are done
     if (s > 0) ring.release(before);
@@ -99,6 +103,11 @@ __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, 
   settle(sum);
   ring.release(before);
 }
+
+/// This consumer's row within a tile; it holds sums of row + 8 too. Of the eight equal columns that a product with ones has,
+/// the first lane of four keeps one: d[0] and d[2].
+__device__ __forceinline__ int own_row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + threadIdx.x % 32 / 4; }
+__device__ __forceinline__ bool keeps_bias() { return threadIdx.x % 4 == 0; }
 
 /// Two bf16 in a register, the first in its lower half.
 __device__ __forceinline__ uint32_t pack_pair(float low, float high) {
@@ -112,15 +121,13 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   return v;
 }
 
-/// 16 bytes of C.
-__device__ __forceinline__ void write_chunk(bf16* to, uint4 value, bool add) {
-  if (add) {
-    auto& sum = reinterpret_cast<Pack<bf16, 8>&>(value);
-    const auto old = load<8>(to);
+/// Eight bf16 of C, `change(i, value)` applied to each.
+template <typename Change>
+__device__ __forceinline__ uint4 change_each(uint4 chunk, Change&& change) {
+  auto& pack = reinterpret_cast<Pack<bf16, 8>&>(chunk);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) sum.v[i] = narrow<bf16>(widen(sum.v[i]) + widen(old.v[i]));
-  }
-  *reinterpret_cast<uint4*>(to) = value;
+  for (int i = 0; i < 8; ++i) pack.v[i] = narrow<bf16>(change(i, widen(pack.v[i])));
+  return chunk;
 }
 
 }  // namespace ermoe::cuda::hopper

@@ -2,7 +2,8 @@
 // rows are cut into parts of about equal length, a block each; tiles of one part run side by side and share what they read
 // through the L2. All parts of a tile but the last leave their sums in scratch memory; the last waits for them and adds
 // them in order, so the result does not depend on who was first. It waits for blocks of lower index alone, which the
-// GPU starts earlier: nothing can wait for ever.
+// GPU starts earlier: nothing can wait for ever. The bias gradient, dyᵀ times a column of ones, comes along in the blocks of
+// the first column of tiles, as one more product of eight columns.
 #include "cuda/kernels/grouped_linear_hopper.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/tensor_map.h"
@@ -15,6 +16,8 @@ namespace {
 
 using namespace hopper;
 
+constexpr int ones_bytes = 1024;
+
 /// How the product is cut, chosen on the host, where the experts' numbers of rows are not known.
 struct Cut {
   int tile_n = 256;
@@ -24,8 +27,9 @@ struct Cut {
   int64_t waiting = 0;       // of them, those that leave sums behind, at most
 
   int64_t tiles() const { return static_cast<int64_t>(down) * across; }
-  int64_t sums() const { return waiting * tiles() * tile_m * tile_n; }
-  int64_t flags() const { return waiting * tiles(); }
+  int64_t slots() const { return waiting * tiles(); }
+  int64_t sums() const { return slots() * tile_m * tile_n; }
+  int64_t bias_sums() const { return slots() * tile_m; }
 };
 
 /// Weighs idle multiprocessors in the last wave against the traffic of the sums (about 4 % of the time a part).
@@ -113,33 +117,45 @@ __device__ __forceinline__ void clear_lines(const R& ring, int from) {
   sync_threads<consumers>(1);
 }
 
-/// The sums of a part in scratch memory, as the threads hold them.
+/// Scratch memory: what parts leave behind.
+struct Scratch {
+  float* sums = nullptr;       // (slots, tile), as the threads hold them
+  float* bias_sums = nullptr;  // (slots, tile_m)
+  int* flags = nullptr;        // (slots), not 0 once the slot is filled
+};
+
 template <int Sums>
 __device__ __forceinline__ float4* place_of(float* sums, int slot) {
   return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * consumers) + (threadIdx.x - (threads - consumers));
 }
 
-template <int Sums>
-__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums, int* flag, int slot) {
-  float4* const to = place_of<Sums>(sums, slot);
+template <bool Bias, int Sums>
+__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], const float (&bias)[4], const Scratch& scratch, int slot) {
+  float4* const to = place_of<Sums>(scratch.sums, slot);
 #pragma unroll
   for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * consumers, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+  if (Bias && keeps_bias()) {
+    float* const own = scratch.bias_sums + slot * tile_m + own_row();
+    __stcg(own, bias[0]);
+    __stcg(own + 8, bias[2]);
+  }
   __threadfence();
   sync_threads<consumers>(1);
-  if (threadIdx.x == threads - consumers) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag + slot), "r"(1) : "memory");
+  if (threadIdx.x == threads - consumers)
+    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(scratch.flags + slot), "r"(1) : "memory");
 }
 
-template <int Sums>
-__device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flag, int slot) {
+template <bool Bias, int Sums>
+__device__ __forceinline__ void add_sums(float (&sum)[Sums], float (&bias)[4], const Scratch& scratch, int slot) {
   if (threadIdx.x == threads - consumers) {
     for (Patience patience;; patience.lose()) {
       uint32_t set = 0;
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flag + slot) : "memory");
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(scratch.flags + slot) : "memory");
       if (set != 0) break;
     }
   }
   sync_threads<consumers>(1);
-  const float4* const from = place_of<Sums>(sums, slot);
+  const float4* const from = place_of<Sums>(scratch.sums, slot);
 #pragma unroll
   for (int i = 0; i < Sums / 4; ++i) {
     const float4 more = __ldcg(from + i * consumers);
@@ -148,12 +164,17 @@ __device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const 
     sum[4 * i + 2] += more.z;
     sum[4 * i + 3] += more.w;
   }
+  if (Bias && keeps_bias()) {
+    const float* const own = scratch.bias_sums + slot * tile_m + own_row();
+    bias[0] += __ldcg(own);
+    bias[2] += __ldcg(own + 8);
+  }
 }
 
-template <int Sums>
-__device__ __forceinline__ void write_tile(const float (&sum)[Sums], const GroupedProduct<bf16>& p, const Unit& u, bool pairs) {
-  const int lane = threadIdx.x % 32, row = u.row + (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + lane / 4;
-  const int column = u.column + lane % 4 * 2;
+template <bool Bias, int Sums>
+__device__ __forceinline__ void write_tile(const float (&sum)[Sums], const float (&bias)[4], const GroupedProduct<bf16>& p, const Unit& u,
+                                           bool pairs) {
+  const int row = u.row + own_row(), column = u.column + threadIdx.x % 4 * 2;
   const int64_t pitch = p.dims.in;
   float* const c = static_cast<float*>(p.c) + (u.expert * p.dims.out + row) * pitch + column;
 #pragma unroll
@@ -163,43 +184,67 @@ __device__ __forceinline__ void write_tile(const float (&sum)[Sums], const Group
     for (int j = 0; j < Sums / 4; ++j)
       write_pair(c + 8 * half * pitch + 8 * j, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], static_cast<int>(pitch) - column - 8 * j,
                  p.mode == Accumulate::add, pairs);
+    if (Bias && keeps_bias()) {
+      float* const to = p.bias_sums.data + u.expert * p.dims.out + row + 8 * half;
+      *to = p.bias_sums.mode == Accumulate::add ? *to + bias[2 * half] : bias[2 * half];
+    }
   }
 }
 
-template <typename R, int N>
-__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, const Unit& u, float* sums, int* flags, bool pairs) {
-  float sum[N / 2];
+template <typename R, bool Bias, int N>
+__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, const Unit& u, const Scratch& scratch, bool pairs) {
+  float sum[N / 2], bias[4];
   if (u.rows > 0) {
     const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
-    multiply_slices(ring, group, (u.rows + slice - 1) / slice, sum, [&](int s) {
-      if (const int left = u.rows - s * slice; left < slice) clear_lines(ring, left);
-    });
+    const uint64_t ones = operand<Major::k>(ring.extra(), box_bytes);  // wherever it is read, it is 1
+    multiply_slices(
+        ring, group, (u.rows + slice - 1) / slice, sum,
+        [&](int s) {
+          if (const int left = u.rows - s * slice; left < slice) clear_lines(ring, left);
+        },
+        [&](uint64_t a, int keep) {
+          if constexpr (Bias) multiply_async<Major::mn, Major::k>(bias, a, ones, keep);
+        });
+    if constexpr (Bias) settle(bias);
   } else {
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) sum[i] = 0;
+    bias[0] = bias[2] = 0;
   }
-  if (u.part + 1 < u.parts) return leave_sums(sum, sums, flags, u.slot + u.part * u.stride);
-  for (int part = 0; part + 1 < u.parts; ++part) add_sums(sum, sums, flags, u.slot + part * u.stride);
-  write_tile(sum, p, u, pairs);
+  if (u.part + 1 < u.parts) return leave_sums<Bias>(sum, bias, scratch, u.slot + u.part * u.stride);
+  for (int part = 0; part + 1 < u.parts; ++part) add_sums<Bias>(sum, bias, scratch, u.slot + part * u.stride);
+  write_tile<Bias>(sum, bias, p, u, pairs);
+}
+
+/// Eight columns of 64 k, all 1, for the bias gradient.
+template <typename R>
+__device__ __forceinline__ void write_ones(const R& ring) {
+  constexpr uint32_t two_ones = 0x3f803f80;
+  if (threadIdx.x < ones_bytes / 4) asm volatile("st.shared.u32 [%0], %1;" ::"r"(ring.extra() + threadIdx.x * 4), "r"(two_ones) : "memory");
+  fence_for_async_proxy();
 }
 
 template <int N>
 __global__ void __launch_bounds__(threads, 1)
-    grouped_wgmma_weight_kernel(const GroupedProduct<bf16> p, const Cut cut, float* sums, int* flags, bool pairs,
+    grouped_wgmma_weight_kernel(const GroupedProduct<bf16> p, const Cut cut, const Scratch scratch, bool pairs,
                                 const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char memory[];
-  using R = Ring<Product::weight, N, 0>;
+  using R = Ring<Product::weight, N, ones_bytes>;
   const Unit unit = find_unit<N>(p, cut);
   if (unit.parts == 0) return;
   R ring(memory);
+  write_ones(ring);
   ring.init();
   if (threadIdx.x < threads - consumers) {
     give_up_registers<40>();
     if (threadIdx.x == 0) produce<R, N>(ring, unit, &a, &b);
   } else {
     take_registers<232>();
-    consume<R, N>(ring, p, unit, sums, flags, pairs);
+    if (p.bias_sums.data != nullptr && unit.column == 0)
+      consume<R, true, N>(ring, p, unit, scratch, pairs);
+    else
+      consume<R, false, N>(ring, p, unit, scratch, pairs);
   }
 #else
   __trap();
@@ -209,16 +254,17 @@ __global__ void __launch_bounds__(threads, 1)
 template <int N>
 void launch(const Stream& stream, const GroupedProduct<bf16>& p, const Cut& cut, float* scratch) {
   constexpr auto kernel = grouped_wgmma_weight_kernel<N>;
-  constexpr int bytes = Ring<Product::weight, N, 0>::bytes;
+  constexpr int bytes = Ring<Product::weight, N, ones_bytes>::bytes;
   const GroupedLinearDims& d = p.dims;
   const CUtensorMap a = tensor_map({.data = p.a, .x = d.out, .y = d.rows, .box_y = slice});
   const CUtensorMap b = tensor_map({.data = p.b, .x = d.in, .y = d.rows, .box_y = slice});
   const bool pairs = reinterpret_cast<uintptr_t>(p.c) % sizeof(float2) == 0;
-  int* const flags = reinterpret_cast<int*>(scratch + cut.sums());
-  if (cut.flags() > 0)
-    cuda_check(cudaMemsetAsync(flags, 0, static_cast<size_t>(cut.flags()) * sizeof(int), native(stream)), "cudaMemsetAsync");
+  const Scratch parts{
+      .sums = scratch, .bias_sums = scratch + cut.sums(), .flags = reinterpret_cast<int*>(scratch + cut.sums() + cut.bias_sums())};
+  if (cut.slots() > 0)
+    cuda_check(cudaMemsetAsync(parts.flags, 0, static_cast<size_t>(cut.slots()) * sizeof(int), native(stream)), "cudaMemsetAsync");
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  kernel<<<static_cast<unsigned>(cut.parts * cut.tiles()), threads, bytes, native(stream)>>>(p, cut, scratch, flags, pairs, a, b);
+  kernel<<<static_cast<unsigned>(cut.parts * cut.tiles()), threads, bytes, native(stream)>>>(p, cut, parts, pairs, a, b);
   cuda_check(cudaGetLastError(), "grouped_wgmma_weight");
 }
 
@@ -226,7 +272,7 @@ void launch(const Stream& stream, const GroupedProduct<bf16>& p, const Cut& cut,
 
 int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims) {
   const Cut cut = cut_of(stream, dims);
-  return cut.sums() + cut.flags();
+  return cut.sums() + cut.bias_sums() + cut.slots();
 }
 
 void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& p, float* scratch) {

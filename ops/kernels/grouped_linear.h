@@ -5,6 +5,7 @@
 #include "core/accumulate.h"
 #include "core/bf16.h"
 #include "core/device.h"
+#include "ops/kernels/destination.h"
 
 #include <cstdint>
 
@@ -47,19 +48,23 @@ template <typename T>
 void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets, const T* dy,
                                    T* dx, Accumulate mode);
 
-/// Floats that the weight gradient of bf16 sums in; that of float32 needs none.
-int64_t grouped_linear_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
+/// Floats of scratch memory that `grouped_linear_backward_weight` wants.
+int64_t grouped_linear_backward_scratch(const Stream& stream, const GroupedLinearDims& dims);
 
+/// Both gradients of the parameters, since they read dy together. Either may be unwanted.
 template <typename T>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Master<T>* dw, float* scratch, Accumulate mode);
+                                    Destination<Master<T>> dw, Destination<Master<T>> db, float* scratch);
 
-/// Floats that the bias gradient sums in.
-int64_t grouped_linear_bias_scratch(const GroupedLinearDims& dims);
-
+/// pre = what `grouped_linear_forward` gives, y = gelu(pre).
 template <typename T>
-void grouped_linear_backward_bias(const Stream& stream, const GroupedLinearDims& dims, const int32_t* offsets, const T* dy, Master<T>* db,
-                                  float* scratch, Accumulate mode);
+void grouped_linear_gelu_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b,
+                                 const int32_t* offsets, T* pre /* (rows,O) */, T* y /* (rows,O) */);
+
+/// dpre = (w_eᵀ dy) gelu'(pre), where `pre` went through a GELU into this layer: both (rows, I).
+template <typename T>
+void grouped_linear_gelu_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets,
+                                        const T* dy, const T* pre, T* dpre);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -114,19 +114,35 @@ void expect_speed(int64_t in, int64_t out) {
         cuda::grouped_linear_backward_input(s, dims, o.w.data<bf16>(), starts, o.dy.data<bf16>(), o.dx.data<bf16>(), Accumulate::overwrite);
       },
       [&] { dense(s, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
-  const auto parts = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_weight_scratch(s, dims));
+  const auto scratch = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(s, dims));
+  const auto parameters = [&](Destination<float> dw, Destination<float> db) {
+    cuda::grouped_linear_backward_weight<bf16>(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), dw, db, scratch.data());
+  };
+  const auto dense_weight = [&] { dense(s, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); };
   report(
-      "weight",
-      [&] {
-        cuda::grouped_linear_backward_weight(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), o.dw.data<float>(), parts.data(),
-                                             Accumulate::overwrite);
-      },
-      [&] { dense(s, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); });
-  const auto sums = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_bias_scratch(dims));
-  const double bias = time_of(gpu, [&] {
-    cuda::grouped_linear_backward_bias(s, dims, starts, o.dy.data<bf16>(), o.db.data<float>(), sums.data(), Accumulate::overwrite);
-  });
+      "weight", [&] { parameters({o.dw.data<float>()}, {}); }, dense_weight);
+  report(
+      "w + bias", [&] { parameters({o.dw.data<float>()}, {o.db.data<float>()}); }, dense_weight);
+  const double bias = time_of(gpu, [&] { parameters({}, {o.db.data<float>()}); });
   fmt::print("bias     O {:4}: {:7.3f} ms {:5.0f} GB/s\n", out, bias, 2e-6 * static_cast<double>(o.rows * out) / bias);
+  if (in < out) {  // the first layer of an expert
+    const Tensor act = gpu.ctx.empty({o.rows * out}, DType::bf16);
+    report(
+        "+ GELU",
+        [&] {
+          cuda::grouped_linear_gelu_forward(s, dims, o.x.data<bf16>(), o.w.data<bf16>(), o.b.data<bf16>(), starts, o.y.data<bf16>(),
+                                            act.data<bf16>());
+        },
+        [&] { dense(s, true, false, out, o.rows, in, o.w, in, o.x, in, o.y, out); });
+  } else {
+    report(
+        "+ GELU'",
+        [&] {
+          cuda::grouped_linear_gelu_backward_input(s, dims, o.w.data<bf16>(), starts, o.dy.data<bf16>(), o.x.data<bf16>(),
+                                                   o.dx.data<bf16>());
+        },
+        [&] { dense(s, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
+  }
 }
 
 TEST(GroupedLinearSpeed, KeepsUpWithOneDenseProduct) {

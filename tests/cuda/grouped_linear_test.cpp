@@ -1,6 +1,7 @@
 // The grouped GEMMs of a GPU against those of the CPU, on the same rounded inputs: ragged widths, experts without rows, rows
 // that no expert fills, pointers that are not aligned. Read next: grouped_linear_speed_test.cpp.
 #include "ops/kernels/grouped_linear.h"
+#include "ops/kernels/gelu.h"
 
 #include "tests/gpu_bench.h"
 
@@ -60,6 +61,7 @@ struct Both {
     }
     block = to_device(gpu.ctx, staged);
   }
+  Both copy(GpuBench& gpu) const { return Both(gpu, host, shift); }
   T* data() const { return block.data<T>() + shift; }
   std::vector<double> device() const {
     std::vector<double> all = to_doubles(block);
@@ -87,44 +89,93 @@ std::vector<float> destination_values(int64_t size, Accumulate mode) {
   return std::vector<float>(static_cast<size_t>(size), NAN);
 }
 
+/// One case on both sides.
+template <typename T>
+class Comparison {
+ public:
+  explicit Comparison(const Case& c)
+      : case_(c),
+        dims_(c.dims),
+        offsets_(offsets_of(c)),
+        starts_(Tensor::from<int32_t>(*gpu_.ctx.allocator, {dims_.experts + 1}, offsets_)),
+        x_(gpu_, random_rows(dims_.rows, dims_.in, offsets_.back(), 1), c.shift),
+        dy_(gpu_, random_rows(dims_.rows, dims_.out, offsets_.back(), 2), c.shift),
+        w_(gpu_, random_values(dims_.experts * dims_.out * dims_.in, 3), c.shift),
+        b_(gpu_, random_values(dims_.experts * dims_.out, 4), c.shift) {}
+
+  void expect_forward_agrees(bool biased) {
+    const float* bias = biased ? b_.host.data() : nullptr;
+    const T* gpu_bias = biased ? b_.data() : nullptr;
+    Both<T> y = destination(dims_.rows * dims_.out), pre = destination(dims_.rows * dims_.out), act = destination(dims_.rows * dims_.out);
+    cpu::grouped_linear_forward(dims_, x_.host.data(), w_.host.data(), bias, offsets_.data(), y.host.data());
+    cuda::grouped_linear_forward(stream(), dims_, x_.data(), w_.data(), gpu_bias, starts(), y.data());
+    EXPECT_LE(normalised_error(y.device(), y.reference()), tolerance) << "y";
+
+    pre.host = y.host;
+    cpu::gelu_forward({dims_.rows * dims_.out}, pre.host.data(), act.host.data());
+    cuda::grouped_linear_gelu_forward(stream(), dims_, x_.data(), w_.data(), gpu_bias, starts(), pre.data(), act.data());
+    EXPECT_LE(normalised_error(pre.device(), pre.reference()), tolerance) << "before the GELU";
+    EXPECT_LE(normalised_error(act.device(), act.reference()), tolerance) << "behind the GELU";
+  }
+
+  void expect_input_agrees(Accumulate mode) {
+    Both<T> dx = destination(dims_.rows * dims_.in, mode);
+    cpu::grouped_linear_backward_input(dims_, w_.host.data(), offsets_.data(), dy_.host.data(), dx.host.data(), mode);
+    cuda::grouped_linear_backward_input(stream(), dims_, w_.data(), starts(), dy_.data(), dx.data(), mode);
+    EXPECT_LE(normalised_error(dx.device(), dx.reference()), tolerance) << "dx";
+    if (mode == Accumulate::add) return;
+
+    const Both<T> pre(gpu_, random_values(dims_.rows * dims_.in, 5), case_.shift);
+    Both<T> dpre = destination(dims_.rows * dims_.in);
+    cpu::gelu_backward({dims_.rows * dims_.in}, pre.host.data(), dx.host.data(), dpre.host.data(), mode);
+    cuda::grouped_linear_gelu_backward_input(stream(), dims_, w_.data(), starts(), dy_.data(), pre.data(), dpre.data());
+    EXPECT_LE(normalised_error(dpre.device(), dpre.reference()), tolerance) << "through the GELU";
+  }
+
+  void expect_parameters_agree(Accumulate mode) {
+    Both<float> dw(gpu_, destination_values(dims_.experts * dims_.out * dims_.in, mode), case_.shift);
+    Both<float> db(gpu_, destination_values(dims_.experts * dims_.out, mode), case_.shift);
+    Both<float> dw_alone = dw.copy(gpu_), db_alone = db.copy(gpu_);
+    const auto scratch = gpu_.ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(stream(), dims_));
+    const auto run = [&](Destination<float> weight, Destination<float> bias) {
+      cuda::grouped_linear_backward_weight<T>(stream(), dims_, x_.data(), starts(), dy_.data(), weight, bias, scratch.data());
+    };
+    run({dw.data(), mode}, {db.data(), mode});
+    run({dw_alone.data(), mode}, {});
+    run({}, {db_alone.data(), mode});
+    cpu::grouped_linear_backward_weight(dims_, x_.host.data(), offsets_.data(), dy_.host.data(), dw.host.data(), mode);
+    cpu::grouped_linear_backward_bias(dims_, offsets_.data(), dy_.host.data(), db.host.data(), mode);
+    EXPECT_LE(normalised_error(dw.device(), dw.reference()), 1e-9) << "dw";
+    EXPECT_LE(normalised_error(db.device(), db.reference()), 1e-9) << "db";
+    EXPECT_EQ(dw_alone.device(), dw.device());
+    EXPECT_LE(normalised_error(db_alone.device(), db.reference()), 1e-9) << "db alone";
+  }
+
+ private:
+  static constexpr double tolerance = sizeof(T) == 2 ? 1e-5 : 1e-9;  // bf16 rounds what it stores; sums are float in both
+
+  const Stream& stream() const { return gpu_.ctx.stream; }
+  const int32_t* starts() const { return starts_.data<int32_t>(); }
+  Both<T> destination(int64_t size, Accumulate mode = Accumulate::overwrite) {
+    return Both<T>(gpu_, destination_values(size, mode), case_.shift);
+  }
+
+  GpuBench gpu_;
+  Case case_;
+  GroupedLinearDims dims_;
+  std::vector<int32_t> offsets_;
+  Tensor starts_;
+  Both<T> x_, dy_, w_, b_;
+};
+
 template <typename T>
 void expect_products_agree(const Case& c) {
-  GpuBench gpu;
-  const auto [rows, E, I, O] = c.dims;
-  const std::vector<int32_t> offsets = offsets_of(c);
-  Tensor starts = Tensor::empty(host_memory(), {E + 1}, DType::i32);
-  std::copy(offsets.begin(), offsets.end(), starts.data<int32_t>());
-  starts = to_device(gpu.ctx, starts);
-  const auto* gpu_offsets = starts.data<int32_t>();
-  const Stream& stream = gpu.ctx.stream;
-  const double tolerance = sizeof(T) == 2 ? 1e-5 : 1e-9;  // bf16 rounds what it stores; sums are float in both
-
-  const Both<T> x(gpu, random_rows(rows, I, offsets.back(), 1), c.shift), dy(gpu, random_rows(rows, O, offsets.back(), 2), c.shift);
-  const Both<T> w(gpu, random_values(E * O * I, 3), c.shift), b(gpu, random_values(E * O, 4), c.shift);
-  for (const T* bias : {b.data(), static_cast<T*>(nullptr)}) {
-    Both<T> y(gpu, destination_values(rows * O, Accumulate::overwrite), c.shift);
-    cpu::grouped_linear_forward(c.dims, x.host.data(), w.host.data(), bias != nullptr ? b.host.data() : nullptr, offsets.data(),
-                                y.host.data());
-    cuda::grouped_linear_forward(stream, c.dims, x.data(), w.data(), bias, gpu_offsets, y.data());
-    EXPECT_LE(normalised_error(y.device(), y.reference()), tolerance) << "y";
-  }
+  Comparison<T> both(c);
+  both.expect_forward_agrees(true);
+  both.expect_forward_agrees(false);
   for (const Accumulate mode : {Accumulate::overwrite, Accumulate::add}) {
-    Both<T> dx(gpu, destination_values(rows * I, mode), c.shift);
-    cpu::grouped_linear_backward_input(c.dims, w.host.data(), offsets.data(), dy.host.data(), dx.host.data(), mode);
-    cuda::grouped_linear_backward_input(stream, c.dims, w.data(), gpu_offsets, dy.data(), dx.data(), mode);
-    EXPECT_LE(normalised_error(dx.device(), dx.reference()), tolerance) << "dx";
-
-    Both<float> dw(gpu, destination_values(E * O * I, mode), c.shift);
-    const auto parts = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_weight_scratch(stream, c.dims));
-    const auto scratch = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_bias_scratch(c.dims));
-    cpu::grouped_linear_backward_weight(c.dims, x.host.data(), offsets.data(), dy.host.data(), dw.host.data(), mode);
-    cuda::grouped_linear_backward_weight(stream, c.dims, x.data(), gpu_offsets, dy.data(), dw.data(), parts.data(), mode);
-    EXPECT_LE(normalised_error(dw.device(), dw.reference()), 1e-9) << "dw";
-
-    Both<float> db(gpu, destination_values(E * O, mode), c.shift);
-    cpu::grouped_linear_backward_bias(c.dims, offsets.data(), dy.host.data(), db.host.data(), mode);
-    cuda::grouped_linear_backward_bias(stream, c.dims, gpu_offsets, dy.data(), db.data(), scratch.data(), mode);
-    EXPECT_LE(normalised_error(db.device(), db.reference()), 1e-9) << "db";
+    both.expect_input_agrees(mode);
+    both.expect_parameters_agree(mode);
   }
 }
 

@@ -18,6 +18,7 @@ set(SOURCES
   gather_slots_test.cpp
   gelu_test.cpp
   grouped_linear_test.cpp
+  grouped_mlp_test.cpp
   join_basis_test.cpp
   l2_normalize_test.cpp
   layer_norm_test.cpp

@@ -1,0 +1,57 @@
+// The grouped GEMMs as ops run them: on the device of the context, in the dtype of the tensors. `starts` are the plan's
+// offsets. Read next: ops/kernels/grouped_linear.h.
+#pragma once
+
+#include "autograd/grad_writer.h"
+#include "ops/kernels/grouped_linear.h"
+
+namespace ermoe {
+
+/// y = x W_eᵀ + b_e; b may be undefined.
+inline void grouped_forward(const ExecContext& ctx, const GroupedLinearDims& dims, const Tensor& x, const Tensor& w, const Tensor& b,
+                            const int32_t* starts, const Tensor& y) {
+  dispatch_compute(x.dtype(), "grouped_linear", [&](auto tag) {
+    using T = decltype(tag);
+    const T* bias = b.defined() ? b.data<T>() : nullptr;
+    on_device(
+        ctx, tag, [&](auto) { cpu::grouped_linear_forward(dims, x.data<T>(), w.data<T>(), bias, starts, y.data<T>()); },
+        [&](auto) { cuda::grouped_linear_forward(ctx.stream, dims, x.data<T>(), w.data<T>(), bias, starts, y.data<T>()); });
+  });
+}
+
+/// dx (+)= dy W_e.
+inline void grouped_backward_input(const ExecContext& ctx, const GroupedLinearDims& dims, const Tensor& w, const int32_t* starts,
+                                   const Tensor& dy, const GradSlot& dx) {
+  dispatch_compute(w.dtype(), "grouped_linear", [&](auto tag) {
+    using T = decltype(tag);
+    on_device(
+        ctx, tag, [&](auto) { cpu::grouped_linear_backward_input(dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+        [&](auto) { cuda::grouped_linear_backward_input(ctx.stream, dims, w.data<T>(), starts, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
+  });
+}
+
+/// dw_e (+)= dyᵀ x and db_e (+)= Σ dy, the gradients of the node's inputs `weight` and `bias`, where they are wanted.
+inline void grouped_backward_parameters(const ExecContext& ctx, const GroupedLinearDims& dims, const Tensor& x, const int32_t* starts,
+                                        const Tensor& dy, GradWriter& out, size_t weight, size_t bias) {
+  if (!out.wants(weight) && !out.wants(bias)) return;
+  const GradSlot dw = out.wants(weight) ? out.into_master(weight) : GradSlot{}, db = out.wants(bias) ? out.into_master(bias) : GradSlot{};
+  dispatch_compute(x.dtype(), "grouped_linear", [&](auto tag) {
+    using T = decltype(tag);
+    on_device(
+        ctx, tag,
+        [&](auto) {
+          if (dw.dst.defined())
+            cpu::grouped_linear_backward_weight(dims, x.data<T>(), starts, dy.data<T>(), dw.dst.template data<T>(), dw.mode);
+          if (db.dst.defined()) cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.template data<T>(), db.mode);
+        },
+        [&](auto) {
+          const auto at = [](const GradSlot& slot) {
+            return Destination<Master<T>>{slot.dst.defined() ? slot.dst.data<Master<T>>() : nullptr, slot.mode};
+          };
+          const auto scratch = ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(ctx.stream, dims));
+          cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), at(dw), at(db), scratch.data());
+        });
+  });
+}
+
+}  // namespace ermoe
