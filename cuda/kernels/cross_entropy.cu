@@ -100,24 +100,24 @@ void mean(const Stream& stream, int64_t n, const float* values, float* out, cons
 }  // namespace
 
 template <typename T>
-void cross_entropy_forward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const float* targets,
-                           const float* class_weights, float* lse, float* row_losses, float* loss) {
+void cross_entropy_forward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const Master<T>* targets,
+                           const Master<T>* class_weights, Master<T>* lse, Master<T>* row_losses, Master<T>* loss) {
   forward_kernel<<<static_cast<unsigned>(dims.batch), threads, 0, native(stream)>>>(dims, logits, targets, class_weights, lse, row_losses);
   cuda_check(cudaGetLastError(), "cross_entropy_forward");
   mean(stream, dims.batch, row_losses, loss, "cross_entropy_forward");
 }
 
 template <typename T>
-void cross_entropy_backward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const float* targets,
-                            const float* class_weights, const float* lse, const float* dloss, T* dlogits, Accumulate mode) {
+void cross_entropy_backward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const Master<T>* targets,
+                            const Master<T>* class_weights, const Master<T>* lse, const Master<T>* dloss, T* dlogits, Accumulate mode) {
   backward_kernel<<<static_cast<unsigned>(dims.batch), threads, 0, native(stream)>>>(dims, logits, targets, class_weights, lse, dloss,
                                                                                      dlogits, mode);
   cuda_check(cudaGetLastError(), "cross_entropy_backward");
 }
 
 template <typename T>
-void sigmoid_cross_entropy_forward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const float* targets,
-                                   const float* class_weights, float* row_losses, float* loss) {
+void sigmoid_cross_entropy_forward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const Master<T>* targets,
+                                   const Master<T>* class_weights, Master<T>* row_losses, Master<T>* loss) {
   sigmoid_forward_kernel<<<static_cast<unsigned>(dims.batch), threads, 0, native(stream)>>>(dims, logits, targets, class_weights,
                                                                                             row_losses);
   cuda_check(cudaGetLastError(), "sigmoid_cross_entropy_forward");
@@ -125,8 +125,8 @@ void sigmoid_cross_entropy_forward(const Stream& stream, const CrossEntropyDims&
 }
 
 template <typename T>
-void sigmoid_cross_entropy_backward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const float* targets,
-                                    const float* class_weights, const float* dloss, T* dlogits, Accumulate mode) {
+void sigmoid_cross_entropy_backward(const Stream& stream, const CrossEntropyDims& dims, const T* logits, const Master<T>* targets,
+                                    const Master<T>* class_weights, const Master<T>* dloss, T* dlogits, Accumulate mode) {
   sigmoid_backward_kernel<<<static_cast<unsigned>(dims.batch), threads, 0, native(stream)>>>(dims, logits, targets, class_weights, dloss,
                                                                                              dlogits, mode);
   cuda_check(cudaGetLastError(), "sigmoid_cross_entropy_backward");

@@ -156,8 +156,8 @@ void embedding_forward(const Stream& stream, const EmbeddingDims& dims, const T*
 int64_t embedding_scratch(const EmbeddingDims& dims) { return Scratch(dims).bytes(); }
 
 template <typename T>
-void embedding_backward(const Stream& stream, const EmbeddingDims& dims, const int32_t* ids, const T* dy, float* dtable, Accumulate mode,
-                        std::byte* scratch) {
+void embedding_backward(const Stream& stream, const EmbeddingDims& dims, const int32_t* ids, const T* dy, Master<T>* dtable,
+                        Accumulate mode, std::byte* scratch) {
   if (mode == Accumulate::overwrite && dims.rows * dims.width > 0)
     cuda_check(cudaMemsetAsync(dtable, 0, static_cast<size_t>(dims.rows * dims.width) * sizeof(float), native(stream)),
                "embedding_backward");

@@ -207,8 +207,8 @@ void choose_layout(int64_t cols, Fn&& fn, Pointers... pointers) {
 }  // namespace
 
 template <typename T>
-void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, float* mean,
-                        float* rstd) {
+void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean,
+                        Master<T>* rstd) {
   if (dims.rows == 0 || dims.cols == 0) return;
   const ForwardArgs<T> args{dims.rows, static_cast<int>(dims.cols), static_cast<float>(dims.eps), x, w, b, y, mean, rstd};
   const auto launch = [&](auto layout) {
@@ -221,8 +221,9 @@ void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T
 }
 
 template <typename T>
-void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const float* mean, const float* rstd,
-                         const T* dy, Destination<T> dx, Destination<float> dw, Destination<float> db, float* partials) {
+void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean,
+                         const Master<T>* rstd, const T* dy, Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db,
+                         Master<T>* partials) {
   const int64_t count = dims.chunks().count();
   const bool weights = dw.data != nullptr || db.data != nullptr;
   if (dims.rows > 0 && dims.cols > 0) {

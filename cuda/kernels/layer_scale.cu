@@ -95,7 +95,7 @@ void layer_scale_forward(const Stream& stream, const LayerScaleDims& dims, const
 
 template <typename T>
 void layer_scale_backward(const Stream& stream, const LayerScaleDims& dims, const T* x, const T* gamma, const T* dy, Destination<T> dx,
-                          Destination<float> dgamma, float* partials) {
+                          Destination<Master<T>> dgamma, Master<T>* partials) {
   if (dims.rows > 0 && dims.cols > 0) {
     const BackwardArgs<T> args{.rows = dims.rows,
                                .cols = dims.cols,

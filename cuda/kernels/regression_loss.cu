@@ -62,14 +62,15 @@ struct Backward {
 }  // namespace
 
 template <typename T>
-void regression_loss_forward(const Stream& stream, const RegressionDims& dims, const T* prediction, const float* target, float* loss) {
+void regression_loss_forward(const Stream& stream, const RegressionDims& dims, const T* prediction, const Master<T>* target,
+                             Master<T>* loss) {
   forward_kernel<<<1, threads, 0, native(stream)>>>(dims, prediction, target, loss);
   cuda_check(cudaGetLastError(), "regression_loss_forward");
 }
 
 template <typename T>
-void regression_loss_backward(const Stream& stream, const RegressionDims& dims, const T* prediction, const float* target,
-                              const float* dloss, T* dprediction, Accumulate mode) {
+void regression_loss_backward(const Stream& stream, const RegressionDims& dims, const T* prediction, const Master<T>* target,
+                              const Master<T>* dloss, T* dprediction, Accumulate mode) {
   const Backward<T> work{.kind = dims.kind,
                          .delta = static_cast<float>(dims.delta),
                          .inverse = static_cast<float>(1 / static_cast<double>(dims.numel)),
