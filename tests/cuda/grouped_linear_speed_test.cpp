@@ -145,7 +145,7 @@ void expect_speed(int64_t in, int64_t out) {
   }
 }
 
-TEST(GroupedLinearSpeed, KeepsUpWithOneDenseProduct) {
+TEST(GroupedLinearSpeedOnGpu, KeepsUpWithOneDenseProduct) {
   for (const auto& [in, out] : {std::pair{384, 1536}, std::pair{1536, 384}, std::pair{768, 3072}, std::pair{3072, 768}})
     ERMOE_NEEDS_GPU(expect_speed(in, out));
 }

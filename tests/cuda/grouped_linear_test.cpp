@@ -189,28 +189,28 @@ void expect_agreement(const std::vector<Case>& cases) {
 
 constexpr Fill fills[] = {Fill::ragged, Fill::full, Fill::one_expert, Fill::nobody};
 
-TEST(GroupedLinearKernels, AgreeOnWholeTiles) {
+TEST(GroupedLinearOnGpu, AgreeOnWholeTiles) {
   for (const Fill fill : fills) ERMOE_NEEDS_GPU(expect_agreement({{{512, 4, 128, 256}, fill}, {{640, 2, 384, 128}, fill}}));
 }
 
-TEST(GroupedLinearKernels, AgreeOnRaggedShapes) {
+TEST(GroupedLinearOnGpu, AgreeOnRaggedShapes) {
   for (const Fill fill : fills)
     ERMOE_NEEDS_GPU(
         expect_agreement({{{257, 4, 40, 136}, fill}, {{1003, 5, 200, 328}, fill}, {{500, 40, 16, 24}, fill}, {{1, 1, 8, 8}, fill}}));
 }
 
-TEST(GroupedLinearKernels, AgreeWhereRowsAreNotAligned) {
+TEST(GroupedLinearOnGpu, AgreeWhereRowsAreNotAligned) {
   for (const Fill fill : fills)
     ERMOE_NEEDS_GPU(
         expect_agreement({{{37, 3, 7, 5}, fill}, {{130, 2, 48, 33}, fill}, {{190, 3, 129, 64}, fill}, {{200, 3, 64, 72}, fill, 1}}));
 }
 
-TEST(GroupedLinearKernels, AgreeOnManyRows) {
+TEST(GroupedLinearOnGpu, AgreeOnManyRows) {
   ERMOE_NEEDS_GPU(
       expect_agreement({{{12000, 8, 96, 160}, Fill::ragged}, {{3000, 3, 384, 776}, Fill::ragged}, {{9000, 2, 64, 128}, Fill::one_expert}}));
 }
 
-TEST(GroupedLinearKernels, GiveZerosForNoRows) { ERMOE_NEEDS_GPU(expect_agreement({{{0, 3, 16, 24}, Fill::full}})); }
+TEST(GroupedLinearOnGpu, GiveZerosForNoRows) { ERMOE_NEEDS_GPU(expect_agreement({{{0, 3, 16, 24}, Fill::full}})); }
 
 }  // namespace
 }  // namespace ermoe::testing
