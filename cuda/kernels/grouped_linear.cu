@@ -17,11 +17,11 @@ bool rows_are_aligned(const GroupedProduct<bf16>& p) {
   return all_aligned(p.a, p.b) && p.dims.in % 8 == 0 && (P == Product::forward || p.dims.out % 8 == 0);
 }
 
-/// What the kernels for Hopper want on top of it.
+/// What the kernels for Hopper want on top of it. Later generations do not run its instructions.
 template <Product P>
 bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
   const GroupedLinearDims& d = p.dims;
-  return state_of(stream).major >= 9 && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
+  return state_of(stream).major == 9 && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
          (P == Product::weight || all_aligned(p.c, p.second)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
 }
 
@@ -121,7 +121,7 @@ void sum_rows(const Stream& stream, const GroupedLinearDims& dims, const int32_t
 int64_t grouped_linear_backward_scratch(const Stream& stream, const GroupedLinearDims& dims) {
   const int64_t bias = most_row_tiles(dims, bias_rows) * dims.out;
   const bool any = dims.rows > 0 && dims.experts > 0 && dims.in > 0 && dims.out > 0;
-  return any && state_of(stream).major >= 9 ? std::max(bias, grouped_wgmma_weight_scratch(stream, dims)) : bias;
+  return any && state_of(stream).major == 9 ? std::max(bias, grouped_wgmma_weight_scratch(stream, dims)) : bias;
 }
 
 template <typename T>
