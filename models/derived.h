@@ -7,6 +7,7 @@
 #include "core/flat.h"
 
 #include <functional>
+#include <optional>
 
 namespace ermoe {
 
@@ -30,6 +31,11 @@ class DerivedParameter {
       parameter.compute = ctx.empty(root_.shape(), parameter.compute_dtype, "parameters");
     convert(root_.value, parameter.compute);
     parameter.value = root_.value = parameter.compute;
+  }
+
+  /// What the value is made in: the precision of its readers on a GPU, that of the factors on a CPU.
+  std::optional<DType> dtype(const ExecContext& ctx) const {
+    return ctx.device.is_cuda() ? std::optional(parameter.compute_dtype) : std::nullopt;
   }
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.

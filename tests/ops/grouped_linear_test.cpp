@@ -37,7 +37,7 @@ std::vector<OpCase> path_cases() {
   for (const Routing& r : routings())
     all.push_back({.name = r.name,
                    .inputs = {{.shape = {r.tokens, 5}},
-                              {.shape = {r.tokens, r.slots}},
+                              {.shape = {r.tokens, r.slots}, .precision = OpInput::Precision::master},
                               {.shape = {r.experts, 6, 5}},
                               {.shape = {r.experts, 6}},
                               {.shape = {r.experts, 5, 6}},

@@ -359,8 +359,12 @@ TEST_P(StiefelOnGpu, TakesTheSameStepAsTheCpuAndStaysOnTheManifold) {
       stiefel_step(gpu.ctx, on_gpu, gaussian(gpu.ctx, shape, DType::f32, 100 + step), 1e-2, GetParam());
       ASSERT_LE(orthogonality_residual(gpu.ctx, on_gpu), promise) << shape.str() << " step " << step;
       if (step > 0) continue;
-      stiefel_step(cpu.ctx, on_cpu, gaussian(cpu.ctx, shape, DType::f32, 100), 1e-2, GetParam());
-      EXPECT_LE(largest_difference(to_doubles(on_gpu), to_doubles(on_cpu)), 5e-5) << shape.str();
+      const Tensor direction = gaussian(cpu.ctx, shape, DType::f32, 100);
+      double longest = 0;
+      for (const double d : to_doubles(direction)) longest = std::max(longest, std::abs(d));
+      stiefel_step(cpu.ctx, on_cpu, direction, 1e-2, GetParam());
+      // Newton-Schulz on a GPU rounds the direction to bf16, which keeps 8 bits of a step; the manifold is kept as above.
+      EXPECT_LE(largest_difference(to_doubles(on_gpu), to_doubles(on_cpu)), std::max(5e-5, 1e-2 * longest / 256)) << shape.str();
     }
   }
 }
