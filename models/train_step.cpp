@@ -17,6 +17,7 @@ double scalar_of(const Tensor& t) {
 void TrainStep::begin(int64_t micro_batches) {
   micro_batches_ = micro_batches;
   report_ = {};
+  unread_.clear();
   model_.arena().begin_gradients();
 }
 
@@ -35,12 +36,25 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   tape.backward(ctx, value, seed);
   report_.times.backward += watch.lap();
 
-  report_.loss += share * scalar_of(value.value);
-  for (const auto& [name, term] : pass.losses) report_.extra_loss += share * scalar_of(term);
+  unread_.push_back({.loss = value.value, .extra = {}, .nonfinite = {}});
+  for (const auto& [name, term] : pass.losses) unread_.back().extra.push_back(term);
   for (const RoutingRecord& route : pass.routes)
-    if (report_.fault.empty() && route.nonfinite.defined() && item<int32_t>(route.nonfinite) > 0)
-      report_.fault = fmt::format("routing scores of blocks.{} are not finite", route.block);
+    if (route.nonfinite.defined()) unread_.back().nonfinite.emplace_back(route.block, route.nonfinite);
   report_.routes = std::move(pass.routes);
+}
+
+/// Reads what the micro-batches left in tensors. The first read waits for a GPU to finish all of them, so that it is never
+/// idle between their many small kernels.
+void TrainStep::read_results() {
+  const double share = 1.0 / static_cast<double>(micro_batches_);
+  for (const Unread& unread : unread_) {
+    report_.loss += share * scalar_of(unread.loss);
+    for (const Tensor& term : unread.extra) report_.extra_loss += share * scalar_of(term);
+    for (const auto& [block, flag] : unread.nonfinite)
+      if (report_.fault.empty() && item<int32_t>(flag) > 0)
+        report_.fault = fmt::format("routing scores of blocks.{} are not finite", block);
+  }
+  unread_.clear();
 }
 
 void TrainStep::reduce_gradients(const ExecContext& ctx) {
@@ -85,6 +99,7 @@ void TrainStep::apply(const ExecContext& ctx) {
 StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
   Stopwatch watch;
   reduce_gradients(ctx);
+  read_results();
   report_.times.pull_back += watch.lap();
   optimizer_.set_learning_rate(ctx, lr);
   optimizer_.judge(ctx, clip_, faults_anywhere(ctx));

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ermoe {
@@ -41,7 +42,15 @@ class TrainStep {
   StepReport finish(const ExecContext& ctx, double lr);
 
  private:
+  /// What a micro-batch left on the device.
+  struct Unread {
+    Tensor loss;
+    std::vector<Tensor> extra;
+    std::vector<std::pair<int64_t, Tensor>> nonfinite;  // block, flag
+  };
+
   void reduce_gradients(const ExecContext& ctx);
+  void read_results();
   Tensor faults_anywhere(const ExecContext& ctx) const;
   std::string find_fault(const ExecContext& ctx) const;
   void apply(const ExecContext& ctx);
@@ -51,6 +60,7 @@ class TrainStep {
   MovingAverage* average_;
   double clip_;
   int64_t micro_batches_ = 1;
+  std::vector<Unread> unread_;
   StepReport report_;
 };
 

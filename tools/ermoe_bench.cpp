@@ -89,7 +89,7 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
   bool kept = true;
   for (const Orthogonality method : methods) {
     flags.bench.method = method;
-    const OrthogonalityResult result = bench_orthogonality(engine.ctx, flags.bench);
+    const OrthogonalityResult result = bench_orthogonality(engine, flags.bench);
     report.add(flags.bench, result);
     kept &= result.kept();
     if (!whole) continue;

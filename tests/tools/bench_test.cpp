@@ -56,14 +56,14 @@ TEST(StepBench, PhasesOfAStepAddUpToIt) {
 }
 
 TEST(OrthogonalityBench, EveryMethodKeepsThePromise) {
-  testing::TestBench bench;
+  const Engine engine(1, 1, DeviceChoice::cpu);
   for (const auto method : {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cholesky_qr, Orthogonality::cayley}) {
     OrthogonalityOptions options;
     options.width = 24;
     options.experts = 2;
     options.method = method;
     options.steps = 40;
-    const OrthogonalityResult result = bench_orthogonality(bench.ctx, options);
+    const OrthogonalityResult result = bench_orthogonality(engine, options);
     EXPECT_TRUE(result.kept()) << result.worst;
     EXPECT_GT(result.worst, 0);  // float factors are never exact
     EXPECT_GT(result.worst_step, 0);

@@ -21,11 +21,16 @@ Parameter make_factor(const char* name, const Shape& shape) {
 
 }  // namespace
 
-OrthogonalityResult bench_orthogonality(const ExecContext& ctx, const OrthogonalityOptions& options) {
+OrthogonalityResult bench_orthogonality(const Engine& engine, const OrthogonalityOptions& options) {
+  const ExecContext& ctx = engine.ctx;
   const int64_t D = options.width;
   Parameter U1 = make_factor("U1", {options.experts, 4 * D, D}), V1 = make_factor("V1", {options.experts, D, D});
   ParameterArena arena(*ctx.allocator, DType::f32, {&U1, &V1});
-  for (Parameter* p : {&U1, &V1}) init_orthonormal(ctx, p->value, key_of(RngKey{1}, p->name));
+  for (Parameter* p : {&U1, &V1}) {
+    const Tensor drawn = engine.host_ctx().empty(p->shape, DType::f32);
+    init_orthonormal(engine.host_ctx(), drawn, key_of(RngKey{1}, p->name));
+    copy(drawn, p->value);
+  }
   OptimConfig optim;
   optim.lr = options.lr;
   optim.schedule = Schedule::constant;
@@ -39,6 +44,7 @@ OrthogonalityResult bench_orthogonality(const ExecContext& ctx, const Orthogonal
     fill_uniform(arena.grads(Parameter::Role::factor), RngKey{2}.fold(static_cast<uint64_t>(step)));
     Stopwatch watch;
     optimizer.step(ctx, learning_rate(optim, step - 1, options.steps), 1.0);
+    if (engine.gpu) engine.gpu->synchronize();
     seconds.push_back(watch.lap());
     total += seconds.back();
     orthogonal += optimizer.orthogonal_seconds();

@@ -4,6 +4,7 @@
 
 #include "models/config.h"
 #include "tools/bench/measure.h"
+#include "tools/engine.h"
 
 namespace ermoe {
 
@@ -28,6 +29,6 @@ struct OrthogonalityResult {
   bool kept() const { return worst <= orthogonality_promise; }  // false for a NaN too
 };
 
-OrthogonalityResult bench_orthogonality(const ExecContext& ctx, const OrthogonalityOptions& options);
+OrthogonalityResult bench_orthogonality(const Engine& engine, const OrthogonalityOptions& options);
 
 }  // namespace ermoe
