@@ -12,9 +12,7 @@ void project_off_basis(const Stream& stream, const ProjectOffDims& d, const floa
   along.lda = back.lda = d.E * d.R;
   along.stride_a = back.stride_a = d.R;
   gemm(stream, along, 1, basis, rest, 0, products);
-  // What is taken off is small, so the 11 bits of TF32 are enough for it; how much it is must be exact.
-  const float* no_bias = nullptr;
-  gemm(stream, back, -1, basis, products, 1, rest, no_bias, FloatProducts::tf32);
+  gemm(stream, back, -1, basis, products, 1, rest);
 }
 
 }  // namespace ermoe::cuda
