@@ -23,13 +23,13 @@ struct Parameter {
   std::string name;  // "blocks.3.moe.experts.U1", given by Module::visit
   Shape shape;
   Role role = Role::direct;
-  bool decay = false;           // weight decay applies (matrices, not biases or norms)
-  bool orthonormal = false;     // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
-  bool expert_sharded = false;  // first axis is the expert
-  bool frozen = false;          // takes no gradient and no step
-  bool full_precision = false;  // ops read it as it is, also where they compute in bf16 (small ones that scale much)
+  bool decay = false;                // weight decay applies (matrices, not biases or norms)
+  bool orthonormal = false;          // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
+  bool expert_sharded = false;       // first axis is the expert
+  bool frozen = false;               // takes no gradient and no step
+  bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
-  float lr_scale = 1.0f;        // layer decay
+  float lr_scale = 1.0f;             // layer decay
 
   Tensor value;           // window of the value arena
   Tensor compute;         // what ops read: `value` itself, or its bf16 copy
@@ -52,8 +52,6 @@ class ParameterArena {
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
   /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
-  /// The bf16 twin of values(direct); undefined where ops read the values themselves.
-  Tensor compute_values() const { return compute_; }
   DType dtype() const { return dtype_; }
   DType compute_dtype() const { return compute_.defined() ? compute_.dtype() : dtype_; }
 

@@ -9,8 +9,8 @@
 
 namespace ermoe::cuda {
 
-/// bf16, contiguous, of two axes, or of three where z is not 0; x comes first. `box_*`: what one copy brings, 64 elements along x at most, which lie in
-/// shared memory with the 128-byte swizzle.
+/// bf16, contiguous, of two axes, or of three where z is not 0; x comes first. `box_*`: what one copy brings, 64 elements along x at most,
+/// which lie in shared memory with the 128-byte swizzle.
 struct TensorMapArgs {
   const bf16* data = nullptr;   // aligned to 16 bytes
   int64_t x = 0, y = 0, z = 0;  // sizes; 8 divides x
