@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 namespace ermoe {
 namespace {
@@ -53,17 +54,25 @@ size_t round_size(size_t bytes) {
   return rounded < huge_page ? rounded : (rounded + huge_page - 1) / huge_page * huge_page;
 }
 
+bool wants_exact_blocks(Device device) {
+  const char* memory = std::getenv("ERMOE_GPU_MEMORY");
+  return device.is_cuda() && memory != nullptr && std::string_view(memory) == "exact";
+}
+
 }  // namespace
 
 std::unique_ptr<MemorySource> make_host_source() { return std::make_unique<HostSource>(); }
 
 CachingAllocator::CachingAllocator(std::unique_ptr<MemorySource> source, Fill fill)
-    : source_(std::move(source)), device_(source_->device()), fill_(fill) {}
+    : source_(std::move(source)),
+      device_(source_->device()),
+      exact_(wants_exact_blocks(device_)),
+      fill_(exact_ ? Fill::none : fill) {}  // what is filled counts as written
 
 CachingAllocator::~CachingAllocator() { trim(); }
 
 Block CachingAllocator::allocate(size_t bytes, const char* scope) {
-  const size_t wanted = round_size(bytes);
+  const size_t wanted = exact_ ? std::max<size_t>(bytes, 1) : round_size(bytes);
   const std::lock_guard lock(mutex_);
   Block block{nullptr, wanted, scope};
   const auto it = free_.lower_bound(wanted);
@@ -85,6 +94,11 @@ void CachingAllocator::release(const Block& block) noexcept {
   const std::lock_guard lock(mutex_);
   stats_.live -= block.bytes;
   live_by_scope_[block.scope] -= block.bytes;
+  if (exact_) {
+    source_->release(block.data, block.bytes);
+    stats_.reserved -= block.bytes;
+    return;
+  }
   free_.emplace(block.bytes, block.data);
 }
 

@@ -57,6 +57,9 @@ enum class Fill { none, poison };
 
 /// Best fit over cached blocks; a block up to twice the wanted size is taken. Thread-safe.
 /// It must outlive every tensor it gave out memory for.
+///
+/// With ERMOE_GPU_MEMORY=exact in the environment a GPU's blocks are as large as asked for, not cached and not filled:
+/// slow, but a memory checker then sees a read behind a tensor, of a freed one, or of bytes that nobody wrote.
 class CachingAllocator {
  public:
   explicit CachingAllocator(std::unique_ptr<MemorySource> source, Fill fill = Fill::none);
@@ -67,6 +70,8 @@ class CachingAllocator {
   Device device() const { return device_; }
   MemorySource& source() const { return *source_; }
   Fill fill() const { return fill_; }
+  /// Whether every block is one of the source's own, of the size that was asked for.
+  bool exact() const { return exact_; }
   /// `scope` is a string literal that names the user in statistics.
   /// Throws `Error` with the largest users when the source has no more.
   Block allocate(size_t bytes, const char* scope);
@@ -84,6 +89,7 @@ class CachingAllocator {
 
   std::unique_ptr<MemorySource> source_;
   Device device_;
+  bool exact_;
   Fill fill_;
   mutable std::mutex mutex_;
   std::multimap<size_t, void*> free_;

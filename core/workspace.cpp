@@ -6,7 +6,8 @@ namespace ermoe {
 
 std::byte* Workspace::take_bytes(size_t bytes) {
   const size_t rounded = (bytes + 255) / 256 * 256;
-  if (used_ == 0 && (!block_.defined() || block_.bytes() < std::max(rounded, high_water_))) {
+  const bool alone = allocator_.exact();  // every loan in a block of its own
+  if (!alone && used_ == 0 && (!block_.defined() || block_.bytes() < std::max(rounded, high_water_))) {
     overflow_.clear();
     const size_t wanted = std::max({rounded, high_water_, size_t{1} << 16});
     block_ = Tensor();
@@ -14,11 +15,11 @@ std::byte* Workspace::take_bytes(size_t bytes) {
   }
   const size_t begin = used_, end = used_ + rounded;
   std::byte* loan = nullptr;
-  if (end <= block_.bytes()) {
+  if (!alone && end <= block_.bytes()) {
     loan = block_.raw() + begin;
     if (allocator_.fill() == Fill::poison) allocator_.source().set(loan, 0xff, rounded);
   } else {
-    overflow_.push_back(Tensor::empty(allocator_, {static_cast<int64_t>(rounded)}, DType::u8, "workspace"));
+    overflow_.push_back(Tensor::empty(allocator_, {static_cast<int64_t>(alone ? bytes : rounded)}, DType::u8, "workspace"));
     loan = overflow_.back().raw();
   }
   used_ = end;  // last: a failed loan leaves the stack as it was

@@ -3,9 +3,11 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "core/workspace.h"
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <thread>
@@ -14,11 +16,11 @@
 namespace ermoe::testing {
 namespace {
 
-/// Host memory of a limited size that checks what it gets back.
+/// Host memory of a limited size that checks what it gets back, and may pass for a GPU's.
 class LimitedSource final : public MemorySource {
  public:
-  explicit LimitedSource(size_t limit, std::map<void*, size_t>& out) : limit_(limit), out_(out) {}
-  Device device() const override { return {}; }
+  explicit LimitedSource(size_t limit, std::map<void*, size_t>& out, Device device = {}) : limit_(limit), out_(out), device_(device) {}
+  Device device() const override { return device_; }
   Stream stream() const override { return {}; }
   void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
   void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
@@ -42,6 +44,7 @@ class LimitedSource final : public MemorySource {
   std::unique_ptr<MemorySource> source_ = make_host_source();
   size_t limit_, held_ = 0;
   std::map<void*, size_t>& out_;
+  Device device_;
 };
 
 TEST(Allocator, ReusesFreedBlocks) {
@@ -154,6 +157,32 @@ TEST(Allocator, GivesItsCacheBackBeforeItFails) {
     allocator.release(b);
   }
   EXPECT_TRUE(out.empty()) << "the source did not get everything back";
+}
+
+TEST(Allocator, ExactBlocksOfAGpuHaveTheSizeAskedForAndGoStraightBack) {
+  setenv("ERMOE_GPU_MEMORY", "exact", 1);
+  std::map<void*, size_t> out;
+  {
+    CachingAllocator gpu(std::make_unique<LimitedSource>(1'000'000, out, Device{Device::Kind::cuda, 0}), Fill::poison),
+        host(make_host_source());
+    EXPECT_TRUE(gpu.exact());
+    EXPECT_FALSE(host.exact());
+    EXPECT_EQ(gpu.fill(), Fill::none);
+    const Block block = gpu.allocate(832, "x");
+    EXPECT_EQ(out.at(block.data), 832u);
+    gpu.release(block);
+    EXPECT_TRUE(out.empty());
+    EXPECT_EQ(gpu.stats().reserved, 0u);
+    Workspace workspace(gpu);
+    {
+      const auto first = workspace.borrow<float>(16), second = workspace.borrow<float>(48);
+      EXPECT_EQ(out.at(first.data()), 64u);
+      EXPECT_EQ(out.at(second.data()), 192u);
+    }
+    EXPECT_TRUE(out.empty()) << "loans that ended";
+  }
+  unsetenv("ERMOE_GPU_MEMORY");
+  EXPECT_FALSE(CachingAllocator(std::make_unique<LimitedSource>(1, out, Device{Device::Kind::cuda, 0})).exact());
 }
 
 TEST(Allocator, ThreadsMayShareIt) {

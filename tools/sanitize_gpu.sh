@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# The GPU's tests and whole training steps under compute-sanitizer, many processes beside each other: bad addresses
+# (memcheck), bytes read that nobody wrote (initcheck), races in shared memory (racecheck), barriers that not all
+# threads reach (synccheck). Ends with a table; exit code 1 where a tool reported something or a test failed.
+set -uo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: tools/sanitize_gpu.sh
+variables
+  BUILD   folder of the build (build/sanitize); made where it is missing, with the kernels' line numbers
+  OUT     where logs go, one a process (build/sanitize/logs)
+  TOOLS   "memcheck steps racecheck initcheck synccheck": what runs, in this order
+  SHARDS  40      processes that the tests are dealt to
+  JOBS    14      of them at a time
+  LIMIT   3600    seconds for everything behind the build; what has not begun by then is counted as not run
+  CMAKE   ""      more arguments of cmake
+TEXT
+}
+
+case "${1:-}" in -h | --help) usage && exit 0 ;; esac
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+build=${BUILD:-build/sanitize}
+export OUT=${OUT:-$build/logs}
+export ERMOE_GPU_MEMORY=exact OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=passive
+command -v compute-sanitizer >/dev/null || { echo "sanitize_gpu.sh: compute-sanitizer, a part of the CUDA toolkit, is not here" >&2; exit 2; }
+
+# shellcheck disable=SC2086
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DERMOE_CUDA=ON -DCMAKE_CUDA_FLAGS=-lineinfo ${CMAKE:-} >/dev/null || exit 2
+cmake --build "$build" -j "$(nproc)" --target ermoe_tests_ops ermoe_tests_cuda ermoe_tests_tools ermoe-bench >"$build/build.log" ||
+  { tail -40 "$build/build.log"; exit 2; }
+mkdir -p "$OUT"
+END=$(($(date +%s) + ${LIMIT:-3600}))
+export END
+
+# run_one NAME TOOL COMMAND…: a log that ends with the exit code and the seconds, or none where time is over.
+run_one() {
+  local name=$1 tool=$2 begin left code
+  shift 2
+  begin=$(date +%s)
+  left=$((END - begin))
+  [[ $left -gt 3 ]] || exit 0
+  local options=(--tool "$tool" --error-exitcode 9 --print-limit 20)
+  case $tool in
+    memcheck) options+=(--padding 512) ;;
+    # Only the engine's own kernels: the libraries' are slow under it and not ours to mend.
+    racecheck) options+=(--racecheck-report all --kernel-regex kns=ermoe) ;;
+    synccheck) options+=(--kernel-regex kns=ermoe) ;;
+  esac
+  timeout -k 2 "$left" env "${ENVIRONMENT[@]}" compute-sanitizer "${options[@]}" "$@" >"$OUT/$name.log" 2>&1
+  code=$?
+  echo "exit $code after $(($(date +%s) - begin)) s" >>"$OUT/$name.log"
+}
+
+# run_line "NAME TOOL VARIABLE=… -- COMMAND…"
+run_line() {
+  local words name tool
+  read -r -a words <<<"$1"
+  name=${words[0]} tool=${words[1]}
+  ENVIRONMENT=()
+  words=("${words[@]:2}")
+  while [[ ${words[0]} != -- ]]; do
+    ENVIRONMENT+=("${words[0]}")
+    words=("${words[@]:1}")
+  done
+  run_one "$name" "$tool" "${words[@]:1}"
+}
+export -f run_one run_line
+
+tests=$build/tests
+list_tests() {  # of the tool $1
+  local s shards=${SHARDS:-40}
+  for ((s = 0; s < shards; ++s)); do
+    echo "$1-ops-$s $1 GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_ops --gtest_filter=*Gpu*"
+  done
+  for ((s = 0; s < 5; ++s)); do
+    echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*:*Devices*-*Speed*"
+  done
+  for ((s = 0; s < 6; ++s)); do
+    echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
+  done
+  # The products that older GPUs run.
+  echo "$1-ampere-ops $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
+  echo "$1-ampere-cuda $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"
+}
+list_steps() {
+  local tool
+  for tool in memcheck initcheck; do
+    for step in "c10 --batch 8" "s16 --batch 4"; do
+      for precision in bf16 f32; do
+        echo "$tool-step-${step%% *}-$precision $tool -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps 1 --warmup 0 --workload $step"
+      done
+    done
+  done
+}
+
+for tool in ${TOOLS:-memcheck steps racecheck initcheck synccheck}; do
+  if [[ $tool == steps ]]; then list_steps; else list_tests "$tool"; fi
+done >"$OUT/jobs.txt"
+xargs -d '\n' -P "${JOBS:-14}" -I{} bash -c 'run_line "$1"' _ {} <"$OUT/jobs.txt"
+
+# What ran, what was found.
+bad=0
+printf '%-10s %9s %9s %9s %10s %9s %9s\n' tool processes finished reporting "not begun" "tests ok" "failed"
+while read -r tool; do
+  all=0 done=0 reporting=0 missing=0 ok=0 failed=0
+  while read -r name _; do
+    ((++all))
+    log=$OUT/$name.log
+    [[ -f $log ]] || { ((++missing)); continue; }
+    ok=$((ok + $(grep -c '^\[       OK \]' "$log")))
+    failed=$((failed + $(grep -c '^\[  FAILED  \].*ms)$' "$log")))
+    grep -Eq '^exit (0|1|9) ' "$log" && ((++done))
+    grep -Eq '^========= (ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]|Error|Internal Sanitizer Error)' "$log" && ((++reporting))
+  done < <(awk -v tool="$tool" '$2 == tool' "$OUT/jobs.txt")
+  printf '%-10s %9d %9d %9d %10d %9d %9d\n' "$tool" "$all" "$done" "$reporting" "$missing" "$ok" "$failed"
+  [[ $reporting -eq 0 && $failed -eq 0 && $done -eq $all ]] || bad=1
+done < <(awk '!seen[$2]++ {print $2}' "$OUT/jobs.txt")
+exit $bad
