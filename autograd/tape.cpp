@@ -37,6 +37,7 @@ void Tape::backward(const ExecContext& ctx, const Variable& root, Tensor seed) {
     entry.grad = {};
     if (!dy.defined()) continue;  // nothing that the root depends on
     GradWriter out(ctx, *this, std::span(edges_).subspan(entry.first_input, entry.input_count));
+    const OpRange range(ctx.listener, node->name());
     node->backward(ctx, dy, out);
   }
 }

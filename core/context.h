@@ -4,6 +4,7 @@
 
 #include "core/comm.h"
 #include "core/device.h"
+#include "core/op_ranges.h"
 #include "core/rng.h"
 #include "core/tensor.h"
 #include "core/workspace.h"
@@ -19,7 +20,8 @@ struct ExecContext {
   CachingAllocator* host = nullptr;       // memory of the host beside it; null on a CPU
   Workspace* workspace = nullptr;
   Communicator* comm = nullptr;
-  Tape* tape = nullptr;  // null: no gradients
+  Tape* tape = nullptr;            // null: no gradients
+  OpListener* listener = nullptr;  // of the ops that run; null: nobody asks
   Device device;
   Stream stream;
   RngKey rng;
@@ -50,9 +52,12 @@ inline Tensor on_device_of(const ExecContext& ctx, const Tensor& t) { return t.d
 inline Tensor on_host(const ExecContext& ctx, const Tensor& t) { return t.device().is_cuda() ? t.to(*ctx.host, "host copy") : t; }
 
 /// Runs the branch of the context's device. `on_cuda` is a generic lambda that takes an ignored tag: a build
-/// without CUDA never instantiates it, so the CUDA functions it names need not exist.
+/// without CUDA never instantiates it, so the CUDA functions it names need not exist. The caller's file names the op to the
+/// context's listener.
 template <typename CpuFn, typename CudaFn>
-void on_device(const ExecContext& ctx, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda) {
+void on_device(const ExecContext& ctx, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda,
+               const std::source_location& where = std::source_location::current()) {
+  const OpRange range(ctx.listener, where);
   if (!ctx.device.is_cuda()) return on_cpu();
 #if defined(ERMOE_WITH_CUDA)
   on_cuda(0);
@@ -64,7 +69,9 @@ void on_device(const ExecContext& ctx, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&&
 /// The same for elements of type T, inside `dispatch_compute`: CPUs compute in f32 and f64, GPUs in f32 and bf16. Both
 /// branches take an ignored tag, for the same reason.
 template <typename T, typename CpuFn, typename CudaFn>
-void on_device(const ExecContext& ctx, T, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda) {
+void on_device(const ExecContext& ctx, T, CpuFn&& on_cpu, [[maybe_unused]] CudaFn&& on_cuda,
+               const std::source_location& where = std::source_location::current()) {
+  const OpRange range(ctx.listener, where);
   constexpr DType dtype = DTypeOf<T>::value;
   if (!ctx.device.is_cuda()) {
     if constexpr (dtype != DType::bf16)

@@ -4,6 +4,7 @@
 
 #include "core/allocator.h"
 #include "core/device.h"
+#include "core/op_ranges.h"
 
 #include <cstddef>
 #include <memory>
@@ -32,6 +33,37 @@ FoundGpus find_gpus();
 /// Which kernels to use: those of the GPU's own generation, or those of Ampere also on a newer one (to test them).
 enum class KernelPath { native, ampere };
 
+/// Times work on a stream as the GPU sees it, from when it has nothing before it to do until it is done.
+class GpuTimer {
+ public:
+  virtual ~GpuTimer() = default;
+  virtual void start() = 0;
+  /// Seconds since `start`. Waits for the GPU.
+  virtual double stop() = 0;
+};
+
+/// What a GPU did for a while: a kernel, a copy or a fill.
+struct GpuActivity {
+  std::string ops;   // in which ops it was queued, the outermost first: "linear/column_sum"; empty outside of any
+  std::string name;  // the kernel's, or "[copy]", "[fill]"
+  double start = 0;  // seconds since the profile began
+  double seconds = 0;
+};
+
+/// Writes down what a GPU does and, as the listener of a context, for which op. It slows down the host that queues the work, not
+/// the work. One at a time in a process.
+class GpuProfiler : public OpListener {
+ public:
+  virtual void start() = 0;
+  /// Everything since `start`, in the order of its beginning. Waits for the GPU.
+  virtual std::vector<GpuActivity> stop() = 0;
+};
+
+struct FoundProfiler {
+  std::unique_ptr<GpuProfiler> profiler;
+  std::string fault;  // why there is none, in one sentence
+};
+
 /// One GPU in use: a stream of work with its libraries' handles. It must outlive all memory and work of its stream.
 class Gpu {
  public:
@@ -41,6 +73,8 @@ class Gpu {
   virtual std::unique_ptr<MemorySource> memory() = 0;
   /// Waits until the stream is idle; throws what went wrong on it.
   virtual void synchronize() = 0;
+  virtual std::unique_ptr<GpuTimer> timer() = 0;
+  virtual FoundProfiler profiler() = 0;
 };
 
 /// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.

@@ -58,5 +58,7 @@ set(SOURCES
   runtime/device.cpp
   runtime/gemm.cpp
   runtime/gpu.cpp
+  runtime/profiler.cpp
   runtime/tensor_map.cpp
+  runtime/timer.cpp
 )

@@ -3,7 +3,9 @@
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/gemm.h"
+#include "cuda/runtime/profiler.h"
 #include "cuda/runtime/stream.h"
+#include "cuda/runtime/timer.h"
 
 namespace ermoe {
 namespace {
@@ -79,6 +81,8 @@ class OneGpu final : public Gpu {
   Stream stream() override { return {&state_}; }
   std::unique_ptr<MemorySource> memory() override { return std::make_unique<GpuSource>(info_.index, stream()); }
   void synchronize() override { cuda_check(cudaStreamSynchronize(state_.stream), "cudaStreamSynchronize"); }
+  std::unique_ptr<GpuTimer> timer() override { return cuda::make_timer(stream()); }
+  FoundProfiler profiler() override { return cuda::find_profiler(stream()); }
 
  private:
   GpuInfo info_;

@@ -3,6 +3,7 @@ set(SOURCES
   file_io_test.cpp
   json_test.cpp
   log_test.cpp
+  op_ranges_test.cpp
   rng_test.cpp
   safetensors_test.cpp
   shape_test.cpp
