@@ -1,10 +1,10 @@
 #include "models/layers.h"
 
 #include "ops/attention.h"
-#include "ops/gelu.h"
 #include "ops/layer_norm.h"
 #include "ops/layer_scale.h"
 #include "ops/linear.h"
+#include "ops/mlp.h"
 #include "ops/qk_norm.h"
 
 namespace ermoe {
@@ -75,7 +75,9 @@ void SelfAttention::visit(const std::string& prefix, const Visitor& visitor) {
 
 Mlp::Mlp(int64_t width, int64_t hidden) : fc1(width, hidden), fc2(hidden, width) {}
 
-Variable Mlp::forward(const ExecContext& ctx, const Variable& x) { return fc2.forward(ctx, gelu(ctx, fc1.forward(ctx, x))); }
+Variable Mlp::forward(const ExecContext& ctx, const Variable& x) {
+  return mlp(ctx, x, {.w1 = fc1.weight, .b1 = fc1.bias, .w2 = fc2.weight, .b2 = fc2.bias});
+}
 
 void Mlp::init(RngKey key) {
   fc1.init(key);

@@ -19,7 +19,7 @@ struct GroupedMlp {
     const auto* starts = offsets.data<int32_t>();
     grouped_backward_parameters(ctx, down, activation, starts, dy, out, 3, 4);
     if (!out.wants(0) && !out.wants(1) && !out.wants(2)) return;
-    const Tensor dpre = ctx.empty(pre.shape(), pre.dtype());
+    const Tensor& dpre = activation;  // which has been read for the last time: the widest tensor is not needed twice
     hidden_gradient(ctx, dy, dpre);
     grouped_backward_parameters(ctx, up, x, starts, dpre, out, 1, 2);
     if (out.wants(0)) grouped_backward_input(ctx, up, w1, starts, dpre, out.into(0));

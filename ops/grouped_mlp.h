@@ -3,20 +3,13 @@
 // Read next: ops/grouped_linear.h.
 #pragma once
 
-#include "autograd/tape.h"
+#include "ops/mlp.h"
 #include "ops/routing_plan.h"
 
 namespace ermoe {
 
-/// The parameters of all experts: w1 (E, F, I), b1 (E, F), w2 (E, O, F), b2 (E, O). Biases may be undefined.
-struct MlpParameters {
-  const Variable& w1;
-  const Variable& b1;
-  const Variable& w2;
-  const Variable& b2;
-};
-
-/// y (N*K, O): row i is w2[e] gelu(w1[e] x_i + b1[e]) + b2[e], e the expert of row i; zeros beyond the filled rows. x (N*K, I).
+/// y (N*K, O): row i is w2[e] gelu(w1[e] x_i + b1[e]) + b2[e], e the expert of row i; zeros beyond the filled rows.
+/// x (N*K, I); the parameters of all experts, each with an axis E in front.
 Variable grouped_mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p, const RoutingPlan& plan);
 
 }  // namespace ermoe

@@ -1,8 +1,7 @@
 #include "ops/linear.h"
 
 #include "ops/checks.h"
-#include "ops/column_sum.h"
-#include "ops/kernels/linear.h"
+#include "ops/linear_products.h"
 
 namespace ermoe {
 namespace {
@@ -14,22 +13,8 @@ struct Linear {
   Tensor w;  // (O, I)
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    dispatch_compute(x.dtype(), name, [&](auto tag) {
-      using T = decltype(tag);
-      if (out.wants(0)) {
-        const GradSlot dx = out.into(0);
-        on_device(
-            ctx, tag, [&](auto) { cpu::linear_backward_x(dims, dy.data<T>(), w.data<T>(), dx.dst.data<T>(), dx.mode); },
-            [&](auto) { cuda::linear_backward_x(ctx.stream, dims, dy.data<T>(), w.data<T>(), dx.dst.data<T>(), dx.mode); });
-      }
-      if (out.wants(1)) {
-        const GradSlot dw = out.into_master(1);
-        on_device(
-            ctx, tag, [&](auto) { cpu::linear_backward_w(dims, dy.data<T>(), x.data<T>(), dw.dst.data<T>(), dw.mode); },
-            [&](auto) { cuda::linear_backward_w(ctx.stream, dims, dy.data<T>(), x.data<T>(), dw.dst.data<Master<T>>(), dw.mode); });
-      }
-    });
-    if (out.wants(2)) column_sum(ctx, {dims.rows, dims.out, dims.out}, dy, out.into_master(2));
+    if (out.wants(0)) linear_backward_input(ctx, dims, w, dy, out.into(0));
+    linear_backward_parameters(ctx, dims, x, dy, master_slot(out, 1), master_slot(out, 2));
   }
 };
 
@@ -47,13 +32,7 @@ LinearDims dims_of(const Variable& x, const Variable& w, const Variable& b) {
 Variable linear(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b) {
   const LinearDims dims = dims_of(x, w, b);
   Tensor y = ctx.empty(x.shape().with(-1, dims.out), x.dtype());
-  dispatch_compute(x.dtype(), Linear::name, [&](auto tag) {
-    using T = decltype(tag);
-    const T* bias = b.defined() ? b.value.data<T>() : nullptr;
-    on_device(
-        ctx, tag, [&](auto) { cpu::linear_forward(dims, x.value.data<T>(), w.value.data<T>(), bias, y.data<T>()); },
-        [&](auto) { cuda::linear_forward(ctx.stream, dims, x.value.data<T>(), w.value.data<T>(), bias, y.data<T>()); });
-  });
+  linear_forward(ctx, dims, x.value, w.value, b.value, y);
   return record(ctx, std::move(y), {&x, &w, &b}, Linear{.dims = dims, .x = x.value, .w = w.value});
 }
 

@@ -76,6 +76,7 @@ set(SOURCES
   materialize.cpp
   matmul.cpp
   mix_batch.cpp
+  mlp.cpp
   orthogonal_step.cpp
   patch_embed.cpp
   project_off.cpp

@@ -1,7 +1,11 @@
-// GELU on the GPU: one pass over flat memory, bound by its bandwidth. Contract: ops/kernels/gelu.h.
+// GELU on the GPU: one pass over memory, bound by its bandwidth. On its way back it may leave the column sums of what it
+// writes, the bias gradient of the layer before it. Contract: ops/kernels/gelu.h.
 #include "ops/kernels/gelu.h"
 
+#include "cuda/device/chunk_sums.cuh"
 #include "cuda/device/elementwise.cuh"
+#include "cuda/device/gelu.cuh"
+#include "cuda/device/sum_partials.cuh"
 
 namespace ermoe::cuda {
 namespace {
@@ -15,10 +19,7 @@ struct Forward {
     const auto in = load<V>(x + i);
     Pack<T, V> out;
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const float v = widen(in.v[k]);
-      out.v[k] = narrow<T>(v * normcdff(v));
-    }
+    for (int k = 0; k < V; ++k) out.v[k] = narrow<T>(gelu_value<T>(widen(in.v[k])));
     store(y + i, out);
   }
 };
@@ -34,11 +35,33 @@ struct Backward {
     if constexpr (Mode == Accumulate::add) out = load<V>(dx + i);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      const float v = widen(in.v[k]), density = 0.39894228040143267794f * expf(-0.5f * v * v);
-      const float slope = widen(upper.v[k]) * (normcdff(v) + v * density);
-      out.v[k] = narrow<T>(Mode == Accumulate::add ? widen(out.v[k]) + slope : slope);
+      const float d = widen(upper.v[k]) * gelu_slope<T>(widen(in.v[k]));
+      out.v[k] = narrow<T>(Mode == Accumulate::add ? widen(out.v[k]) + d : d);
     }
     store(dx + i, out);
+  }
+};
+
+/// The backward pass in place, as a source of sums.
+template <typename T>
+struct InPlace {
+  const T* x;
+  T* dy;
+  template <int V>
+  struct Inputs {
+    Pack<T, V> x, dy;
+  };
+  template <int V>
+  __device__ Inputs<V> fetch(int64_t at) const {
+    return {load<V>(x + at), load<V>(dy + at)};
+  }
+  template <int V>
+  __device__ Pack<T, V> finish(int64_t at, const Inputs<V>& in) const {
+    Pack<T, V> dx;
+#pragma unroll
+    for (int k = 0; k < V; ++k) dx.v[k] = narrow<T>(widen(in.dy.v[k]) * gelu_slope<T>(widen(in.x.v[k])));
+    store(dy + at, dx);
+    return dx;
   }
 };
 
@@ -57,9 +80,19 @@ void gelu_backward(const Stream& stream, const GeluDims& dims, const T* x, const
     elementwise<T>(stream, dims.numel, Backward<T, Accumulate::overwrite>{x, dy, dx}, "gelu_backward", x, dy, dx);
 }
 
+template <typename T>
+void gelu_backward_sums(const Stream& stream, const ColumnSumDims& dims, const T* x, T* dy, Master<T>* partials,
+                        Destination<Master<T>> sums) {
+  if (dims.cols == 0) return;
+  if (dims.rows > 0) chunk_sums<T>(stream, dims, InPlace<T>{x, dy}, partials, "gelu_backward_sums", x, dy);
+  sum_partials<1>(stream, {.chunks = dims.chunks().count(), .cols = dims.cols, .partials = partials, .sums = {sums}}, "gelu_backward_sums");
+}
+
 template void gelu_forward(const Stream&, const GeluDims&, const float*, float*);
 template void gelu_forward(const Stream&, const GeluDims&, const bf16*, bf16*);
 template void gelu_backward(const Stream&, const GeluDims&, const float*, const float*, float*, Accumulate);
 template void gelu_backward(const Stream&, const GeluDims&, const bf16*, const bf16*, bf16*, Accumulate);
+template void gelu_backward_sums(const Stream&, const ColumnSumDims&, const float*, float*, float*, Destination<float>);
+template void gelu_backward_sums(const Stream&, const ColumnSumDims&, const bf16*, bf16*, float*, Destination<float>);
 
 }  // namespace ermoe::cuda

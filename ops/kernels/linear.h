@@ -1,9 +1,10 @@
-// Contract of the affine map's kernels. The bias gradient is ops/kernels/column_sum.h. Read next: ops/cpu/linear.cpp.
+// Contract of the affine map's kernels. On a CPU the bias gradient is ops/kernels/column_sum.h. Read next: ops/cpu/linear.cpp.
 #pragma once
 
 #include "core/accumulate.h"
 #include "core/bf16.h"
 #include "core/device.h"
+#include "ops/kernels/destination.h"
 
 #include <cstdint>
 
@@ -38,6 +39,12 @@ template <typename T>
 void linear_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, T* dx, Accumulate mode);
 template <typename T>
 void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Master<T>* dw, Accumulate mode);
+
+/// dW (+)= dyᵀ x and db (+)= Σ_rows dy, which may come out of one reading of dy. Either may be unwanted. `scratch` is as large as
+/// the partials of a column sum over dy.
+template <typename T>
+void linear_backward_parameters(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Destination<Master<T>> dw,
+                                Destination<Master<T>> db, float* scratch);
 
 }  // namespace cuda
 }  // namespace ermoe

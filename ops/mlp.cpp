@@ -1,0 +1,93 @@
+#include "ops/mlp.h"
+
+#include "ops/checks.h"
+#include "ops/kernels/gelu.h"
+#include "ops/linear_products.h"
+
+namespace ermoe {
+namespace {
+
+struct DenseMlp {
+  static constexpr const char* name = "mlp";
+  LinearDims up, down;
+  Tensor x;           // (…, I)
+  Tensor w1, w2;      // (F, I), (O, F)
+  Tensor pre;         // (rows, F): before the GELU
+  Tensor activation;  // (rows, F): behind it
+
+  void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
+    linear_backward_parameters(ctx, down, activation, dy, master_slot(out, 3), master_slot(out, 4));
+    if (!out.wants(0) && !out.wants(1) && !out.wants(2)) return;
+    const Tensor& dpre = activation;  // which has been read for the last time: the widest tensor is not needed twice
+    linear_backward_input(ctx, down, w2, dy, {dpre, Accumulate::overwrite});
+    gelu_gradient(ctx, dpre, master_slot(out, 2));
+    linear_backward_parameters(ctx, up, x, dpre, master_slot(out, 1), {});
+    if (out.wants(0)) linear_backward_input(ctx, up, w1, dpre, out.into(0));
+  }
+
+  /// d *= gelu'(pre), and db1 (+)= its sum over rows, where that is wanted.
+  void gelu_gradient(const ExecContext& ctx, const Tensor& d, const GradSlot& db1) const {
+    const ColumnSumDims sum{up.rows, up.out, up.out};
+    dispatch_compute(d.dtype(), name, [&](auto tag) {
+      using T = decltype(tag);
+      const GeluDims all{d.numel()};
+      on_device(
+          ctx, tag,
+          [&](auto) {
+            cpu::gelu_backward(all, pre.data<T>(), d.data<T>(), d.data<T>(), Accumulate::overwrite);
+            if (db1.dst.defined()) column_sum(ctx, sum, d, db1);
+          },
+          [&](auto) {
+            if (!db1.dst.defined())
+              return cuda::gelu_backward(ctx.stream, all, pre.data<T>(), d.data<T>(), d.data<T>(), Accumulate::overwrite);
+            const auto partials = ctx.workspace->borrow<Master<T>>(sum.partials());
+            cuda::gelu_backward_sums(ctx.stream, sum, pre.data<T>(), d.data<T>(), partials.data(),
+                                     {db1.dst.template data<Master<T>>(), db1.mode});
+          });
+    });
+  }
+};
+
+struct MlpDims {
+  LinearDims up, down;
+};
+
+MlpDims mlp_dims(const Variable& x, const MlpParameters& p) {
+  check_floats(DenseMlp::name, {&x, &p.w1, &p.b1, &p.w2, &p.b2});
+  check(p.w1.defined() && p.w2.defined(), "[mlp] x {} but no weights", x.shape().str());
+  const Shape &w1 = p.w1.shape(), &w2 = p.w2.shape();
+  check(x.shape().rank() >= 1 && w1.rank() == 2 && w2.rank() == 2 && x.shape()[-1] == w1[1] && w1[0] == w2[1],
+        "[mlp] x {} but w1 {} and w2 {}", x.shape().str(), w1.str(), w2.str());
+  const auto check_bias = [&](const char* which, const Variable& b, int64_t width) {
+    check(!b.defined() || b.shape() == Shape{width}, "[mlp] {} {} for w1 {}, w2 {}", which, b.shape().str(), w1.str(), w2.str());
+  };
+  check_bias("b1", p.b1, w1[0]);
+  check_bias("b2", p.b2, w2[0]);
+  const int64_t rows = x.shape().rows();
+  return {.up = {.rows = rows, .in = w1[1], .out = w1[0]}, .down = {.rows = rows, .in = w2[1], .out = w2[0]}};
+}
+
+void apply_gelu(const ExecContext& ctx, const Tensor& x, const Tensor& y) {
+  dispatch_compute(x.dtype(), DenseMlp::name, [&](auto tag) {
+    using T = decltype(tag);
+    const GeluDims dims{x.numel()};
+    on_device(
+        ctx, tag, [&](auto) { cpu::gelu_forward(dims, x.data<T>(), y.data<T>()); },
+        [&](auto) { cuda::gelu_forward(ctx.stream, dims, x.data<T>(), y.data<T>()); });
+  });
+}
+
+}  // namespace
+
+Variable mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p) {
+  const auto [up, down] = mlp_dims(x, p);
+  const Tensor pre = ctx.empty({up.rows, up.out}, x.dtype()), activation = ctx.empty({up.rows, up.out}, x.dtype());
+  linear_forward(ctx, up, x.value, p.w1.value, p.b1.value, pre);
+  apply_gelu(ctx, pre, activation);
+  Tensor y = ctx.empty(x.shape().with(-1, down.out), x.dtype());
+  linear_forward(ctx, down, activation, p.w2.value, p.b2.value, y);
+  return record(ctx, std::move(y), {&x, &p.w1, &p.b1, &p.w2, &p.b2},
+                DenseMlp{.up = up, .down = down, .x = x.value, .w1 = p.w1.value, .w2 = p.w2.value, .pre = pre, .activation = activation});
+}
+
+}  // namespace ermoe
