@@ -2,6 +2,9 @@
 # The GPU's tests and whole training steps under compute-sanitizer, many processes beside each other: bad addresses
 # (memcheck), bytes read that nobody wrote (initcheck), races in shared memory (racecheck), barriers that not all
 # threads reach (synccheck). Ends with a table; exit code 1 where a tool reported something or a test failed.
+#
+# Memcheck runs what users run. The other tools take cublasLt's kernels badly: initcheck does not see all that they write,
+# and under racecheck they end in an exception; so there every product is made by a plain kernel of the engine's own.
 set -uo pipefail
 
 usage() {
@@ -22,12 +25,13 @@ case "${1:-}" in -h | --help) usage && exit 0 ;; esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 build=${BUILD:-build/sanitize}
 export OUT=${OUT:-$build/logs}
+cores=$(nproc)
 export ERMOE_GPU_MEMORY=exact OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=passive
 command -v compute-sanitizer >/dev/null || { echo "sanitize_gpu.sh: compute-sanitizer, a part of the CUDA toolkit, is not here" >&2; exit 2; }
 
 # shellcheck disable=SC2086
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DERMOE_CUDA=ON -DCMAKE_CUDA_FLAGS=-lineinfo ${CMAKE:-} >/dev/null || exit 2
-cmake --build "$build" -j "$(nproc)" --target ermoe_tests_ops ermoe_tests_cuda ermoe_tests_tools ermoe-bench >"$build/build.log" ||
+cmake --build "$build" -j "$cores" --target ermoe_tests_ops ermoe_tests_cuda ermoe_tests_tools ermoe-bench >"$build/build.log" ||
   { tail -40 "$build/build.log"; exit 2; }
 mkdir -p "$OUT"
 END=$(($(date +%s) + ${LIMIT:-3600}))
@@ -41,12 +45,14 @@ run_one() {
   left=$((END - begin))
   [[ $left -gt 3 ]] || exit 0
   local options=(--tool "$tool" --error-exitcode 9 --print-limit 20)
+  [[ $tool == memcheck ]] || ENVIRONMENT+=(ERMOE_GPU_PRODUCTS=plain)
   case $tool in
     memcheck) options+=(--padding 512) ;;
-    # Only the engine's own kernels: the libraries' are slow under it and not ours to mend.
-    racecheck) options+=(--racecheck-report all --kernel-regex kns=ermoe) ;;
-    synccheck) options+=(--kernel-regex kns=ermoe) ;;
+    racecheck) options+=(--racecheck-report all --kernel-name kns=ermoe) ;;
+    synccheck) options+=(--kernel-name kns=ermoe) ;;
   esac
+  # The stand-in for large products is checked on small ones; on large ones it would take hours.
+  [[ $tool != racecheck || $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
   timeout -k 2 "$left" env "${ENVIRONMENT[@]}" compute-sanitizer "${options[@]}" "$@" >"$OUT/$name.log" 2>&1
   code=$?
   echo "exit $code after $(($(date +%s) - begin)) s" >>"$OUT/$name.log"
@@ -74,11 +80,12 @@ list_tests() {  # of the tool $1
     echo "$1-ops-$s $1 GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_ops --gtest_filter=*Gpu*"
   done
   for ((s = 0; s < 5; ++s)); do
-    echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*:*Devices*-*Speed*"
+    echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*-*Speed*"
   done
   for ((s = 0; s < 6; ++s)); do
     echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
   done
+  [[ $1 != racecheck ]] || echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*"
   # The products that older GPUs run.
   echo "$1-ampere-ops $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
   echo "$1-ampere-cuda $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"

@@ -69,6 +69,7 @@ struct Preference {
 /// Asks cublasLt for its best algorithm. Sums cut along k may be put together from float parts in a fixed order, not in
 /// place, nor from parts rounded to bf16.
 void find_algorithm(const StreamState& state, const GemmPlans::Key& key, GemmPlan& plan) {
+  if (!state.library_products) return;  // none, then
   const Preference preference;
   set(preference.handle, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{state.scratch_bytes});
   set(preference.handle, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});

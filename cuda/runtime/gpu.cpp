@@ -7,6 +7,9 @@
 #include "cuda/runtime/stream.h"
 #include "cuda/runtime/timer.h"
 
+#include <cstdlib>
+#include <string_view>
+
 namespace ermoe {
 namespace {
 
@@ -54,6 +57,12 @@ class GpuSource final : public MemorySource {
   Stream stream_;
 };
 
+/// ERMOE_GPU_PRODUCTS=plain keeps every kernel our own: memory checkers see only a part of what cublasLt's kernels write.
+bool wants_library_products() {
+  const char* products = std::getenv("ERMOE_GPU_PRODUCTS");
+  return products == nullptr || std::string_view(products) != "plain";
+}
+
 class OneGpu final : public Gpu {
  public:
   OneGpu(int index, KernelPath path) : info_(cuda::device_info(index)) {
@@ -66,6 +75,7 @@ class OneGpu final : public Gpu {
     blas_check(cublasSetStream(state_.blas, state_.stream), "cublasSetStream");
     blas_check(cublasSetWorkspace(state_.blas, state_.scratch, state_.scratch_bytes), "cublasSetWorkspace");
     state_.gemm_plans = &plans_;
+    state_.library_products = wants_library_products();
     state_.multiprocessors = info_.multiprocessors;
     state_.major = path == KernelPath::ampere ? 8 : info_.major;
   }

@@ -23,6 +23,7 @@ struct StreamState {
   void* scratch = nullptr;  // for matrix products: one runs at a time
   size_t scratch_bytes = 0;
   GemmPlans* gemm_plans = nullptr;  // algorithms found so far
+  bool library_products = true;     // false: every product by `plain_gemm`
   int multiprocessors = 0;
   int major = 0;  // compute capability; 9 has wgmma and bulk copies. 8 where that path was forced for a test
 };
