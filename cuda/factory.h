@@ -78,6 +78,8 @@ class Gpu {
 };
 
 /// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.
+/// With ERMOE_GPU_PRODUCTS=plain in the environment its matrix products are all made by the engine's own plain kernel: slow, for
+/// tools that cannot look into cublasLt's.
 std::unique_ptr<Gpu> make_gpu(int index, KernelPath path = KernelPath::native);
 
 }  // namespace ermoe

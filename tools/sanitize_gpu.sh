@@ -16,7 +16,9 @@ variables
   TOOLS   "memcheck steps racecheck initcheck synccheck": what runs, in this order
   SHARDS  40      processes that the tests are dealt to
   JOBS    14      of them at a time
-  LIMIT   3600    seconds for everything behind the build; what has not begun by then is counted as not run
+  LIMIT   3600    seconds for everything behind the build; what has not begun by then is counted as not run.
+                  On an H100 memcheck and steps take 90 s together; racecheck on tests of many tokens or large factors is
+                  slow: a single one may take more than six minutes
   CMAKE   ""      more arguments of cmake
 TEXT
 }
@@ -108,6 +110,7 @@ xargs -d '\n' -P "${JOBS:-14}" -I{} bash -c 'run_line "$1"' _ {} <"$OUT/jobs.txt
 
 # What ran, what was found.
 bad=0
+: >"$OUT/unfinished.txt"
 printf '%-10s %9s %9s %9s %10s %9s %9s\n' tool processes finished reporting "not begun" "tests ok" "failed"
 while read -r tool; do
   all=0 done=0 reporting=0 missing=0 ok=0 failed=0
@@ -117,10 +120,15 @@ while read -r tool; do
     [[ -f $log ]] || { ((++missing)); continue; }
     ok=$((ok + $(grep -c '^\[       OK \]' "$log")))
     failed=$((failed + $(grep -c '^\[  FAILED  \].*ms)$' "$log")))
-    grep -Eq '^exit (0|1|9) ' "$log" && ((++done))
     grep -Eq '^========= (ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]|Error|Internal Sanitizer Error)' "$log" && ((++reporting))
+    if grep -Eq '^exit (0|1|9) ' "$log"; then
+      ((++done))
+    else
+      echo "$name: $(tail -n 1 "$log"), in $(grep '^\[ RUN ' "$log" | tail -n 1 | cut -c14-)" >>"$OUT/unfinished.txt"
+    fi
   done < <(awk -v tool="$tool" '$2 == tool' "$OUT/jobs.txt")
   printf '%-10s %9d %9d %9d %10d %9d %9d\n' "$tool" "$all" "$done" "$reporting" "$missing" "$ok" "$failed"
   [[ $reporting -eq 0 && $failed -eq 0 && $done -eq $all ]] || bad=1
 done < <(awk '!seen[$2]++ {print $2}' "$OUT/jobs.txt")
+[[ ! -s $OUT/unfinished.txt ]] || { echo "not finished:"; cat "$OUT/unfinished.txt"; }
 exit $bad
