@@ -78,9 +78,12 @@ struct Ring {
   }
 };
 
-/// sum = A B over `slices` > 0 stages, by consumer `group` (0 or 1). `prepare(s)` runs when slice s has arrived, and
-/// `also(a, keep)` issues further products of A's next 16 k.
-template <typename R, int Sums, typename Prepare, typename Also>
+/// Whether sums start from what their registers hold, or from nothing.
+enum class Start { kept, cleared };
+
+/// sum = A B over `slices` > 0 stages, or sum += A B, by consumer `group` (0 or 1). `prepare(s)` runs when slice s has arrived,
+/// and `also(a, keep)` issues further products of A's next 16 k.
+template <Start From, typename R, int Sums, typename Prepare, typename Also>
 __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, float (&sum)[Sums], Prepare&& prepare, Also&& also) {
   int before = 0;
   for (int s = 0; s < slices; ++s) {
@@ -90,7 +93,7 @@ __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, 
     multiply_fence();
 #pragma unroll
     for (int k = 0; k < slice / 16; ++k) {
-      multiply_async<R::a_major, R::b_major>(sum, step<R::a_major>(a, k), step<R::b_major>(b, k), s + k);
+      multiply_async<R::a_major, R::b_major>(sum, step<R::a_major>(a, k), step<R::b_major>(b, k), From == Start::kept ? 1 : s + k);
       also(step<R::a_major>(a, k), s + k);
     }
     multiply_commit();

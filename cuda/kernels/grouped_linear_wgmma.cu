@@ -107,24 +107,32 @@ __device__ __forceinline__ void fetch_second(const T& target, int piece, Chunks&
   for_each_chunk(target, piece, [&](int i, int64_t at, int) { to[i] = *reinterpret_cast<const uint4*>(target.second + at); });
 }
 
-/// The sums of 64 columns, bias added, as bf16 into shared memory; chunks permuted as in the swizzle of TMA.
+/// Sums start from the bias: its loads all go out at once here, where on the way out each would be waited for.
 template <int Sums>
-__device__ __forceinline__ void stage_piece(const float (&sum)[Sums], int piece, uint32_t stripe, const Target& t) {
-  const int lane = threadIdx.x % 32, pair = lane % 4 * 2, row = lane % 16;
+__device__ __forceinline__ void start_from_bias(float (&sum)[Sums], const Target& t) {
+#pragma unroll
+  for (int j = 0; j < Sums / 4; ++j) {
+    const int column = 8 * j + static_cast<int>(threadIdx.x) % 4 * 2;
+    const auto bias = t.bias != nullptr && column < t.columns ? load<2>(t.bias + column) : Pack<bf16, 2>{};
+    sum[4 * j] = sum[4 * j + 2] = widen(bias.v[0]);
+    sum[4 * j + 1] = sum[4 * j + 3] = widen(bias.v[1]);
+  }
+  settle(sum);
+  multiply_fence();
+}
+
+/// The sums of 64 columns as bf16 into shared memory; chunks permuted as in the swizzle of TMA.
+template <int Sums>
+__device__ __forceinline__ void stage_piece(const float (&sum)[Sums], int piece, uint32_t stripe) {
+  const int lane = threadIdx.x % 32, row = lane % 16;
 #pragma unroll
   for (int j = 0; j < 8; j += 2) {
     uint32_t m[4];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int block = piece * 8 + j + i, column = block * 8 + pair;
-      float b0 = 0, b1 = 0;
-      if (t.bias != nullptr && column < t.columns) {
-        const auto bias = load<2>(t.bias + column);
-        b0 = widen(bias.v[0]);
-        b1 = widen(bias.v[1]);
-      }
-      m[2 * i] = pack_pair(sum[4 * block] + b0, sum[4 * block + 1] + b1);
-      m[2 * i + 1] = pack_pair(sum[4 * block + 2] + b0, sum[4 * block + 3] + b1);
+      const int block = piece * 8 + j + i;
+      m[2 * i] = pack_pair(sum[4 * block], sum[4 * block + 1]);
+      m[2 * i + 1] = pack_pair(sum[4 * block + 2], sum[4 * block + 3]);
     }
     const int chunk = j + lane / 16;
     store_matrices(stripe + row * 128 + ((chunk ^ (row & 7)) << 4), m[0], m[1], m[2], m[3]);
@@ -143,7 +151,7 @@ __device__ __forceinline__ void write_rows(const float (&sum)[Sums], uint32_t st
       for (int i = 0; i < 4; ++i) second[i] = ahead[i];
       if (piece + 1 < Sums / 32) fetch_second(t, piece + 1, ahead);
     }
-    stage_piece(sum, piece, stripe, t);
+    stage_piece(sum, piece, stripe);
     __syncwarp();
     for_each_chunk(t, piece, [&](int i, int64_t at, int place) {
       uint4 chunk = load_shared(stripe + place);
@@ -194,7 +202,9 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p) 
     if (walk.filled()) {
       Chunks ahead;
       if constexpr (F == Finish::gelu_slope) fetch_second(target, 0, ahead);
-      multiply_slices(
+      constexpr bool biased_product = P == Product::forward;
+      if constexpr (biased_product) start_from_bias(sum, target);
+      multiply_slices<biased_product ? Start::kept : Start::cleared>(
           ring, group, slices, sum, [](int) {}, [](uint64_t, int) {});
       write_rows<F>(sum, staging, target, ahead);
     } else if (!target.add) {

@@ -197,7 +197,7 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, 
   if (u.rows > 0) {
     const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
     const uint64_t ones = operand<Major::k>(ring.extra(), box_bytes);  // wherever it is read, it is 1
-    multiply_slices(
+    multiply_slices<Start::cleared>(
         ring, group, (u.rows + slice - 1) / slice, sum,
         [&](int s) {
           if (const int left = u.rows - s * slice; left < slice) clear_lines(ring, left);

@@ -1,36 +1,20 @@
 // Speed of the grouped GEMMs in bf16 beside cuBLAS on one dense product of the same rows, at the sizes of ViT-S/16 and
 // ViT-B/16 experts. Prints TFLOP/s of both and fails where a product falls far behind.
-#include "cuda/runtime/check.h"
 #include "cuda/runtime/stream.h"
 #include "ops/kernels/grouped_linear.h"
-#include "tests/gpu_bench.h"
+#include "tests/cuda/speed.h"
 
 #include <fmt/format.h>
-
-#include <functional>
 
 namespace ermoe::testing {
 namespace {
 
 using cuda::blas_check;
-using cuda::cuda_check;
 
 struct Operands {
   int64_t rows = 0, experts = 0, in = 0, out = 0;
   Tensor x, dy, w, b, y, dx, dw, db, offsets;
 };
-
-/// Random numbers: a block of them, again and again.
-Tensor random_matrix(GpuBench& gpu, int64_t numel) {
-  constexpr int64_t piece = 1 << 20;
-  static const Tensor block = random_input(gpu.ctx, {{piece}}, DType::bf16, RngKey{3}).to(host_memory());
-  Tensor t = gpu.ctx.empty({numel}, DType::bf16);
-  for (int64_t at = 0; at < numel; at += piece) {
-    const int64_t size = std::min(piece, numel - at);
-    gpu.ctx.allocator->source().upload(t.data<bf16>() + at, block.data<bf16>(), static_cast<size_t>(size) * sizeof(bf16));
-  }
-  return t;
-}
 
 Operands make_operands(GpuBench& gpu, int64_t rows, int64_t E, int64_t I, int64_t O) {
   std::vector<int32_t> offsets(static_cast<size_t>(E) + 1, 0);
@@ -55,28 +39,6 @@ Operands make_operands(GpuBench& gpu, int64_t rows, int64_t E, int64_t I, int64_
   o.db = gpu.ctx.empty({E * O}, DType::f32);
   o.offsets = Tensor::from<int32_t>(*gpu.ctx.allocator, {E + 1}, offsets);
   return o;
-}
-
-/// Median milliseconds of 21 runs after three.
-double time_of(GpuBench& gpu, const std::function<void()>& run) {
-  const cudaStream_t stream = cuda::native(gpu.ctx.stream);
-  cudaEvent_t start = nullptr, stop = nullptr;
-  cuda_check(cudaEventCreate(&start), "cudaEventCreate");
-  cuda_check(cudaEventCreate(&stop), "cudaEventCreate");
-  std::vector<float> times;
-  for (int i = 0; i < 24; ++i) {
-    cuda_check(cudaEventRecord(start, stream), "cudaEventRecord");
-    run();
-    cuda_check(cudaEventRecord(stop, stream), "cudaEventRecord");
-    cuda_check(cudaEventSynchronize(stop), "cudaEventSynchronize");
-    float time = 0;
-    cuda_check(cudaEventElapsedTime(&time, start, stop), "cudaEventElapsedTime");
-    if (i >= 3) times.push_back(time);
-  }
-  cudaEventDestroy(start);
-  cudaEventDestroy(stop);
-  std::nth_element(times.begin(), times.begin() + 10, times.end());
-  return times[10];
 }
 
 /// The dense product in the column order of BLAS.
