@@ -118,12 +118,15 @@ std::unique_ptr<GemmPlan> make_plan(const StreamState& state, const GemmPlans::K
   return plan;
 }
 
+void check_sizes(const GemmShape& s) {
+  check(std::max({s.m, s.n, s.k, s.lda, s.ldb, s.ldc, s.batch}) <= INT32_MAX, "[gemm] ({}, {}) times ({}, {}), {} times", s.m, s.k, s.k,
+        s.n, s.batch);
+}
+
 /// The plan for a product, looked up or made.
 template <typename In, typename Out>
 GemmPlan& plan_of(const StreamState& state, const GemmShape& s, const In* a, const In* b, const Out* c, FloatProducts products,
                   GemmPlans::Vector kind, const Out* vector) {
-  check(std::max({s.m, s.n, s.k, s.lda, s.ldb, s.ldc, s.batch}) <= INT32_MAX, "[gemm] ({}, {}) times ({}, {}), {} times", s.m, s.k, s.k,
-        s.n, s.batch);
   const GemmPlans::Key key{.shape = s,
                            .in_bytes = sizeof(In),
                            .out_bytes = sizeof(Out),
@@ -153,6 +156,7 @@ template <typename In, typename Out>
 void gemm(const Stream& stream, const GemmShape& s, float alpha, const In* a, const In* b, float beta, Out* c, const Out* bias,
           FloatProducts products) {
   if (s.m == 0 || s.n == 0 || s.batch == 0) return;
+  check_sizes(s);
   if (s.k == 0) return plain_gemm(stream, s, alpha, a, b, beta, c, bias);
   const StreamState& state = state_of(stream);
   const auto kind = bias == nullptr ? GemmPlans::Vector::none : GemmPlans::Vector::bias;
@@ -164,6 +168,7 @@ void gemm(const Stream& stream, const GemmShape& s, float alpha, const In* a, co
 template <typename In>
 bool gemm_with_sums(const Stream& stream, const GemmShape& s, float alpha, const In* a, const In* b, float beta, float* c, float* sums) {
   if (s.m == 0 || s.n == 0 || s.k == 0 || s.batch != 1) return false;
+  check_sizes(s);
   const StreamState& state = state_of(stream);
   GemmPlan& plan = plan_of(state, s, a, b, c, FloatProducts::exact, GemmPlans::Vector::sums, sums);
   if (!plan.found) return false;
