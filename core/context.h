@@ -25,6 +25,7 @@ struct ExecContext {
   Device device;
   Stream stream;
   RngKey rng;
+  const int64_t* draw = nullptr;  // in the device's memory: folded into every key drawn from inside a step; null: nothing is
   Mode mode = Mode::eval;
 
   bool training() const { return mode == Mode::train; }
@@ -38,6 +39,9 @@ struct ExecContext {
     ctx.rng = key;
     return ctx;
   }
+
+  /// What an op draws its random numbers from, given its own key.
+  DrawKey drawing(RngKey key) const { return {key, draw}; }
 
   /// Uninitialised tensor on this context's device.
   Tensor empty(const Shape& shape, DType dtype, const char* scope = "activation") const {

@@ -27,6 +27,17 @@ struct RngKey {
   }
 };
 
+/// A key whose last fold is a number that lies in the memory of the device that draws: work that was recorded once draws
+/// anew each time it runs.
+struct DrawKey {
+  RngKey key;
+  const int64_t* number = nullptr;  // null: `key` as it is
+
+  ERMOE_HD DrawKey(RngKey plain) : key(plain) {}
+  ERMOE_HD DrawKey(RngKey k, const int64_t* n) : key(k), number(n) {}
+  ERMOE_HD RngKey resolve() const { return number ? key.fold(static_cast<uint64_t>(*number)) : key; }
+};
+
 struct Random4 {
   uint32_t x[4];
 };

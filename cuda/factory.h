@@ -7,6 +7,8 @@
 #include "core/op_ranges.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,6 +66,14 @@ struct FoundProfiler {
   std::string fault;  // why there is none, in one sentence
 };
 
+/// Work of a stream that was written down and can be run again: the same kernels with the same arguments on the same memory.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  /// Queues all of it.
+  virtual void replay() = 0;
+};
+
 /// One GPU in use: a stream of work with its libraries' handles. It must outlive all memory and work of its stream.
 class Gpu {
  public:
@@ -74,6 +84,11 @@ class Gpu {
   /// Waits until the stream is idle; throws what went wrong on it.
   virtual void synchronize() = 0;
   virtual std::unique_ptr<GpuTimer> timer() = 0;
+  /// Writes down what `work` queues on the stream instead of running it. `work` must not wait for the GPU, and memory that it
+  /// used must not come to hold anything else that has to outlive a replay.
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& work) = 0;
+  /// Inside of `record`: `work` will run only where *flag, in the GPU's memory, is not 0 by then.
+  virtual void record_if(const int32_t* flag, const std::function<void()>& work) = 0;
   virtual FoundProfiler profiler() = 0;
 };
 

@@ -13,6 +13,7 @@ set(SOURCES
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
+  kernels/condition.cu
   kernels/cosine.cu
   kernels/cross_entropy.cu
   kernels/dispatch.cu
@@ -50,6 +51,7 @@ set(SOURCES
   kernels/slice_rows.cu
   kernels/soft_targets.cu
   kernels/softmax.cu
+  kernels/step_results.cu
   kernels/stiefel_double.cu
   kernels/stiefel_fast.cu
   kernels/subspace_cosine.cu
@@ -59,6 +61,7 @@ set(SOURCES
   runtime/gemm.cpp
   runtime/gpu.cpp
   runtime/profiler.cpp
+  runtime/recording.cpp
   runtime/tensor_map.cpp
   runtime/timer.cpp
 )

@@ -32,11 +32,11 @@ ExpertDims expert_dims(const VitConfig& model) {
           .basis_rank = model.moe.router == RouterKind::ermoe ? basis_rank(model) : 0};
 }
 
-double add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
-  if (p.frozen) return 0;
+void add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
+  if (p.frozen) return;
   if (!p.has_grad) fill(p.grad, 0);
   p.has_grad = true;
-  return penalty_gradient(ctx, p.value, weight, p.grad);
+  add_penalty_gradient(ctx, p.value, weight, p.grad, Tensor::zeros(*ctx.allocator, {1}, DType::f64));
 }
 
 ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis)
@@ -93,10 +93,9 @@ void ExpertBank::pull_back(const ExecContext& ctx) {
   if (!eigen()) return;
   W1_.pull_back(ctx);
   W2_.pull_back(ctx);
-  penalty_ = 0;
   if (orthogonality_ != Orthogonality::penalty) return;
   for (Parameter* p : {&factors_.U1, &factors_.V1, &factors_.free_V1, &factors_.U2, &factors_.V2})
-    if (p->value.defined() && p->shape.numel() > 0) penalty_ += add_penalty(ctx, *p, penalty_weight_);
+    if (p->value.defined() && p->shape.numel() > 0) add_penalty(ctx, *p, penalty_weight_);
 }
 
 void ExpertBank::after_step(const ExecContext& ctx) {

@@ -51,8 +51,6 @@ class ExpertBank final : public Module {
   void pull_back(const ExecContext& ctx);
   /// After the optimizer's step: with a disjoint basis, takes the rest's columns off the shared ones.
   void after_step(const ExecContext& ctx);
-  /// λ Σ‖QᵀQ - I‖² of the last pull_back; 0 unless the mode is `penalty`.
-  double penalty() const { return penalty_; }
 
   const ExpertDims& dims() const { return dims_; }
   bool eigen() const { return kind_ == ExpertKind::eigen; }
@@ -75,11 +73,10 @@ class ExpertBank final : public Module {
   EigenFactors factors_;
   DerivedParameter W1_, W2_;  // (E+Ef, F, D), (E+Ef, D, F); plain experts train them directly
   Parameter b1_, b2_;         // (E+Ef, F), (E+Ef, D)
-  double penalty_ = 0;
 };
 
-/// Adds the gradient of weight · ‖QᵀQ - I‖² to p's and returns the penalty; nothing, and 0, where p is frozen.
-double add_penalty(const ExecContext& ctx, Parameter& p, double weight);
+/// Adds the gradient of weight · ‖QᵀQ - I‖² to p's; nothing where p is frozen.
+void add_penalty(const ExecContext& ctx, Parameter& p, double weight);
 
 /// The method of the orthogonal step, for the modes that take one.
 StiefelMethod stiefel_method(Orthogonality mode);

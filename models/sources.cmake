@@ -8,6 +8,7 @@ set(SOURCES
   module.cpp
   moe.cpp
   optim.cpp
+  recorded_step.cpp
   router_ermoe.cpp
   router_linear.cpp
   routing_metrics.cpp

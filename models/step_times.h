@@ -13,7 +13,7 @@ struct StepTimes {
   double pull_back = 0;   // reduction over ranks, gradients of the factors
   double optimizer = 0;   // gradient norm, clipping, Adam
   double orthogonal = 0;  // steps and retractions on the Stiefel manifold
-  double refresh = 0;     // matrices from factors, routing statistics, averaged weights
+  double refresh = 0;     // matrices from their factors
 
   double total() const { return forward + backward + pull_back + optimizer + orthogonal + refresh; }
 };

@@ -14,17 +14,27 @@ double scalar_of(const Tensor& t) {
   return value;
 }
 
-void TrainStep::begin(int64_t micro_batches) {
+void TrainStep::begin(const ExecContext& ctx, int64_t micro_batches) {
+  Stopwatch watch;
   micro_batches_ = micro_batches;
   report_ = {};
-  unread_.clear();
+  if (!results_.defined()) results_ = make_step_results(ctx, first_draw_);
+  begin_results(ctx, results_);
+  model_.refresh_derived(ctx);
+  report_.times.refresh += watch.lap();
   model_.arena().begin_gradients();
+}
+
+void TrainStep::set_draws(int64_t draws) {
+  first_draw_ = draws;
+  results_ = {};
 }
 
 void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, const LossFn& loss, const Tensor& allow) {
   Stopwatch watch;
   Tape tape;
-  const ExecContext ctx = outer.with_tape(&tape);
+  ExecContext ctx = outer.with_tape(&tape);
+  ctx.draw = draw_number(results_);
   const double share = 1.0 / static_cast<double>(micro_batches_);
   ForwardPass pass;
   pass.allow = allow;
@@ -34,27 +44,13 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   fill(seed, pass.loss_weight);
   report_.times.forward += watch.lap();
   tape.backward(ctx, value, seed);
-  report_.times.backward += watch.lap();
-
-  unread_.push_back({.loss = value.value, .extra = {}, .nonfinite = {}});
-  for (const auto& [name, term] : pass.losses) unread_.back().extra.push_back(term);
+  MicroBatchResults left{.share = share, .loss = value.value, .extra = {}, .nonfinite = {}};
+  for (const auto& [name, term] : pass.losses) left.extra.push_back(term);
   for (const RoutingRecord& route : pass.routes)
-    if (route.nonfinite.defined()) unread_.back().nonfinite.emplace_back(route.block, route.nonfinite);
+    if (route.nonfinite.defined()) left.nonfinite.emplace_back(route.block, route.nonfinite);
+  add_results(ctx, left, results_);
   report_.routes = std::move(pass.routes);
-}
-
-/// Reads what the micro-batches left in tensors. The first read waits for a GPU to finish all of them, so that it is never
-/// idle between their many small kernels.
-void TrainStep::read_results() {
-  const double share = 1.0 / static_cast<double>(micro_batches_);
-  for (const Unread& unread : unread_) {
-    report_.loss += share * scalar_of(unread.loss);
-    for (const Tensor& term : unread.extra) report_.extra_loss += share * scalar_of(term);
-    for (const auto& [block, flag] : unread.nonfinite)
-      if (report_.fault.empty() && item<int32_t>(flag) > 0)
-        report_.fault = fmt::format("routing scores of blocks.{} are not finite", block);
-  }
-  unread_.clear();
+  report_.times.backward += watch.lap();
 }
 
 void TrainStep::reduce_gradients(const ExecContext& ctx) {
@@ -66,9 +62,9 @@ void TrainStep::reduce_gradients(const ExecContext& ctx) {
   model_.arena().end_gradients(Parameter::Role::factor);
 }
 
-std::string TrainStep::find_fault(const ExecContext& ctx) const {
-  if (!report_.fault.empty()) return report_.fault;
-  if (!std::isfinite(report_.loss)) return "the loss is not finite";
+std::string TrainStep::find_fault(const ExecContext& ctx, const StepResults& results) const {
+  if (results.fault > 0) return fmt::format("routing scores of blocks.{} are not finite", results.fault - 1);
+  if (!std::isfinite(results.loss)) return "the loss is not finite";
   for (const Parameter* p : model_.arena().parameters())
     if (!std::isfinite(item<double>(squared_norm(ctx, p->grad)))) return fmt::format("the gradient of {} is not finite", p->name);
   return "the gradient norm is not finite";
@@ -77,12 +73,19 @@ std::string TrainStep::find_fault(const ExecContext& ctx) const {
 /// Not 0 where any rank met a fault: all must refuse the step together.
 Tensor TrainStep::faults_anywhere(const ExecContext& ctx) const {
   Tensor flag = ctx.empty({1}, DType::f32);
-  fill(flag, report_.fault.empty() && std::isfinite(report_.loss) ? 0 : 1);
+  flag_faults(ctx, results_, flag);
   ctx.comm->all_reduce(flag, ReduceOp::max);
   return flag;
 }
 
-/// The step itself, once it is known to be sound.
+void TrainStep::judge(const ExecContext& ctx) {
+  Stopwatch watch;
+  reduce_gradients(ctx);
+  report_.times.pull_back += watch.lap();
+  optimizer_.judge(ctx, clip_, faults_anywhere(ctx));
+  report_.times.optimizer += watch.lap();
+}
+
 void TrainStep::apply(const ExecContext& ctx) {
   Stopwatch watch;
   optimizer_.step(ctx);
@@ -90,30 +93,37 @@ void TrainStep::apply(const ExecContext& ctx) {
   report_.times.optimizer += watch.lap() - optimizer_.orthogonal_seconds();
   model_.after_step(ctx);
   report_.times.orthogonal += watch.lap();
-  model_.refresh(ctx);
   model_.accept_step(ctx);
   if (average_ != nullptr) average_->update(ctx, optimizer_.state());
-  report_.times.refresh += watch.lap();
+  report_.times.optimizer += watch.lap();
+}
+
+void TrainStep::conclude(bool accepted) {
+  if (accepted)
+    model_.factors_changed();
+  else
+    model_.discard_step();
+}
+
+StepReport TrainStep::report(const ExecContext& ctx) {
+  Stopwatch watch;
+  const StepResults results = read_step_results(results_);
+  const StepState state = read_step_state(optimizer_.state());
+  report_.loss = results.loss;
+  report_.extra_loss = results.extra_loss;
+  report_.grad_norm = state.grad_norm;
+  report_.accepted = state.accepted != 0;
+  report_.fault = report_.accepted ? "" : find_fault(ctx, results);
+  report_.times.optimizer += watch.lap();
+  return report_;
 }
 
 StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
-  Stopwatch watch;
-  reduce_gradients(ctx);
-  read_results();
-  report_.times.pull_back += watch.lap();
-  optimizer_.set_learning_rate(ctx, lr);
-  optimizer_.judge(ctx, clip_, faults_anywhere(ctx));
-  const StepState state = read_step_state(optimizer_.state());
-  report_.grad_norm = state.grad_norm;
-  report_.accepted = state.accepted != 0;
-  report_.times.optimizer += watch.lap();
-  if (report_.accepted) {
-    apply(ctx);
-  } else {
-    report_.fault = find_fault(ctx);
-    model_.discard_step();
-    model_.refresh(ctx);  // the way back to the factors is spent
-  }
+  set_learning_rate(ctx, lr);
+  judge(ctx);
+  const bool accepted = report(ctx).accepted;
+  if (accepted) apply(ctx);
+  conclude(accepted);
   return std::move(report_);
 }
 

@@ -1,16 +1,16 @@
-// One optimizer step: micro-batches forward and backward, gradients reduced over ranks and led on to the factors, norm,
-// clipping, the step itself, retraction, refreshed weights, running statistics. A step whose gradient is not finite is
-// refused whole and says where it went wrong. Read next: tools/trainer.h.
+// One optimizer step: matrices made from their factors, micro-batches forward and backward, gradients reduced over ranks and
+// led on to the factors, norm, clipping, the step itself, retraction, running statistics. A step whose gradient is not finite
+// is refused whole and says where it went wrong. Read next: models/recorded_step.h, tools/trainer.h.
 #pragma once
 
 #include "models/optim.h"
 #include "models/step_times.h"
 #include "models/vit.h"
+#include "ops/step_results.h"
 
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace ermoe {
@@ -35,32 +35,40 @@ class TrainStep {
       : model_(model), optimizer_(optimizer), average_(average), clip_(clip) {}
 
   /// Starts a step of `micro_batches` calls of `micro_batch`.
-  void begin(int64_t micro_batches);
-  /// Forward and backward of one micro-batch. images (B, C, S, S).
+  void begin(const ExecContext& ctx, int64_t micro_batches);
+  /// Forward and backward of one micro-batch. images (B, C, S, S). Random numbers are drawn from ctx.rng and the number of
+  /// micro-batches before this one in the whole training.
   void micro_batch(const ExecContext& ctx, const Tensor& images, const LossFn& loss, const Tensor& allow = {});
   /// Finishes the step. A refused one leaves parameters, moments and statistics as they were.
   StepReport finish(const ExecContext& ctx, double lr);
 
- private:
-  /// What a micro-batch left on the device.
-  struct Unread {
-    Tensor loss;
-    std::vector<Tensor> extra;
-    std::vector<std::pair<int64_t, Tensor>> nonfinite;  // block, flag
-  };
-
-  void reduce_gradients(const ExecContext& ctx);
-  void read_results();
-  Tensor faults_anywhere(const ExecContext& ctx) const;
-  std::string find_fault(const ExecContext& ctx) const;
+  // `finish` in parts, for who records them. None waits for the device but `report`.
+  /// Gradients complete; whether the step may be taken, into the optimizer's state.
+  void judge(const ExecContext& ctx);
+  /// The step itself, once it is known to be sound.
   void apply(const ExecContext& ctx);
+  /// What the host must do about a step that it did not run by itself.
+  void conclude(bool accepted);
+  /// What became of the step.
+  StepReport report(const ExecContext& ctx);
+  /// Where the decision lies: not 0 where the step is taken. In the device's memory.
+  const int32_t* decision() const { return accepted_flag(optimizer_.state()); }
+  void set_learning_rate(const ExecContext& ctx, double lr) { optimizer_.set_learning_rate(ctx, lr); }
+  /// Micro-batches of the training so far, where it goes on from a checkpoint.
+  void set_draws(int64_t draws);
+
+ private:
+  void reduce_gradients(const ExecContext& ctx);
+  Tensor faults_anywhere(const ExecContext& ctx) const;
+  std::string find_fault(const ExecContext& ctx, const StepResults& results) const;
 
   Vit& model_;
   Optimizer& optimizer_;
   MovingAverage* average_;
   double clip_;
   int64_t micro_batches_ = 1;
-  std::vector<Unread> unread_;
+  int64_t first_draw_ = 0;
+  Tensor results_;  // StepResults, on the device
   StepReport report_;
 };
 

@@ -155,6 +155,7 @@ Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, For
 }
 
 Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
+  if (stale_) refresh_derived(ctx);
   Variable x = embed(ctx, images);
   for (size_t i = 0; i < blocks_.size(); ++i) x = run_block(ctx, i, x, pass);
   const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
@@ -171,6 +172,10 @@ std::vector<MoeLayer*> Vit::moe_layers() {
 
 void Vit::refresh(const ExecContext& ctx) {
   arena_->refresh_compute();
+  refresh_derived(ctx);
+}
+void Vit::refresh_derived(const ExecContext& ctx) {
+  stale_ = false;
   for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
 }
 void Vit::pull_back(const ExecContext& ctx) {

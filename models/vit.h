@@ -51,8 +51,14 @@ class Vit final : public Module {
   /// images (B, C, S, S) -> logits (B, Y).
   Variable forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass);
 
-  // Hooks of the training step; each walks the MoE layers.
+  /// After parameters were set from outside: their bf16 copies and what is made from factors.
   void refresh(const ExecContext& ctx);
+
+  // Hooks of the training step; each walks the MoE layers.
+  /// What is made from factors. A step begins with it; elsewhere the next `forward` does it by itself where it must.
+  void refresh_derived(const ExecContext& ctx);
+  /// The optimizer stepped the factors: what was made from them is out of date.
+  void factors_changed() { stale_ = true; }
   void pull_back(const ExecContext& ctx);
   void after_step(const ExecContext& ctx);
   void accept_step(const ExecContext& ctx);
@@ -82,6 +88,7 @@ class Vit final : public Module {
   LayerNorm norm_;  // "norm", or "fc_norm" behind average pooling, as timm has it
   Linear head_;
   std::unique_ptr<ParameterArena> arena_;
+  bool stale_ = false;  // factors changed since the last refresh
 };
 
 /// Sine-cosine positions (1, prefix + grid², D), zero for prefix tokens: half of D for rows, half for columns.

@@ -92,6 +92,8 @@ StepState read_step_state(const Tensor& state) {
   return host;
 }
 
+const int32_t* accepted_flag(const Tensor& state) { return &pointer(state)->accepted; }
+
 void set_learning_rate(const ExecContext& ctx, double lr, const Tensor& state) {
   on_device(
       ctx, [&] { pointer(state)->lr = lr; }, [&](auto) { cuda::set_learning_rate(ctx.stream, lr, pointer(state)); });

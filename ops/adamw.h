@@ -25,6 +25,9 @@ Tensor make_step_state(const ExecContext& ctx, int64_t steps = 0);
 /// Its copy on the host. Waits for the device.
 StepState read_step_state(const Tensor& state);
 
+/// Where it says whether the step is taken: not 0 if so. In the device's memory.
+const int32_t* accepted_flag(const Tensor& state);
+
 /// Sets the rate of the steps to come. Queued: a graph of the rest of the step may follow it.
 void set_learning_rate(const ExecContext& ctx, double lr, const Tensor& state);
 /// Takes the next step, or refuses it: where the norm of all `gradients` is not finite, or `faults` (any shape, f32, may be

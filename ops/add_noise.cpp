@@ -20,8 +20,8 @@ Variable add_noise(const ExecContext& ctx, const Variable& x, double deviation, 
     using T = decltype(tag);
     const AddNoiseDims dims{.numel = x.value.numel(), .deviation = deviation};
     on_device(
-        ctx, tag, [&](auto) { cpu::add_noise(dims, key, x.value.data<T>(), y.data<T>()); },
-        [&](auto) { cuda::add_noise(ctx.stream, dims, key, x.value.data<T>(), y.data<T>()); });
+        ctx, tag, [&](auto) { cpu::add_noise(dims, ctx.drawing(key), x.value.data<T>(), y.data<T>()); },
+        [&](auto) { cuda::add_noise(ctx.stream, dims, ctx.drawing(key), x.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&x}, AddNoise{});
 }

@@ -57,6 +57,7 @@ set(SOURCES
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
+  cpu/step_results.cpp
   cpu/subspace_cosine.cpp
   cpu/tokens.cpp
   cross_entropy.cpp
@@ -89,6 +90,7 @@ set(SOURCES
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp
+  step_results.cpp
   subspace_cosine.cpp
   tokens.cpp
 )

@@ -134,6 +134,7 @@ void add_train(std::vector<Setting>& table) {
   train.add("steps", &TrainConfig::steps, at_least(0), "optimizer steps; 0: as train.epochs says");
   train.add("batch", &TrainConfig::batch, between(1, 1 << 24), "images of one step, over all ranks and micro-batches");
   train.add("accumulate", &TrainConfig::accumulate, between(1, 1 << 20), "micro-batches that a step is split into");
+  train.add("graph", &TrainConfig::graph, "on a GPU: record a training step once as a CUDA graph and replay it");
   train.add("eval_batch", &TrainConfig::eval_batch, between(0, 1 << 24), "images at a time at evaluation; 0: as one micro-batch");
   train.add("eval_every", &TrainConfig::eval_every, at_least(0), "steps between evaluations; 0: after every epoch");
   train.add("log_every", &TrainConfig::log_every, at_least(1), "steps between lines of metrics");

@@ -24,9 +24,11 @@ std::unique_ptr<Gpu> find_gpu([[maybe_unused]] DeviceChoice device) {
 Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
     : gpu(find_gpu(device)),
       allocator(gpu ? gpu->memory() : make_host_source()),
+      step_memory(gpu ? gpu->memory() : make_host_source()),
       staging(make_host_source()),
       workspace(allocator),
-      host_workspace_(staging) {
+      host_workspace_(staging),
+      step_workspace_(step_memory) {
 #if defined(OPENBLAS_VERSION)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads
 #endif
@@ -41,6 +43,24 @@ Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
   ctx.device = allocator.device();
   if (gpu) ctx.host = &staging;
   if (gpu) ctx.stream = gpu->stream();
+  step_ = ctx;
+  step_.allocator = &step_memory;
+  step_.workspace = &step_workspace_;
+}
+
+AllocatorStats Engine::memory() const {
+  AllocatorStats all = allocator.stats();
+  const AllocatorStats steps = step_memory.stats();
+  all.live += steps.live;
+  all.peak += steps.peak;
+  all.reserved += steps.reserved;
+  all.source_calls += steps.source_calls;
+  return all;
+}
+
+void Engine::reset_peak() {
+  allocator.reset_peak();
+  step_memory.reset_peak();
 }
 
 DType Engine::compute_dtype(Precision precision) const {

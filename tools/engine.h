@@ -27,14 +27,23 @@ struct Engine {
 
   const std::unique_ptr<Gpu> gpu;  // null: the CPU
   CachingAllocator allocator;
-  CachingAllocator staging;  // host memory of batches that loaders make ahead: how much that is depends on timing
+  CachingAllocator step_memory;  // of a GPU's training steps alone: recorded ones go on using it; empty on a CPU
+  CachingAllocator staging;      // host memory of batches that loaders make ahead: how much that is depends on timing
   Workspace workspace;
   SelfCommunicator comm;
   ExecContext ctx;
 
+  /// A context for training steps: `ctx` with memory of their own on a GPU.
+  const ExecContext& step_ctx() const { return gpu ? step_ : ctx; }
+  /// Of the device's memory, training steps' included.
+  AllocatorStats memory() const;
+  void reset_peak();
+
  private:
   Workspace host_workspace_;
   ExecContext host_;
+  Workspace step_workspace_;
+  ExecContext step_;
 };
 
 }  // namespace ermoe

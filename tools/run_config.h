@@ -45,6 +45,7 @@ struct TrainConfig {
   int64_t steps = 0;           // 0: as `epochs` says
   int64_t batch = 128;         // images of one step, over all ranks and micro-batches
   int64_t accumulate = 1;      // micro-batches that a step is split into
+  bool graph = true;           // on a GPU: a step recorded once and replayed
   int64_t eval_batch = 0;      // 0: as batch / accumulate
   int64_t eval_every = 0;      // steps; 0: after every epoch
   int64_t log_every = 20;      // steps

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace ermoe {
 namespace {
@@ -46,7 +47,10 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   set_layer_decay();
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
+  loss_ = std::make_unique<TaskLoss>(ctx, config.loss, config.model.classes, DType::f32);
   train_step_ = std::make_unique<TrainStep>(*model_, *optimizer_, average_.get(), config.optim.clip);
+  const auto loss = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
+  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, config.train.graph ? engine_.gpu.get() : nullptr, loss);
 }
 
 void Session::set_layer_decay() {
@@ -61,11 +65,13 @@ void Session::restore(const std::string& folder) {
   check_input(saved.seed == config_.train.seed, "{}: was trained with train.seed {}, not {}", folder, saved.seed, config_.train.seed);
   read_checkpoint(engine_.ctx, folder, *model_, *optimizer_, average_.get());
   progress_ = saved;
+  train_step_->set_draws(saved.step * config_.train.accumulate);
+  ahead_.reset();
   pipeline_->seek({saved.epoch, saved.epoch_step});
 }
 
 void Session::save(const std::string& run_folder, Standing standing, const std::string& config_json) {
-  const Cursor cursor = pipeline_->cursor();
+  const Cursor cursor = ahead_ ? cursor_ : pipeline_->cursor();
   progress_.epoch = cursor.epoch;
   progress_.epoch_step = cursor.step;
   progress_.config = config_json;
@@ -76,27 +82,36 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   writer.commit(standing, static_cast<int>(config_.checkpoint.keep));
 }
 
-bool Session::mixing_now() const {
-  const int64_t plain_steps = config_.augment.off_epochs * steps_per_epoch_;
-  return progress_.step < total_steps_ - plain_steps;
+/// Micro-batch number `micro` of step number `step`, from where the loader stands.
+MicroBatch Session::make_batch(int64_t step, int64_t micro) {
+  const RngKey key = RngKey{config_.train.seed}.fold(2).fold(static_cast<uint64_t>(step)).fold(static_cast<uint64_t>(micro));
+  const bool mixing = step < total_steps_ - config_.augment.off_epochs * steps_per_epoch_;
+  TrainingBatch batch = pipeline_->next(engine_.ctx, key, mixing);
+  return {.images = std::move(batch.images), .targets = std::move(batch.targets), .allow = {}};
+}
+
+MicroBatch Session::next_batch(int64_t micro) {
+  if (micro > 0 || !ahead_) return make_batch(progress_.step, micro);
+  return *std::exchange(ahead_, {});
+}
+
+/// Prepares what the next step begins with, while the GPU is busy with this one.
+void Session::make_ahead() {
+  cursor_ = pipeline_->cursor();
+  if (progress_.step + 1 < total_steps_) ahead_ = make_batch(progress_.step + 1, 0);
 }
 
 SessionStep Session::step() {
   SessionStep result;
   const auto start = std::chrono::steady_clock::now();
   const double waited = pipeline_->wait_seconds();
-  ExecContext ctx = engine_.ctx;
+  ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
-  const RngKey step_key = RngKey{config_.train.seed}.fold(2).fold(static_cast<uint64_t>(progress_.step));
+  ctx.rng = RngKey{config_.train.seed}.fold(3);
   result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
-  train_step_->begin(config_.train.accumulate);
-  for (int64_t micro = 0; micro < config_.train.accumulate; ++micro) {
-    ctx.rng = step_key.fold(static_cast<uint64_t>(micro));
-    const TrainingBatch batch = pipeline_->next(ctx, ctx.rng.fold(3), mixing_now());
-    const auto loss = [&](const ExecContext& c, const Variable& logits) { return task_loss(c, config_.loss, logits, batch.targets); };
-    train_step_->micro_batch(ctx, batch.images, loss);
-  }
-  result.report = train_step_->finish(ctx, result.lr);
+  const auto meanwhile = engine_.gpu ? std::function<void()>([this] { make_ahead(); }) : nullptr;
+  result.report = recorded_step_->run(
+      ctx, config_.train.accumulate, [this](int64_t micro) { return next_batch(micro); }, result.lr, meanwhile);
   progress_.step += 1;
   progress_.bad_steps = result.report.accepted ? 0 : progress_.bad_steps + 1;
   progress_.skipped += !result.report.accepted;
@@ -135,21 +150,22 @@ Tensor Session::noise(int64_t images) const {
 
 /// A dry run of one micro-batch of noise, forward and backward: its highest live bytes above what was live before.
 size_t Session::probe_activations() {
-  ExecContext ctx = engine_.ctx;
+  ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
   const int64_t images = config_.train.batch / config_.train.accumulate;
-  const size_t before = engine_.allocator.stats().live;
-  engine_.allocator.reset_peak();
-  train_step_->begin(1);
+  const size_t before = engine_.memory().live;
+  engine_.reset_peak();
+  train_step_->begin(ctx, 1);
   {
     const Tensor targets = ctx.empty({images, config_.model.classes}, DType::f32);
     fill(targets, 1.0 / static_cast<double>(config_.model.classes));
-    train_step_->micro_batch(ctx, noise(images),
-                             [&](const ExecContext& c, const Variable& y) { return task_loss(c, config_.loss, y, targets); });
+    train_step_->micro_batch(ctx, noise(images), [&](const ExecContext& c, const Variable& y) { return (*loss_)(c, y, targets); });
   }
+  const size_t peak = engine_.memory().peak;
   model_->discard_step();
-  train_step_->begin(1);  // drops what the probe left
-  return engine_.allocator.stats().peak - before;
+  train_step_->begin(ctx, 1);  // drops what the probe left
+  train_step_->set_draws(progress_.step * config_.train.accumulate);
+  return peak - before;
 }
 
 /// A dry run of an evaluation's full and its last batch, with averaged weights where they are kept: its highest live bytes.
@@ -161,7 +177,7 @@ size_t Session::probe_evaluation() {
   const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(batch)); };
   std::vector<Tensor> live;
   for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
-  engine_.allocator.reset_peak();
+  engine_.reset_peak();
   {
     std::unique_ptr<AveragedWeights> averaged;
     if (average_)
@@ -178,14 +194,14 @@ size_t Session::probe_evaluation() {
   }
   const std::vector<Buffer*> buffers = buffers_of(*model_);
   for (size_t i = 0; i < buffers.size(); ++i) copy(live[i], buffers[i]->value);
-  return engine_.allocator.stats().peak;
+  return engine_.memory().peak;
 }
 
 size_t Session::plan_memory() {
   const size_t activations = probe_activations();
   size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
-  const size_t training = engine_.allocator.stats().live + std::max(activations, step);
+  const size_t training = engine_.memory().live + std::max(activations, step);
   return std::max(training, probe_evaluation());
 }
 

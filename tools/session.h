@@ -5,12 +5,15 @@
 #include "models/average.h"
 #include "models/checkpoint.h"
 #include "models/checkpoint_store.h"
+#include "models/recorded_step.h"
+#include "models/task_loss.h"
 #include "tools/engine.h"
 #include "tools/evaluation.h"
 #include "tools/pipeline.h"
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace ermoe {
@@ -61,7 +64,9 @@ class Session {
   Tensor noise(int64_t images) const;
   size_t probe_activations();
   size_t probe_evaluation();
-  bool mixing_now() const;
+  MicroBatch make_batch(int64_t step, int64_t micro);
+  MicroBatch next_batch(int64_t micro);
+  void make_ahead();
   std::unique_ptr<AveragedWeights> use_average();
 
   RunConfig& config_;
@@ -71,7 +76,11 @@ class Session {
   std::unique_ptr<Vit> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MovingAverage> average_;
+  std::unique_ptr<TaskLoss> loss_;
   std::unique_ptr<TrainStep> train_step_;
+  std::unique_ptr<RecordedStep> recorded_step_;
+  std::optional<MicroBatch> ahead_;  // the first micro-batch of the next step, where it is made already
+  Cursor cursor_;                    // of that micro-batch
   TrainingProgress progress_;
   std::shared_ptr<RoutingCollector> last_routing_;
   int64_t steps_per_epoch_ = 1;

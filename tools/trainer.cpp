@@ -61,7 +61,7 @@ void Trainer::print_start() {
                                 config_.model.image_size, config_.model.image_size, config_.model.channels));
   print_model();
   planned_memory_ = session_->plan_memory();
-  session_->engine().allocator.reset_peak();
+  session_->engine().reset_peak();
   progress_.message(
       fmt::format("memory   {:.0f} MiB planned for the engine, beside the data", static_cast<double>(planned_memory_) / mebibyte));
   progress_.message(fmt::format("run      {}: {} steps of {} images, {} an epoch{}", folder_->path(), session_->total_steps(),
@@ -129,7 +129,7 @@ void Trainer::log_step(const SessionStep& step) {
   const StepLoad load = load_of(session_->engine().ctx, step.report.routes);
   const auto mean = static_cast<double>(std::max<int64_t>(1, steps_));
   const double rate = images_per_second(steps_ * config_.train.batch, seconds_);
-  const auto memory = static_cast<int64_t>(session_->engine().allocator.stats().peak);
+  const auto memory = static_cast<int64_t>(session_->engine().memory().peak);
   ProgressState state{.step = now.step, .steps = session_->total_steps()};
   if (config_.train.steps == 0) {
     state.epoch = (now.step - 1) / session_->steps_per_epoch() + 1;
@@ -157,7 +157,7 @@ void Trainer::log_step(const SessionStep& step) {
   row.values.emplace_back("load_gini", load.gini);
   row.values.emplace_back("skipped_steps", static_cast<double>(now.skipped));
   row.values.emplace_back("memory_mib", static_cast<double>(memory) / mebibyte);
-  row.values.emplace_back("source_calls", static_cast<double>(session_->engine().allocator.stats().source_calls));
+  row.values.emplace_back("source_calls", static_cast<double>(session_->engine().memory().source_calls));
   folder_->write(row);
   seconds_ = wait_seconds_ = loss_ = 0;
   steps_ = 0;
@@ -201,7 +201,7 @@ void Trainer::finish() {
                                   session_->progress().step, session_->total_steps(), folder_->path()));
     return;
   }
-  const AllocatorStats memory = session_->engine().allocator.stats();
+  const AllocatorStats memory = session_->engine().memory();
   const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
   progress_.message(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
                                 static_cast<double>(planned_memory_) / mebibyte, 100 * deviation));

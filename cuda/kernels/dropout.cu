@@ -23,7 +23,7 @@ __device__ __forceinline__ void write(const Pack<T, V>& x, const float (&factor)
 /// Each element is a unit.
 template <typename T>
 struct Elements {
-  RngKey key;
+  DrawKey drawn;
   float p, kept;
   const T* x;
   T* y;
@@ -31,6 +31,7 @@ struct Elements {
   template <int V>
   __device__ void run(int64_t i) const {
     const auto in = load<V>(x + i);
+    const RngKey key = drawn.resolve();
     float factor[V];
     if constexpr (V == 1) {
       factor[0] = dropout_keeps(philox(key, static_cast<uint64_t>(i / 4)).x[i % 4], p) ? kept : 0.0f;
@@ -51,7 +52,7 @@ template <typename T, int V>
 __global__ void __launch_bounds__(elementwise_threads) units_kernel(DropoutDims dims, const T* x, T* y, Accumulate mode) {
   const int64_t unit = blockIdx.x, packs = dims.unit / V;
   const float kept = static_cast<float>(1 / (1 - dims.p));
-  const bool keep = dropout_keeps(philox(dims.key, static_cast<uint64_t>(unit / 4)).x[unit % 4], static_cast<float>(dims.p));
+  const bool keep = dropout_keeps(philox(dims.key.resolve(), static_cast<uint64_t>(unit / 4)).x[unit % 4], static_cast<float>(dims.p));
   if (!keep && mode == Accumulate::add) return;
   float factor[V];
 #pragma unroll

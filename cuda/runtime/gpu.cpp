@@ -4,6 +4,7 @@
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/gemm.h"
 #include "cuda/runtime/profiler.h"
+#include "cuda/runtime/recording.h"
 #include "cuda/runtime/stream.h"
 #include "cuda/runtime/timer.h"
 
@@ -63,41 +64,61 @@ bool wants_library_products() {
   return products == nullptr || std::string_view(products) != "plain";
 }
 
-class OneGpu final : public Gpu {
+/// What a stream brings along, given back in any case.
+class OwnedStream {
  public:
-  OneGpu(int index, KernelPath path) : info_(cuda::device_info(index)) {
-    cuda_check(cudaSetDevice(index), "cudaSetDevice");
-    cuda_check(cudaStreamCreateWithFlags(&state_.stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    state_.scratch_bytes = size_t{32} << 20;  // what cuBLAS asks for on Hopper
-    cuda_check(cudaMalloc(&state_.scratch, state_.scratch_bytes), "cudaMalloc");
-    blas_check(cublasCreate(&state_.blas), "cublasCreate");
-    blas_check(cublasLtCreate(&state_.blas_lt), "cublasLtCreate");
-    blas_check(cublasSetStream(state_.blas, state_.stream), "cublasSetStream");
-    blas_check(cublasSetWorkspace(state_.blas, state_.scratch, state_.scratch_bytes), "cublasSetWorkspace");
-    state_.gemm_plans = &plans_;
-    state_.library_products = wants_library_products();
-    state_.multiprocessors = info_.multiprocessors;
-    state_.major = path == KernelPath::ampere ? 8 : info_.major;
+  OwnedStream(const GpuInfo& info, KernelPath path) {
+    try {
+      make(info, path);
+    } catch (...) {
+      give_back();
+      throw;
+    }
   }
-  ~OneGpu() override {
-    cudaStreamSynchronize(state_.stream);
-    cublasLtDestroy(state_.blas_lt);
-    cublasDestroy(state_.blas);
-    cudaFree(state_.scratch);
-    cudaStreamDestroy(state_.stream);
+  ~OwnedStream() { give_back(); }
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+
+  cuda::StreamState state;
+
+ private:
+  void make(const GpuInfo& info, KernelPath path) {
+    cuda_check(cudaSetDevice(info.index), "cudaSetDevice");
+    cuda_check(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking), "cudaStreamCreate");
+    state.scratch_bytes = size_t{32} << 20;  // what cuBLAS asks for on Hopper
+    cuda_check(cudaMalloc(&state.scratch, state.scratch_bytes), "cudaMalloc");
+    blas_check(cublasLtCreate(&state.blas_lt), "cublasLtCreate");
+    state.gemm_plans = &plans_;
+    state.library_products = wants_library_products();
+    state.multiprocessors = info.multiprocessors;
+    state.major = path == KernelPath::ampere ? 8 : info.major;
+  }
+  void give_back() {
+    if (state.stream != nullptr) cudaStreamSynchronize(state.stream);
+    if (state.blas_lt != nullptr) cublasLtDestroy(state.blas_lt);
+    if (state.scratch != nullptr) cudaFree(state.scratch);
+    if (state.stream != nullptr) cudaStreamDestroy(state.stream);
   }
 
+  cuda::GemmPlans plans_;
+};
+
+class OneGpu final : public Gpu {
+ public:
+  OneGpu(int index, KernelPath path) : info_(cuda::device_info(index)), stream_(info_, path) {}
+
   const GpuInfo& info() const override { return info_; }
-  Stream stream() override { return {&state_}; }
+  Stream stream() override { return {&stream_.state}; }
   std::unique_ptr<MemorySource> memory() override { return std::make_unique<GpuSource>(info_.index, stream()); }
-  void synchronize() override { cuda_check(cudaStreamSynchronize(state_.stream), "cudaStreamSynchronize"); }
+  void synchronize() override { cuda_check(cudaStreamSynchronize(stream_.state.stream), "cudaStreamSynchronize"); }
   std::unique_ptr<GpuTimer> timer() override { return cuda::make_timer(stream()); }
+  std::unique_ptr<Recording> record(const std::function<void()>& work) override { return cuda::record(stream_.state, work); }
+  void record_if(const int32_t* flag, const std::function<void()>& work) override { cuda::record_if(stream_.state, flag, work); }
   FoundProfiler profiler() override { return cuda::find_profiler(stream()); }
 
  private:
   GpuInfo info_;
-  cuda::GemmPlans plans_;
-  cuda::StreamState state_;
+  OwnedStream stream_;
 };
 
 }  // namespace

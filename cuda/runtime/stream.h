@@ -18,7 +18,6 @@ class GemmPlans;  // cuda/runtime/gemm.h
 /// Behind `Stream::handle` of a GPU.
 struct StreamState {
   cudaStream_t stream = nullptr;
-  cublasHandle_t blas = nullptr;  // on this stream, with `scratch` as its workspace
   cublasLtHandle_t blas_lt = nullptr;
   void* scratch = nullptr;  // for matrix products: one runs at a time
   size_t scratch_bytes = 0;

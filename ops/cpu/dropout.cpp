@@ -13,13 +13,13 @@ constexpr int64_t block = 4 * groups;  // units a block
 
 /// factor[i] = 1 / (1 - p) where unit `first` + i is kept, else 0. `first` is a multiple of 4.
 template <typename T>
-void draw(const DropoutDims& dims, int64_t first, T (&factor)[block]) {
+void draw(const DropoutDims& dims, RngKey key, int64_t first, T (&factor)[block]) {
   const T kept = static_cast<T>(1 / (1 - dims.p));
   const auto p = static_cast<float>(dims.p);
   uint32_t words[block];
 #pragma omp simd
   for (int64_t g = 0; g < groups; ++g) {
-    const Random4 r = philox(dims.key, static_cast<uint64_t>(first / 4 + g));
+    const Random4 r = philox(key, static_cast<uint64_t>(first / 4 + g));
     words[4 * g] = r.x[0];
     words[4 * g + 1] = r.x[1];
     words[4 * g + 2] = r.x[2];
@@ -39,19 +39,20 @@ T product(T x, T factor) {
 
 template <typename T>
 void dropout(const DropoutDims& dims, const T* x, T* y, Accumulate mode) {
+  const RngKey key = dims.key.resolve();
   const bool large = dims.units * dims.unit > 4096;
   if (dims.unit == 1) {
 #pragma omp parallel for schedule(static) if (large)
     for (int64_t first = 0; first < dims.units; first += block) {
       T factor[block];
-      draw(dims, first, factor);
+      draw(dims, key, first, factor);
       store(std::min(block, dims.units - first), y + first, mode, [&](int64_t i) { return product(x[first + i], factor[i]); });
     }
     return;
   }
   for (int64_t first = 0; first < dims.units; first += block) {
     T factor[block];
-    draw(dims, first, factor);
+    draw(dims, key, first, factor);
     const int64_t units = std::min(block, dims.units - first);
 #pragma omp parallel for schedule(static) if (large)
     for (int64_t u = 0; u < units; ++u) {

@@ -15,9 +15,9 @@ struct AddNoiseDims {
 
 namespace cpu {
 
-/// y_i = x_i + deviation normal(key, i).
+/// y_i = x_i + deviation normal(key, i), key what `drawn` resolves to.
 template <typename T>
-void add_noise(const AddNoiseDims& dims, RngKey key, const T* x /* (numel) */, T* y /* (numel) */);
+void add_noise(const AddNoiseDims& dims, DrawKey drawn, const T* x /* (numel) */, T* y /* (numel) */);
 
 }  // namespace cpu
 
@@ -25,7 +25,7 @@ namespace cuda {
 
 /// In float alone.
 template <typename T>
-void add_noise(const Stream& stream, const AddNoiseDims& dims, RngKey key, const T* x, T* y);
+void add_noise(const Stream& stream, const AddNoiseDims& dims, DrawKey drawn, const T* x, T* y);
 
 }  // namespace cuda
 }  // namespace ermoe

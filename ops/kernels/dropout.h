@@ -13,7 +13,7 @@ struct DropoutDims {
   int64_t units = 0;  // what is dropped or kept as a whole
   int64_t unit = 1;   // elements of each
   double p = 0;       // probability of being dropped
-  RngKey key;
+  DrawKey key = RngKey{};
 };
 
 /// Whether word `index` % 4 of philox(key, index / 4) keeps unit `index`.

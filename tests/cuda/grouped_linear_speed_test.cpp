@@ -41,13 +41,25 @@ Operands make_operands(GpuBench& gpu, int64_t rows, int64_t E, int64_t I, int64_
   return o;
 }
 
+/// cuBLAS's handle, as a library's user makes one.
+struct BlasHandle {
+  explicit BlasHandle(const Stream& stream) {
+    blas_check(cublasCreate(&handle), "cublasCreate");
+    blas_check(cublasSetStream(handle, cuda::native(stream)), "cublasSetStream");
+  }
+  ~BlasHandle() { cublasDestroy(handle); }
+  BlasHandle(const BlasHandle&) = delete;
+  BlasHandle& operator=(const BlasHandle&) = delete;
+  cublasHandle_t handle = nullptr;
+};
+
 /// The dense product in the column order of BLAS.
-void dense(const Stream& stream, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const Tensor& a, int64_t lda,
+void dense(const BlasHandle& blas, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const Tensor& a, int64_t lda,
            const Tensor& b, int64_t ldb, const Tensor& c, int64_t ldc) {
   const float one = 1, none = 0;
   const auto operation = [](bool transpose) { return transpose ? CUBLAS_OP_T : CUBLAS_OP_N; };
-  blas_check(cublasGemmEx(cuda::state_of(stream).blas, operation(transpose_a), operation(transpose_b), static_cast<int>(m),
-                          static_cast<int>(n), static_cast<int>(k), &one, a.raw(), CUDA_R_16BF, static_cast<int>(lda), b.raw(), CUDA_R_16BF,
+  blas_check(cublasGemmEx(blas.handle, operation(transpose_a), operation(transpose_b), static_cast<int>(m), static_cast<int>(n),
+                          static_cast<int>(k), &one, a.raw(), CUDA_R_16BF, static_cast<int>(lda), b.raw(), CUDA_R_16BF,
                           static_cast<int>(ldb), &none, c.raw(), c.dtype() == DType::f32 ? CUDA_R_32F : CUDA_R_16BF, static_cast<int>(ldc),
                           CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
              "cublasGemmEx");
@@ -57,6 +69,7 @@ void expect_speed(int64_t in, int64_t out) {
   GpuBench gpu;
   const Operands o = make_operands(gpu, 100864, 8, in, out);
   const Stream& s = gpu.ctx.stream;
+  const BlasHandle blas(s);
   const GroupedLinearDims dims{o.rows, o.experts, in, out};
   const auto* starts = o.offsets.data<int32_t>();
   const auto report = [&](const char* name, const std::function<void()>& grouped, const std::function<void()>& library) {
@@ -69,18 +82,18 @@ void expect_speed(int64_t in, int64_t out) {
   report(
       "forward",
       [&] { cuda::grouped_linear_forward(s, dims, o.x.data<bf16>(), o.w.data<bf16>(), o.b.data<bf16>(), starts, o.y.data<bf16>()); },
-      [&] { dense(s, true, false, out, o.rows, in, o.w, in, o.x, in, o.y, out); });
+      [&] { dense(blas, true, false, out, o.rows, in, o.w, in, o.x, in, o.y, out); });
   report(
       "input",
       [&] {
         cuda::grouped_linear_backward_input(s, dims, o.w.data<bf16>(), starts, o.dy.data<bf16>(), o.dx.data<bf16>(), Accumulate::overwrite);
       },
-      [&] { dense(s, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
+      [&] { dense(blas, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
   const auto scratch = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(s, dims));
   const auto parameters = [&](Destination<float> dw, Destination<float> db) {
     cuda::grouped_linear_backward_weight<bf16>(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), dw, db, scratch.data());
   };
-  const auto dense_weight = [&] { dense(s, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); };
+  const auto dense_weight = [&] { dense(blas, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); };
   report(
       "weight", [&] { parameters({o.dw.data<float>()}, {}); }, dense_weight);
   report(
@@ -95,7 +108,7 @@ void expect_speed(int64_t in, int64_t out) {
           cuda::grouped_linear_gelu_forward(s, dims, o.x.data<bf16>(), o.w.data<bf16>(), o.b.data<bf16>(), starts, o.y.data<bf16>(),
                                             act.data<bf16>());
         },
-        [&] { dense(s, true, false, out, o.rows, in, o.w, in, o.x, in, o.y, out); });
+        [&] { dense(blas, true, false, out, o.rows, in, o.w, in, o.x, in, o.y, out); });
   } else {
     report(
         "+ GELU'",
@@ -103,7 +116,7 @@ void expect_speed(int64_t in, int64_t out) {
           cuda::grouped_linear_gelu_backward_input(s, dims, o.w.data<bf16>(), starts, o.dy.data<bf16>(), o.x.data<bf16>(),
                                                    o.dx.data<bf16>());
         },
-        [&] { dense(s, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
+        [&] { dense(blas, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
   }
 }
 

@@ -3,6 +3,7 @@ set(SOURCES
   checkpoint_store_test.cpp
   moe_test.cpp
   optim_test.cpp
+  recorded_step_test.cpp
   routing_metrics_test.cpp
   summary_test.cpp
   train_step_test.cpp

@@ -22,7 +22,7 @@ class TinyTraining {
   template <typename Loss>
   StepReport step_with(int64_t micro_batches, Loss&& loss) {
     const int64_t part = tiny_.images.shape()[0] / micro_batches;
-    step_.begin(micro_batches);
+    step_.begin(tiny_.bench.ctx, micro_batches);
     for (int64_t i = 0; i < micro_batches; ++i) {
       const Tensor targets = tiny_.targets.slice(i * part, (i + 1) * part);
       step_.micro_batch(

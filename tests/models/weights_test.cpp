@@ -23,7 +23,7 @@ void train(TinyModel& tiny, int steps, const OptimConfig& optim = {}) {
   Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), optim, stiefel_method(tiny.model.config().moe.orthogonality));
   TrainStep step(tiny.model, optimizer, nullptr, optim.clip);
   for (int i = 0; i < steps; ++i) {
-    step.begin(1);
+    step.begin(tiny.bench.ctx, 1);
     step.micro_batch(tiny.bench.ctx, tiny.images,
                      [&](const ExecContext& c, const Variable& y) { return tiny.loss_of(c, y, tiny.targets); });
     ASSERT_TRUE(step.finish(tiny.bench.ctx, optim.lr).accepted);

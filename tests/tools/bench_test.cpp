@@ -42,7 +42,7 @@ TEST(StepBench, PhasesOfAStepAddUpToIt) {
   const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
 
   Stopwatch watch;
-  train.begin(2);
+  train.begin(bench.ctx, 2);
   for (int micro = 0; micro < 2; ++micro)
     train.micro_batch(bench.ctx, images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, LossConfig{}, y, targets); });
   const StepReport report = train.finish(bench.ctx, 1e-3);

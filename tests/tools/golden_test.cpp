@@ -137,7 +137,7 @@ TEST_P(Golden, Agrees) {
   const auto loss = [&](const ExecContext& ctx, const Variable& logits) { return loss_of(ctx, logits); };
   const double floor = GetParam().dtype == DType::f64 ? 1e-6 : 0.1 * gradient_scale();
   for (size_t i = 0; i < losses.size(); ++i) {
-    step.begin(1);
+    step.begin(ctx_, 1);
     step.micro_batch(ctx_, images_, loss, allow_);
     const StepReport report = step.finish(ctx_, config_.optim.lr);
     ASSERT_TRUE(report.accepted) << report.fault;

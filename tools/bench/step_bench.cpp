@@ -76,7 +76,7 @@ StepBenchResult StepBench::run(Orthogonality method) {
   for (int64_t i = 0; i < options_.warmup + options_.steps; ++i) {
     ctx.rng = RngKey{4}.fold(static_cast<uint64_t>(i));
     Stopwatch watch;
-    train.begin(1);
+    train.begin(ctx, 1);
     train.micro_batch(ctx, images_, loss);
     const StepReport report = train.finish(ctx, optim.lr);
     const double seconds = watch.lap();

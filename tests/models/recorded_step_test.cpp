@@ -1,0 +1,174 @@
+// A recorded step is the step itself: the same bits, refusals included, whatever changes between steps.
+#include "models/recorded_step.h"
+
+#include "models/task_loss.h"
+#include "tests/gpu_bench.h"
+#include "tests/models/tiny_model.h"
+
+namespace ermoe::testing {
+namespace {
+
+VitConfig random_config(const std::string& router) {
+  VitConfig c = tiny_config();
+  c.dropout = 0.1;
+  c.drop_path = 0.2;
+  if (router == "vmoe") {
+    c.moe.router = RouterKind::vmoe;
+    c.moe.expert = ExpertKind::plain;
+    c.moe.basis = Basis::untied;
+  } else if (router == "disjoint") {
+    c.moe.basis = Basis::disjoint;
+    c.moe.threshold = "quantile:0.1";
+  } else if (router == "recompute") {
+    c.recompute = true;
+  } else if (router == "penalty") {
+    c.moe.orthogonality = Orthogonality::penalty;
+  } else if (router == "dense") {
+    c.moe.layers = "none";
+  }
+  return c;
+}
+
+/// A small training with what a step needs: `Bench` is a TestBench or a GpuBench.
+template <typename Bench>
+class Training {
+ public:
+  Training(const VitConfig& config, Gpu* gpu, DType compute, bool with_recording = true) : model_(config) {
+    model_.allocate(host_.ctx, DType::f32);
+    model_.init(host_.ctx, RngKey{5});
+    if (gpu != nullptr) model_.move_to(bench_.ctx, compute);
+    optim_.lr = 1e-3;
+    optimizer_.emplace(bench_.ctx, model_.arena(), optim_, stiefel_method(config.moe.orthogonality));
+    average_.emplace(bench_.ctx, model_.arena(), 0.9);
+    step_.emplace(model_, *optimizer_, &*average_, 1.0);
+    runner_.emplace(*step_, with_recording ? gpu : nullptr,
+                    [](const ExecContext& c, const Variable& y, const Tensor& targets) { return task_loss(c, {}, y, targets); });
+  }
+
+  /// Step number `number` on images of its own; a `spoilt` one has a pixel that is not a number.
+  StepReport step(int64_t number, int64_t images = 4, int64_t micro_batches = 1, bool spoilt = false) {
+    const auto next = [&](int64_t micro) {
+      const RngKey key = RngKey{7}.fold(static_cast<uint64_t>(number)).fold(static_cast<uint64_t>(micro));
+      const VitConfig& m = model_.config();
+      const Tensor pixels = random_input(host_.ctx, {{images, m.channels, m.image_size, m.image_size}}, DType::f32, key);
+      const Tensor targets = random_input(host_.ctx, {{images, m.classes}, OpInput::Fill::unit}, DType::f32, key.fold(1));
+      if (spoilt) pixels.data<float>()[3] = NAN;
+      return MicroBatch{on_device_of(bench_.ctx, pixels), on_device_of(bench_.ctx, targets), {}};
+    };
+    int64_t meanwhile = 0;
+    StepReport report = runner_->run(steps_.ctx, micro_batches, next, 1e-3, [&] { ++meanwhile; });
+    EXPECT_EQ(meanwhile, 1);
+    return report;
+  }
+
+  /// Parameters, statistics, averages and moments, on the host.
+  Snapshot state() {
+    Snapshot all;
+    const auto keep = [&](const std::string& name, const Tensor& t) { all[name] = on_host(bench_.ctx, t).clone(); };
+    for (const Parameter* p : parameters_of(model_))
+      if (p->role != Parameter::Role::derived) keep(p->name, p->value);
+    for (const Buffer* b : buffers_of(model_)) keep(b->name, b->value);
+    optimizer_->visit_state(keep);
+    average_->visit([&](const Parameter& p, const Tensor& t) { keep("average " + p.name, t); });
+    return all;
+  }
+
+  /// Evaluation between steps takes memory of its own and makes matrices anew.
+  void evaluate() {
+    ExecContext ctx = bench_.ctx;
+    ctx.mode = Mode::eval;
+    const VitConfig& m = model_.config();
+    ForwardPass pass;
+    model_.forward(ctx, Variable(random_input(ctx, {{7, m.channels, m.image_size, m.image_size}}, DType::f32, RngKey{8})), pass);
+  }
+
+  bool recorded() const { return runner_->recorded(); }
+
+ private:
+  TestBench host_;
+  Bench bench_, steps_;
+  Vit model_;
+  OptimConfig optim_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<MovingAverage> average_;
+  std::optional<TrainStep> step_;
+  std::optional<RecordedStep> runner_;
+};
+
+TEST(RecordedStep, WithoutAGpuNothingIsRecorded) {
+  Training<TestBench> a(random_config("ermoe"), nullptr, DType::f32), b(random_config("ermoe"), nullptr, DType::f32);
+  for (int64_t i = 0; i < 5; ++i) {
+    const StepReport first = a.step(i, 4, 2), second = b.step(i, 4, 2);
+    EXPECT_TRUE(first.accepted) << first.fault;
+    EXPECT_EQ(first.loss, second.loss);
+    EXPECT_FALSE(a.recorded());
+  }
+  expect_same(a.state(), b.state());
+}
+
+TEST(RecordedStep, DrawsAnewInEveryStep) {
+  VitConfig config = random_config("dense");
+  config.dropout = 0.5;
+  Training<TestBench> training(config, nullptr, DType::f32);
+  // The same images each time and a learning rate that hardly moves anything: what differs is what was dropped.
+  const double first = training.step(1).loss, second = training.step(1).loss;
+  EXPECT_GT(std::abs(first - second), 1e-4 * std::abs(first));
+}
+
+#if defined(ERMOE_WITH_CUDA)
+
+class RecordedOnGpu : public ::testing::TestWithParam<std::tuple<std::string, DType>> {
+ protected:
+  void SetUp() override {
+    if (test_gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  }
+};
+
+TEST_P(RecordedOnGpu, ReplaysTheSameBitsOverTwentySteps) {
+  const auto& [router, dtype] = GetParam();
+  Training<GpuBench> eager(random_config(router), test_gpu(), dtype, false), recorded(random_config(router), test_gpu(), dtype);
+  for (int64_t i = 0; i < 20; ++i) {
+    const int64_t images = i < 12 ? 4 : 3;  // another shape: op by op, then recorded again
+    const StepReport a = eager.step(i, images, 2), b = recorded.step(i, images, 2);
+    ASSERT_TRUE(a.accepted) << a.fault;
+    ASSERT_TRUE(b.accepted) << b.fault;
+    EXPECT_EQ(a.loss, b.loss) << "step " << i;
+    EXPECT_EQ(a.extra_loss, b.extra_loss);
+    EXPECT_EQ(a.grad_norm, b.grad_norm);
+    EXPECT_FALSE(eager.recorded());
+    EXPECT_EQ(recorded.recorded(), (i >= 2 && i < 12) || i >= 14);
+    if (i % 5 == 4) recorded.evaluate();
+  }
+  expect_same(eager.state(), recorded.state());
+}
+
+TEST_P(RecordedOnGpu, ARefusedStepChangesNoBit) {
+  const auto& [router, dtype] = GetParam();
+  Training<GpuBench> training(random_config(router), test_gpu(), dtype);
+  for (int64_t i = 0; i < 4; ++i) ASSERT_TRUE(training.step(i).accepted);
+  ASSERT_TRUE(training.recorded());
+  const Snapshot before = training.state();
+  const StepReport refused = training.step(4, 4, 1, true);
+  EXPECT_FALSE(refused.accepted);
+  EXPECT_FALSE(refused.fault.empty());
+  EXPECT_TRUE(training.recorded());
+  expect_same(before, training.state());
+  EXPECT_TRUE(training.step(5).accepted);
+}
+
+TEST_P(RecordedOnGpu, AHundredStepsRepeatBitForBit) {
+  const auto& [router, dtype] = GetParam();
+  Training<GpuBench> first(random_config(router), test_gpu(), dtype), second(random_config(router), test_gpu(), dtype);
+  for (int64_t i = 0; i < 100; ++i) ASSERT_EQ(first.step(i).loss, second.step(i).loss) << "step " << i;
+  expect_same(first.state(), second.state());
+}
+
+INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
+                         ::testing::Combine(::testing::Values("ermoe", "disjoint", "vmoe", "recompute", "penalty", "dense"),
+                                            ::testing::Values(DType::f32, DType::bf16)),
+                         [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
+
+#endif
+
+}  // namespace
+}  // namespace ermoe::testing
