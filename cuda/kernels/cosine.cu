@@ -2,6 +2,7 @@
 // as many lanes as it has packs: 6 of 8 lanes at R 48 in bf16. Contract: ops/kernels/cosine.h.
 #include "ops/kernels/cosine.h"
 
+#include "cuda/device/index.cuh"
 #include "cuda/device/row_group.cuh"
 
 #include <cfloat>
@@ -17,16 +18,33 @@ struct Moments {
   __device__ float cosine() const { return ab / (sqrtf(aa) * sqrtf(bb)); }
 };
 
+/// A vector and the constant that is added to it; `shift` may be null.
+template <typename T>
+struct Vector {
+  const T* v;
+  const float* shift;
+
+  __device__ Vector(const CosineOperand<T>& from, const CosineDims& dims, int64_t pair) : v(from.v + pair * dims.width), shift(from.shift) {
+    if (shift != nullptr) shift += divide(pair, dims.shifts).column * dims.width;
+  }
+  template <int V>
+  __device__ Pack<float, V> at(int64_t c) const {
+    const auto in = load<V>(v + c);
+    Pack<float, V> out{};
+    if (shift != nullptr) out = load_floats<V>(shift + c);
+#pragma unroll
+    for (int k = 0; k < V; ++k) out.v[k] += widen(in.v[k]);
+    return out;
+  }
+};
+
 template <int V, int Lanes, typename T>
-__device__ __forceinline__ Moments moments(const T* a, const T* b, int64_t width) {
+__device__ __forceinline__ Moments moments(const Vector<T>& a, const Vector<T>& b, int64_t width) {
   Moments m;
   for (int64_t c = first_column<V, Lanes>(); c < width; c += Lanes * V) {
-    const auto va = load<V>(a + c), vb = load<V>(b + c);
+    const auto x = a.template at<V>(c), y = b.template at<V>(c);
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      const float x = widen(va.v[k]), y = widen(vb.v[k]);
-      m.ab += x * y, m.aa += x * x, m.bb += y * y;
-    }
+    for (int k = 0; k < V; ++k) m.ab += x.v[k] * y.v[k], m.aa += x.v[k] * x.v[k], m.bb += y.v[k] * y.v[k];
   }
   m.ab = group_sum<Lanes>(m.ab), m.aa = group_sum<Lanes>(m.aa), m.bb = group_sum<Lanes>(m.bb);
   return m;
@@ -34,37 +52,43 @@ __device__ __forceinline__ Moments moments(const T* a, const T* b, int64_t width
 
 template <typename T>
 struct Forward {
-  int64_t width;
-  const T *a, *b;
+  CosineDims dims;
+  CosineOperand<T> a, b;
   float* s;
   template <int V, int Lanes>
   __device__ void run(int64_t pair, bool valid) const {
-    const int64_t at = pair * width;
-    const Moments m = moments<V, Lanes>(a + at, b + at, valid ? width : 0);
+    const Moments m = moments<V, Lanes>(Vector<T>(a, dims, pair), Vector<T>(b, dims, pair), valid ? dims.width : 0);
     if (valid && threadIdx.x % Lanes == 0) s[pair] = m.zero() ? 0.0f : m.cosine();
   }
 };
 
+/// Both gradients of a pair while its vectors are at hand.
 template <typename T>
 struct Backward {
-  int64_t width;
-  const T *a, *b;
+  CosineDims dims;
+  CosineOperand<T> a, b;
   const float* ds;
-  T* da;
-  Accumulate mode;
+  Destination<T> da, db;
   template <int V, int Lanes>
   __device__ void run(int64_t pair, bool valid) const {
-    const int64_t at = pair * width;
-    const Moments m = moments<V, Lanes>(a + at, b + at, valid ? width : 0);
+    const Vector<T> left(a, dims, pair), right(b, dims, pair);
+    const Moments m = moments<V, Lanes>(left, right, valid ? dims.width : 0);
     if (!valid) return;
     const bool zero = m.zero();
-    const float of_b = ds[pair] / (sqrtf(m.aa) * sqrtf(m.bb)), of_a = -ds[pair] * m.cosine() / m.aa;
-    for (int64_t c = first_column<V, Lanes>(); c < width; c += Lanes * V) {
-      const auto va = load<V>(a + at + c), vb = load<V>(b + at + c);
+    const float of_other = ds[pair] / (sqrtf(m.aa) * sqrtf(m.bb)), along = -ds[pair] * m.cosine();
+    for (int64_t c = first_column<V, Lanes>(); c < dims.width; c += Lanes * V) {
+      const auto x = left.template at<V>(c), y = right.template at<V>(c);
       float out[V];
+      if (da.data != nullptr) {
 #pragma unroll
-      for (int k = 0; k < V; ++k) out[k] = zero ? 0.0f : of_b * widen(vb.v[k]) + of_a * widen(va.v[k]);
-      write(da + at + c, out, mode);
+        for (int k = 0; k < V; ++k) out[k] = zero ? 0.0f : of_other * y.v[k] + along / m.aa * x.v[k];
+        write(da.data + pair * dims.width + c, out, da.mode);
+      }
+      if (db.data != nullptr) {
+#pragma unroll
+        for (int k = 0; k < V; ++k) out[k] = zero ? 0.0f : of_other * x.v[k] + along / m.bb * y.v[k];
+        write(db.data + pair * dims.width + c, out, db.mode);
+      }
     }
   }
 };
@@ -72,18 +96,23 @@ struct Backward {
 }  // namespace
 
 template <typename T>
-void cosine_forward(const Stream& stream, const CosineDims& dims, const T* a, const T* b, Master<T>* s) {
-  by_rows<T>(stream, dims.pairs, dims.width, Forward<T>{dims.width, a, b, s}, "cosine_forward", a, b);
+void cosine_forward(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b, Master<T>* s) {
+  by_rows<T>(stream, dims.pairs, dims.width, Forward<T>{dims, a, b, s}, "cosine_forward", a.v, a.shift, b.v, b.shift);
 }
 
 template <typename T>
-void cosine_backward(const Stream& stream, const CosineDims& dims, const T* a, const T* b, const Master<T>* ds, T* da, Accumulate mode) {
-  by_rows<T>(stream, dims.pairs, dims.width, Backward<T>{dims.width, a, b, ds, da, mode}, "cosine_backward", a, b, da);
+void cosine_backward(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b,
+                     const Master<T>* ds, Destination<T> da, Destination<T> db) {
+  if (da.data == nullptr && db.data == nullptr) return;
+  by_rows<T>(stream, dims.pairs, dims.width, Backward<T>{dims, a, b, ds, da, db}, "cosine_backward", a.v, a.shift, b.v, b.shift, da.data,
+             db.data);
 }
 
-template void cosine_forward(const Stream&, const CosineDims&, const float*, const float*, float*);
-template void cosine_forward(const Stream&, const CosineDims&, const bf16*, const bf16*, float*);
-template void cosine_backward(const Stream&, const CosineDims&, const float*, const float*, const float*, float*, Accumulate);
-template void cosine_backward(const Stream&, const CosineDims&, const bf16*, const bf16*, const float*, bf16*, Accumulate);
+template void cosine_forward(const Stream&, const CosineDims&, const CosineOperand<float>&, const CosineOperand<float>&, float*);
+template void cosine_forward(const Stream&, const CosineDims&, const CosineOperand<bf16>&, const CosineOperand<bf16>&, float*);
+template void cosine_backward(const Stream&, const CosineDims&, const CosineOperand<float>&, const CosineOperand<float>&, const float*,
+                              Destination<float>, Destination<float>);
+template void cosine_backward(const Stream&, const CosineDims&, const CosineOperand<bf16>&, const CosineOperand<bf16>&, const float*,
+                              Destination<bf16>, Destination<bf16>);
 
 }  // namespace ermoe::cuda

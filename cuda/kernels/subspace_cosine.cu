@@ -35,14 +35,25 @@ __device__ __forceinline__ float squared_distance(const T* x, const float* mean,
   return warp_sum(sum);
 }
 
-/// |z|² by `Lanes` lanes; 0 where this group has no expert.
+/// z + shift of V neighbouring coordinates; shift may be null.
+template <int V, typename T>
+__device__ __forceinline__ void shifted(const T* z, const float* shift, int64_t column, float (&out)[V]) {
+  const auto in = load<V>(z + column);
+  Pack<float, V> add{};
+  if (shift != nullptr) add = load_floats<V>(shift + column);
+#pragma unroll
+  for (int k = 0; k < V; ++k) out[k] = widen(in.v[k]) + add.v[k];
+}
+
+/// |z + shift|² by `Lanes` lanes; 0 where this group has no expert.
 template <int V, int Lanes, typename T>
-__device__ __forceinline__ float squared_norm(const T* z, int64_t rank, bool any) {
+__device__ __forceinline__ float squared_norm(const T* z, const float* shift, int64_t rank, bool any) {
   float sum = 0;
   for (int64_t c = first_column<V, Lanes>(); any && c < rank; c += Lanes * V) {
-    const auto in = load<V>(z + c);
+    float value[V];
+    shifted<V>(z, shift, c, value);
 #pragma unroll
-    for (int k = 0; k < V; ++k) sum += widen(in.v[k]) * widen(in.v[k]);
+    for (int k = 0; k < V; ++k) sum += value[k] * value[k];
   }
   return group_sum<Lanes>(sum);
 }
@@ -53,6 +64,7 @@ struct Forward {
   const T* x;
   const float* mean;
   const T* z;
+  const float* shift;
   float* s;
   template <int V, int Lanes>
   __device__ void run(int64_t n) const {
@@ -61,7 +73,8 @@ struct Forward {
     const float xx = squared_distance<V>(x + n * dims.width, mean, dims.width);
     for (int64_t first = 0; first < dims.experts; first += groups) {
       const int64_t e = first + group, pair = n * dims.experts + e;
-      const float zz = squared_norm<V, Lanes>(z + pair * dims.rank, dims.rank, e < dims.experts);
+      const float* const own = shift == nullptr ? nullptr : shift + e * dims.rank;
+      const float zz = squared_norm<V, Lanes>(z + pair * dims.rank, own, dims.rank, e < dims.experts);
       if (e < dims.experts && threadIdx.x % Lanes == 0) s[pair] = is_zero(xx) || is_zero(zz) ? 0.0f : sqrtf(zz) / sqrtf(xx);
     }
   }
@@ -73,7 +86,7 @@ struct BackwardZ {
   const T* x;
   const float* mean;
   const T* z;
-  const float* ds;
+  const float *shift, *ds;
   T* dz;
   Accumulate mode;
   template <int V, int Lanes>
@@ -84,14 +97,15 @@ struct BackwardZ {
     for (int64_t first = 0; first < dims.experts; first += groups) {
       const int64_t e = first + group, pair = n * dims.experts + e;
       const T* const from = z + pair * dims.rank;
-      const float zz = squared_norm<V, Lanes>(from, dims.rank, e < dims.experts);
+      const float* const own = shift == nullptr ? nullptr : shift + e * dims.rank;
+      const float zz = squared_norm<V, Lanes>(from, own, dims.rank, e < dims.experts);
       const bool any = e < dims.experts;
       const float factor = !any || is_zero(xx) || is_zero(zz) ? 0.0f : ds[pair] / (sqrtf(zz) * sqrtf(xx));
       for (int64_t c = first_column<V, Lanes>(); any && c < dims.rank; c += Lanes * V) {
-        const auto in = load<V>(from + c);
         float out[V];
+        shifted<V>(from, own, c, out);
 #pragma unroll
-        for (int k = 0; k < V; ++k) out[k] = factor * widen(in.v[k]);
+        for (int k = 0; k < V; ++k) out[k] *= factor;
         write(dz + pair * dims.rank + c, out, mode);
       }
     }
@@ -149,14 +163,14 @@ void by_tokens(const Stream& stream, const SubspaceCosineDims& dims, const Work&
 
 template <typename T>
 void subspace_cosine_forward(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
-                             Master<T>* s) {
-  by_tokens<T>(stream, dims, Forward<T>{dims, x, mean, z, s}, "subspace_cosine_forward", x, mean, z);
+                             const Master<T>* shift, Master<T>* s) {
+  by_tokens<T>(stream, dims, Forward<T>{dims, x, mean, z, shift, s}, "subspace_cosine_forward", x, mean, z, shift);
 }
 
 template <typename T>
 void subspace_cosine_backward_z(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
-                                const Master<T>* ds, T* dz, Accumulate mode) {
-  by_tokens<T>(stream, dims, BackwardZ<T>{dims, x, mean, z, ds, dz, mode}, "subspace_cosine_backward_z", x, mean, z, dz);
+                                const Master<T>* shift, const Master<T>* ds, T* dz, Accumulate mode) {
+  by_tokens<T>(stream, dims, BackwardZ<T>{dims, x, mean, z, shift, ds, dz, mode}, "subspace_cosine_backward_z", x, mean, z, shift, dz);
 }
 
 template <typename T>
@@ -165,12 +179,14 @@ void subspace_cosine_backward_x(const Stream& stream, const SubspaceCosineDims& 
   by_tokens<T>(stream, dims, BackwardX<T>{dims, x, mean, s, ds, dx, mode}, "subspace_cosine_backward_x", x, mean, dx);
 }
 
-template void subspace_cosine_forward(const Stream&, const SubspaceCosineDims&, const float*, const float*, const float*, float*);
-template void subspace_cosine_forward(const Stream&, const SubspaceCosineDims&, const bf16*, const float*, const bf16*, float*);
+template void subspace_cosine_forward(const Stream&, const SubspaceCosineDims&, const float*, const float*, const float*, const float*,
+                                      float*);
+template void subspace_cosine_forward(const Stream&, const SubspaceCosineDims&, const bf16*, const float*, const bf16*, const float*,
+                                      float*);
 template void subspace_cosine_backward_z(const Stream&, const SubspaceCosineDims&, const float*, const float*, const float*, const float*,
-                                         float*, Accumulate);
+                                         const float*, float*, Accumulate);
 template void subspace_cosine_backward_z(const Stream&, const SubspaceCosineDims&, const bf16*, const float*, const bf16*, const float*,
-                                         bf16*, Accumulate);
+                                         const float*, bf16*, Accumulate);
 template void subspace_cosine_backward_x(const Stream&, const SubspaceCosineDims&, const float*, const float*, const float*, const float*,
                                          float*, Accumulate);
 template void subspace_cosine_backward_x(const Stream&, const SubspaceCosineDims&, const bf16*, const float*, const float*, const float*,

@@ -1,9 +1,11 @@
-// Contract of the kernel before the projection; the products are those of ops/kernels/linear.h.
+// Contract of the centring around a projection; the products are those of ops/kernels/linear.h. A CPU centres the rows before
+// them. A GPU saves that pass over memory: B (x - m) = B x - B m, and the same for the gradient.
 // Read next: ops/cpu/basis_projection.cpp.
 #pragma once
 
 #include "core/bf16.h"
 #include "core/device.h"
+#include "ops/kernels/linear.h"
 
 #include <cstdint>
 
@@ -24,8 +26,15 @@ void center_rows(const CenterRowsDims& dims, const T* x /* (N,D) */, const T* me
 
 namespace cuda {
 
+/// bias + shift = -basis mean (`out`): bias, in T, is what the product can add; shift is what rounding it to T leaves over.
 template <typename T>
-void center_rows(const Stream& stream, const CenterRowsDims& dims, const T* x, const Master<T>* mean, T* y);
+void center_bias(const Stream& stream, const LinearDims& dims, const T* basis /* (out,in) */, const Master<T>* mean /* (in) */,
+                 T* bias /* (out) */, Master<T>* shift /* (out) */);
+
+/// dbasis -= sums meanᵀ, `sums` (out) the sums over rows of the product's gradient: from the gradient for rows as they are to
+/// that for centred ones.
+template <typename T>
+void center_gradient(const Stream& stream, const LinearDims& dims, const Master<T>* sums, const Master<T>* mean, Master<T>* dbasis);
 
 }  // namespace cuda
 }  // namespace ermoe

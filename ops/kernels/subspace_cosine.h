@@ -38,12 +38,13 @@ void subspace_cosine_backward_x(const SubspaceCosineDims& dims, const T* x, cons
 
 namespace cuda {
 
+/// The same of z + shift, shift (E,R) or null.
 template <typename T>
 void subspace_cosine_forward(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
-                             Master<T>* s);
+                             const Master<T>* shift, Master<T>* s);
 template <typename T>
 void subspace_cosine_backward_z(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const T* z,
-                                const Master<T>* ds, T* dz, Accumulate mode);
+                                const Master<T>* shift, const Master<T>* ds, T* dz, Accumulate mode);
 template <typename T>
 void subspace_cosine_backward_x(const Stream& stream, const SubspaceCosineDims& dims, const T* x, const Master<T>* mean, const Master<T>* s,
                                 const Master<T>* ds, T* dx, Accumulate mode);

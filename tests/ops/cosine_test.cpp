@@ -10,11 +10,22 @@ namespace {
 
 Variable run(const ExecContext& ctx, Vars x) { return cosine(ctx, x[0], x[1]); }
 
+Tensor shift_of(const ExecContext& ctx, const Variable& v, uint64_t key) {
+  return random_input(ctx, {{v.shape()[-2], v.shape()[-1]}}, master_of(v.dtype()), RngKey{key});
+}
+Variable run_shifted(const ExecContext& ctx, Vars x) { return cosine(ctx, x[0], x[1], shift_of(ctx, x[0], 1), shift_of(ctx, x[1], 2)); }
+Variable run_half_shifted(const ExecContext& ctx, Vars x) { return cosine(ctx, x[0], x[1], {}, shift_of(ctx, x[1], 2)); }
+
 OP_CASES(CosineOp, {.name = "pair", .inputs = {{.shape = {1, 2}}, {.shape = {1, 2}}}, .run = run},
          {.name = "ragged", .inputs = {{.shape = {5, 3, 7}}, {.shape = {5, 3, 7}}}, .run = run},
          {.name = "packs", .inputs = {{.shape = {13, 8, 48}}, {.shape = {13, 8, 48}}}, .run = run},
          {.name = "no_pair", .inputs = {{.shape = {0, 48}}, {.shape = {0, 48}}}, .run = run},
          {.name = "many", .inputs = {{.shape = {67, 31}}, {.shape = {67, 31}}}, .run = run},
+         {.name = "shifted", .inputs = {{.shape = {6, 3, 7}}, {.shape = {6, 3, 7}}}, .run = run_shifted},
+         {.name = "half_shifted", .inputs = {{.shape = {13, 5, 48}}, {.shape = {13, 5, 48}}}, .run = run_half_shifted},
+         {.name = "one_input",
+          .inputs = {{.shape = {6, 3, 8}}},
+          .run = [](const ExecContext& ctx, Vars x) { return cosine(ctx, x[0], x[0], {}, shift_of(ctx, x[0], 2)); }},
          {.name = "shared_input", .inputs = {{.shape = {4, 9}}}, .run = [](const ExecContext& ctx, Vars x) {
             return cosine(ctx, x[0], gelu(ctx, x[0]));
           }});
@@ -57,10 +68,23 @@ TEST(Cosine, ANaNShows) {
       cosine(bench.ctx, Variable(a), Variable(random_input(bench.ctx, {{1, 3}}, DType::f32, RngKey{2}))).value.data<float>()[0]));
 }
 
+TEST(Cosine, AShiftIsAddedToItsRowOfEveryGroup) {
+  TestBench bench;
+  const Tensor a = random_input(bench.ctx, {{4, 3, 5}}, DType::f64, RngKey{1}),
+               b = random_input(bench.ctx, {{4, 3, 5}}, DType::f64, RngKey{2});
+  const Tensor shift = random_input(bench.ctx, {{3, 5}}, DType::f64, RngKey{3}), moved = a.clone();
+  for (int64_t i = 0; i < moved.numel(); ++i) moved.data<double>()[i] += shift.data<double>()[i % 15];
+  EXPECT_EQ(to_doubles(cosine(bench.ctx, Variable(a), Variable(b), shift).value),
+            to_doubles(cosine(bench.ctx, Variable(moved), Variable(b)).value));
+  EXPECT_EQ(to_doubles(cosine(bench.ctx, Variable(b), Variable(a), {}, shift).value),
+            to_doubles(cosine(bench.ctx, Variable(b), Variable(moved)).value));
+}
+
 TEST(Cosine, RefusesUnequalShapes) {
   TestBench bench;
   const Variable a(random_input(bench.ctx, {{2, 3}}, DType::f32, RngKey{1})), b(random_input(bench.ctx, {{2, 4}}, DType::f32, RngKey{1}));
   expect_error([&] { cosine(bench.ctx, a, b); }, {"[cosine]", "(2, 3)", "(2, 4)"});
+  expect_error([&] { cosine(bench.ctx, a, a, b.value); }, {"[cosine]", "shift", "(2, 3)", "(2, 4)"});
 }
 
 }  // namespace
