@@ -75,7 +75,7 @@ decltype(auto) dispatch_float(DType dtype, const char* op, Fn&& fn) {
   }
 }
 
-/// The same for what ops compute in: float, double and, in a build with CUDA, bf16. Goes with `on_device`.
+/// The same for a *compute dtype*, as ops' headers call it: f32 or f64 on a CPU, f32 or bf16 on a GPU. Goes with `on_device`.
 template <typename Fn>
 decltype(auto) dispatch_compute(DType dtype, const char* op, Fn&& fn) {
 #if defined(ERMOE_WITH_CUDA)

@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = a + b, equal shapes. f32 or f64.
+/// y = a + b, equal shapes. In a compute dtype.
 Variable add(const ExecContext& ctx, const Variable& a, const Variable& b);
 
 /// y[i] = x[i] + p[0]: x (B, …), p (1, …).

@@ -8,7 +8,7 @@
 namespace ermoe {
 
 /// y (B, T, D) = concat over heads of softmax(q kᵀ / √Dh) v. A row of `qkv` (B, T, 3D) is [q | k | v], each (H, Dh).
-/// Saved for the gradient: qkv, y and the log-sum-exp of each row (B, H, T). f32 or f64.
+/// Saved for the gradient: qkv, y and the log-sum-exp of each row (B, H, T). In a compute dtype.
 Variable attention(const ExecContext& ctx, const Variable& qkv, int64_t heads, AttentionMask mask = AttentionMask::none);
 
 }  // namespace ermoe

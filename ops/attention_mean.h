@@ -6,7 +6,7 @@
 namespace ermoe {
 
 /// y (B, T, D) = (mean over heads of softmax(q kᵀ / √Dh)) · tokens. qkv (B, T, 3D) as for `attention` (v is not used and gets
-/// a zero gradient), tokens (B, T, D). No (T, T) matrix is kept. f32 or f64.
+/// a zero gradient), tokens (B, T, D). No (T, T) matrix is kept. In a compute dtype.
 Variable attention_mean(const ExecContext& ctx, const Variable& qkv, const Variable& tokens, int64_t heads);
 
 }  // namespace ermoe

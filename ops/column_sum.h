@@ -7,7 +7,7 @@
 namespace ermoe {
 
 /// slot.dst (dims.cols elements) (+)= Σ over dims.rows rows of x, which start dims.stride elements apart from element `first`
-/// of x on. x f32 or f64, on a GPU f32 or bf16; slot.dst alike, but f32 for bf16 (GradWriter::into_master).
+/// of x on. x in a compute dtype; slot.dst alike, but f32 for bf16 (GradWriter::into_master).
 void column_sum(const ExecContext& ctx, const ColumnSumDims& dims, const Tensor& x, const GradSlot& slot, int64_t first = 0);
 
 }  // namespace ermoe

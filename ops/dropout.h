@@ -6,7 +6,7 @@
 
 namespace ermoe {
 
-/// Each element is zero with probability p in [0, 1) and x / (1 - p) otherwise. x itself in eval mode or where p = 0. f32 or f64.
+/// Each element is zero with probability p in [0, 1) and x / (1 - p) otherwise. x itself in eval mode or where p = 0. In a compute dtype.
 Variable dropout(const ExecContext& ctx, const Variable& x, double p, RngKey key);
 
 /// The same for each sample x[i] of x (B, …) as a whole.

@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = table[ids]: table (V, D) f32 or f64, ids (…) i32, y (…, D). On a CPU an id outside [0, V) is an error; on a GPU, where
+/// y = table[ids]: table (V, D) in a compute dtype, ids (…) i32, y (…, D). On a CPU an id outside [0, V) is an error; on a GPU, where
 /// looking would stall the stream, its row is filled with NaNs and it takes no gradient.
 Variable embedding(const ExecContext& ctx, const Variable& table, const Tensor& ids);
 

@@ -6,7 +6,7 @@
 
 namespace ermoe {
 
-/// Exact GELU, element-wise; y has the shape of x. f32 or f64.
+/// Exact GELU, element-wise; y has the shape of x. In a compute dtype.
 Variable gelu(const ExecContext& ctx, const Variable& x);
 
 }  // namespace ermoe

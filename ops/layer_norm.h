@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = (x - mean) / sqrt(var + eps) · w + b over the last axis, var the population variance. x (…, D), w (D), b (D); f32 or f64.
+/// y = (x - mean) / sqrt(var + eps) · w + b over the last axis, var the population variance. x (…, D), w (D), b (D); in a compute dtype.
 Variable layer_norm(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b, double eps);
 
 }  // namespace ermoe

@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = x · gamma along the last axis: x (…, D), gamma (D). f32 or f64.
+/// y = x · gamma along the last axis: x (…, D), gamma (D). In a compute dtype.
 Variable layer_scale(const ExecContext& ctx, const Variable& x, const Variable& gamma);
 
 }  // namespace ermoe

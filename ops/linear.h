@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = x Wᵀ + b: x (…, I), w (O, I), b (O) or undefined for none; y (…, O). f32 or f64, on a GPU f32 or bf16.
+/// y = x Wᵀ + b: x (…, I), w (O, I), b (O) or undefined for none; y (…, O). In a compute dtype.
 Variable linear(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b);
 
 }  // namespace ermoe

@@ -15,7 +15,7 @@ struct MlpParameters {
   const Variable& b2;
 };
 
-/// y (…, O) = w2 gelu(w1 x + b1) + b2: x (…, I). f32 or f64, on a GPU f32 or bf16.
+/// y (…, O) = w2 gelu(w1 x + b1) + b2: x (…, I). In a compute dtype.
 Variable mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p);
 
 }  // namespace ermoe

@@ -10,7 +10,7 @@ namespace ermoe {
 /// other in the images' own axis order, and so do the elements of a patch, channels first. Sizes must be multiples of P.
 Variable extract_patches(const ExecContext& ctx, const Variable& images, int64_t patch);
 
-/// The patches of `images` times w (D, C, P, P[, P]) plus b (D, or undefined): (B, T, D). f32 or f64.
+/// The patches of `images` times w (D, C, P, P[, P]) plus b (D, or undefined): (B, T, D). In a compute dtype.
 Variable patch_embed(const ExecContext& ctx, const Variable& images, const Variable& w, const Variable& b);
 
 }  // namespace ermoe

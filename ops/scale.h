@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// y = factor · x. f32 or f64.
+/// y = factor · x. In a compute dtype.
 Variable scale(const ExecContext& ctx, const Variable& x, double factor);
 
 }  // namespace ermoe

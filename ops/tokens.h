@@ -5,7 +5,7 @@
 
 namespace ermoe {
 
-/// The same `prefix` (1, t, D) in front of every sequence of x (B, T, D): (B, t + T, D). f32 or f64, like all here.
+/// The same `prefix` (1, t, D) in front of every sequence of x (B, T, D): (B, t + T, D). In a compute dtype, like all here.
 Variable concat_tokens(const ExecContext& ctx, const Variable& prefix, const Variable& x);
 
 /// Token t of every sequence: x (B, T, D) to (B, D).
