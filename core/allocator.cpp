@@ -32,6 +32,7 @@ class HostSource final : public MemorySource {
   }
 
   void release(void* block, size_t) noexcept override { std::free(block); }
+  size_t available() const override { return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
   void upload(void* to, const void* host, size_t bytes) override { copy(to, host, bytes); }
   void download(void* host, const void* from, size_t bytes) override { copy(host, from, bytes); }

@@ -24,9 +24,16 @@ class MemorySource {
   /// Null on failure.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* block, size_t bytes) noexcept = 0;
+  /// Bytes that are still to be had, about.
+  virtual size_t available() const = 0;
 
   /// From host memory, which may change once this returned.
   virtual void upload(void* to, const void* host, size_t bytes) = 0;
+  /// Like `upload`, but beside the work of `stream`, behind what it was given so far. Until `finish_uploads` the host's bytes
+  /// must stay as they are and the others may not be read. What lies in page-locked memory is copied without the processor.
+  virtual void start_upload(void* to, const void* host, size_t bytes) { upload(to, host, bytes); }
+  /// Waits for every upload that was started.
+  virtual void finish_uploads() {}
   /// To host memory; the bytes are there once this returned.
   virtual void download(void* host, const void* from, size_t bytes) = 0;
   /// Within this memory; the two may overlap on the host alone.

@@ -81,6 +81,8 @@ class Gpu {
   virtual const GpuInfo& info() const = 0;
   virtual Stream stream() = 0;
   virtual std::unique_ptr<MemorySource> memory() = 0;
+  /// Page-locked memory of the host, from which the GPU fetches by itself: for `MemorySource::start_upload`.
+  virtual std::unique_ptr<MemorySource> page_locked() = 0;
   /// Waits until the stream is idle; throws what went wrong on it.
   virtual void synchronize() = 0;
   virtual std::unique_ptr<GpuTimer> timer() = 0;

@@ -20,6 +20,7 @@ set(SOURCES
   kernels/dropout.cu
   kernels/embedding.cu
   kernels/flat.cu
+  kernels/gather_samples.cu
   kernels/gather_slots.cu
   kernels/gelu.cu
   kernels/grouped_linear.cu

@@ -24,12 +24,12 @@ Loader::Loader(const ImageDataset& dataset, const Sampler& sampler, CachingAlloc
 }
 
 /// Takes the memory of all batches that can be there at once, so that a later one never waits for the system: those in the
-/// ring and the one that the caller holds.
+/// ring, the one that the caller uses and another on its way to a GPU.
 void Loader::reserve() {
   const SampleFormat& format = options_.format;
   const int64_t rows = sampler_.options().batch;
   std::vector<Tensor> batches;
-  for (int64_t i = 0; i <= std::max<int64_t>(options_.prefetch, options_.threads); ++i) {
+  for (int64_t i = 0; i < std::max<int64_t>(options_.prefetch, options_.threads) + 2; ++i) {
     batches.push_back(Tensor::empty(host_, {rows, format.size, format.size, format.channels}, DType::u8, "batch"));
     batches.push_back(Tensor::empty(host_, {rows}, DType::i32, "batch"));
   }
@@ -86,6 +86,12 @@ Batch Loader::next() {
   }
   room_.notify_one();
   return batch;
+}
+
+bool Loader::ready() {
+  const std::lock_guard lock(mutex_);
+  const std::optional<Made>& slot = slots_[static_cast<size_t>(taken_) % slots_.size()];
+  return !workers_.empty() && slot && slot->bad.empty() && !slot->error;
 }
 
 void Loader::report(const Made& made) {

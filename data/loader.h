@@ -50,6 +50,8 @@ class Loader {
   /// The batch at the cursor, which moves on. Throws `InputError` when more than `max_bad` of the files proved broken,
   /// and whatever else a worker threw; thrown once, it is thrown by every later call until `seek`.
   Batch next();
+  /// True where a batch made ahead waits, without a fault: `next` would return it at once.
+  bool ready();
   /// Of the batch that `next` will give: what a checkpoint stores.
   Cursor cursor() const { return cursor_; }
   /// Continues at another place; batches made ahead are dropped.

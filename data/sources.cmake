@@ -16,6 +16,7 @@ set(SOURCES
   loader.cpp
   packed.cpp
   probe.cpp
+  resident.cpp
   resize.cpp
   sample_reader.cpp
   sampler.cpp

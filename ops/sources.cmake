@@ -31,6 +31,7 @@ set(SOURCES
   cpu/dispatch.cpp
   cpu/dropout.cpp
   cpu/embedding.cpp
+  cpu/gather_samples.cpp
   cpu/gather_slots.cpp
   cpu/gelu.cpp
   cpu/grouped_linear.cpp
@@ -64,6 +65,7 @@ set(SOURCES
   dispatch.cpp
   dropout.cpp
   embedding.cpp
+  gather_samples.cpp
   gather_slots.cpp
   gelu.cpp
   grouped_linear.cpp

@@ -25,9 +25,10 @@ Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
     : gpu(find_gpu(device)),
       allocator(gpu ? gpu->memory() : make_host_source()),
       step_memory(gpu ? gpu->memory() : make_host_source()),
-      staging(make_host_source()),
+      host(make_host_source()),
+      staging(gpu ? gpu->page_locked() : make_host_source()),
       workspace(allocator),
-      host_workspace_(staging),
+      host_workspace_(host),
       step_workspace_(step_memory) {
 #if defined(OPENBLAS_VERSION)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads
@@ -37,11 +38,11 @@ Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
   ctx.workspace = &workspace;
   ctx.comm = &comm;
   ctx.rng = RngKey{seed};
-  host_ = ctx;
-  host_.allocator = &staging;
-  host_.workspace = &host_workspace_;
+  host_ctx_ = ctx;
+  host_ctx_.allocator = &host;
+  host_ctx_.workspace = &host_workspace_;
   ctx.device = allocator.device();
-  if (gpu) ctx.host = &staging;
+  if (gpu) ctx.host = &host;
   if (gpu) ctx.stream = gpu->stream();
   step_ = ctx;
   step_.allocator = &step_memory;

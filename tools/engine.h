@@ -19,7 +19,7 @@ struct Engine {
   Engine& operator=(const Engine&) = delete;
 
   /// A context in host memory, where models get their first values; `ctx` itself on a CPU.
-  const ExecContext& host_ctx() const { return gpu ? host_ : ctx; }
+  const ExecContext& host_ctx() const { return gpu ? host_ctx_ : ctx; }
   /// What ops compute in; throws InputError where the device cannot.
   DType compute_dtype(Precision precision) const;
   /// "CPU, 2 threads", "NVIDIA H100 80GB HBM3, 79.2 GiB".
@@ -28,7 +28,8 @@ struct Engine {
   const std::unique_ptr<Gpu> gpu;  // null: the CPU
   CachingAllocator allocator;
   CachingAllocator step_memory;  // of a GPU's training steps alone: recorded ones go on using it; empty on a CPU
-  CachingAllocator staging;      // host memory of batches that loaders make ahead: how much that is depends on timing
+  CachingAllocator host;         // memory beside a GPU's: first values of models, copies for files and metrics
+  CachingAllocator staging;      // of batches that loaders make ahead, page-locked where there is a GPU; how much depends on timing
   Workspace workspace;
   SelfCommunicator comm;
   ExecContext ctx;
@@ -41,7 +42,7 @@ struct Engine {
 
  private:
   Workspace host_workspace_;
-  ExecContext host_;
+  ExecContext host_ctx_;
   Workspace step_workspace_;
   ExecContext step_;
 };

@@ -2,6 +2,7 @@
 
 #include "data/sample_reader.h"
 #include "data/subset.h"
+#include "models/step_times.h"
 #include "ops/augment.h"
 #include "ops/soft_targets.h"
 
@@ -13,6 +14,7 @@ namespace ermoe {
 namespace {
 
 constexpr size_t cache_bytes = size_t{2} << 30;  // prepared samples kept in memory, each split
+constexpr double patience = 10;                  // seconds between two lines about loading
 
 AugmentSettings augment_settings(const AugmentConfig& a) {
   return {.crop_padding = a.crop_padding,
@@ -138,22 +140,58 @@ LoaderOptions Pipeline::loader_options() const {
           .warn = warn_};
 }
 
+void Pipeline::load(const ExecContext& ctx, const ImageDataset& split, ResidentSamples& resident) const {
+  Stopwatch watch;
+  double seconds = 0, told = 0;
+  const auto progress = [&](int64_t done) {
+    seconds += watch.lap();
+    if (!warn_ || seconds < told + patience) return;
+    told = seconds;
+    warn_(fmt::format("{} of {} images are decoded after {:.0f} s", done, split.size(), seconds));
+  };
+  resident = load_resident(split, host_, *ctx.allocator, loader_options(), progress);
+}
+
+void Pipeline::keep_on_device(const ExecContext& ctx) {
+  if (!ctx.device.is_cuda()) return;
+  const SampleFormat format = loader_options().format;
+  size_t wanted = 0, images = 0;
+  for (const auto* split : {splits_.train.get(), splits_.test.get()}) {
+    wanted += split != nullptr ? resident_bytes(*split, format) : 0;
+    images += split != nullptr ? static_cast<size_t>(split->size()) : 0;
+  }
+  const auto room = config_->data.gpu_cache * static_cast<double>(ctx.allocator->source().available());
+  if (static_cast<double>(wanted) > room) return;
+  Stopwatch watch;
+  if (splits_.train) load(ctx, *splits_.train, resident_train_.emplace());
+  if (splits_.test) load(ctx, *splits_.test, resident_test_.emplace());
+  if (warn_)
+    warn_(fmt::format("{} images were decoded in {:.1f} s and stay on the GPU, {:.0f} MiB", images, watch.lap(),
+                      static_cast<double>(wanted) / (1 << 20)));
+}
+
+std::unique_ptr<BatchSource> Pipeline::open_batches(const ImageDataset& split, const Sampler& sampler, const LoaderOptions& options,
+                                                    Cursor at) const {
+  const std::optional<ResidentSamples>& resident = &split == splits_.train.get() ? resident_train_ : resident_test_;
+  if (resident) return resident_batches(*resident, sampler, host_, at);
+  return streamed_batches(std::make_unique<Loader>(split, sampler, host_, options, at));
+}
+
 void Pipeline::seek(Cursor at) {
   check_input(splits_.train != nullptr, "{} has no training images", config_->data.path);
-  if (loader_) return loader_->seek(at);
+  if (batches_) return batches_->seek(at);
   const int64_t micro = config_->train.batch / config_->train.accumulate;
   check_input(micro >= 1 && micro <= splits_.train->size(), "train.batch is {} in {} micro-batches, but {} has {} training images",
               config_->train.batch, config_->train.accumulate, config_->data.path, splits_.train->size());
   const Sampler sampler(splits_.train->size(), {.seed = config_->train.seed, .batch = micro, .mode = Mode::train});
-  loader_ = std::make_unique<Loader>(*splits_.train, sampler, host_, loader_options(), at);
+  batches_ = open_batches(*splits_.train, sampler, loader_options(), at);
 }
 
 TrainingBatch Pipeline::next(const ExecContext& ctx, RngKey key, bool mixing) {
-  const Batch batch = loader_->next();
+  const DeviceBatch batch = batches_->next(ctx);
   TrainingBatch ready;
-  ready.images =
-      augment(ctx, on_device_of(ctx, batch.images), augment_settings(config_->augment), normalisation(config_->data), key.fold(1));
-  ready.targets = soft_targets(ctx, on_device_of(ctx, batch.labels), config_->model.classes, config_->loss.smoothing);
+  ready.images = augment(ctx, batch.images, augment_settings(config_->augment), normalisation(config_->data), key.fold(1));
+  ready.targets = soft_targets(ctx, batch.labels, config_->model.classes, config_->loss.smoothing);
   const AugmentConfig& a = config_->augment;
   if (mixing && (a.mixup > 0 || a.cutmix > 0)) {
     const MixSettings mix{.mixup = a.mixup, .cutmix = a.cutmix, .probability = a.mix_probability, .cutmix_share = a.mix_switch};
@@ -165,12 +203,13 @@ TrainingBatch Pipeline::next(const ExecContext& ctx, RngKey key, bool mixing) {
 void Pipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn) {
   check_input(splits_.test != nullptr, "{} has no images to evaluate on", config_->data.path);
   const Sampler sampler(splits_.test->size(), {.batch = std::min(batch, splits_.test->size()), .mode = Mode::eval});
-  Loader loader(*splits_.test, sampler, host_, loader_options());
-  for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {
-    const Batch raw = loader.next();
-    if (raw.labels.numel() == 0) continue;
-    const auto labels = raw.labels.span<int32_t>();
-    fn({to_model(ctx, raw.images), {labels.begin(), labels.end()}, raw.indices});
+  const auto source = open_batches(*splits_.test, sampler, loader_options(), {});
+  for (int64_t step = 0; step < source->steps_per_epoch(); ++step) {
+    const DeviceBatch raw = source->next(ctx);
+    if (raw.indices.empty()) continue;
+    std::vector<int32_t> labels;
+    for (const int64_t i : raw.indices) labels.push_back(splits_.test->label(i));
+    fn({to_model(ctx, raw.images), std::move(labels), raw.indices});
   }
 }
 
@@ -178,10 +217,9 @@ void Pipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;
   const Sampler sampler(data.size(), {.seed = 1, .batch = std::min(batch, data.size()), .mode = Mode::train});
   LoaderOptions options = loader_options();
-  options.threads = 0;  // a few batches now and then
   options.cache_bytes = 0;
-  Loader loader(data, sampler, host_, options);
-  for (int64_t i = 0; i < std::min(count, loader.steps_per_epoch()); ++i) fn(to_model(ctx, loader.next().images));
+  const auto source = open_batches(data, sampler, options, {});
+  for (int64_t i = 0; i < std::min(count, source->steps_per_epoch()); ++i) fn(to_model(ctx, source->next(ctx).images));
 }
 
 Tensor Pipeline::to_model(const ExecContext& ctx, const Tensor& pixels) const {

@@ -5,9 +5,11 @@
 #include "core/context.h"
 #include "data/dataset.h"
 #include "data/loader.h"
+#include "tools/batch_source.h"
 #include "tools/run_config.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,12 +43,15 @@ class Pipeline {
   /// Evaluates on the training images. Before the first `next`.
   void evaluate_on_training();
 
+  /// Decodes the data set into a GPU's memory where data.gpu_cache leaves room for all of it; says so. Before the first `seek`.
+  void keep_on_device(const ExecContext& ctx);
+
   /// Micro-batches an epoch holds.
-  int64_t batches_per_epoch() const { return loader_->steps_per_epoch(); }
-  /// Starts (or moves) the training loader. Before the first `next`.
+  int64_t batches_per_epoch() const { return batches_->steps_per_epoch(); }
+  /// Starts (or moves) the training batches. Before the first `next`.
   void seek(Cursor at);
-  Cursor cursor() const { return loader_->cursor(); }
-  double wait_seconds() const { return loader_->wait_seconds(); }
+  Cursor cursor() const { return batches_->cursor(); }
+  double wait_seconds() const { return batches_->wait_seconds(); }
   /// The next training micro-batch, augmented with `key` unless `plain`.
   TrainingBatch next(const ExecContext& ctx, RngKey key, bool mixing);
 
@@ -63,13 +68,17 @@ class Pipeline {
   void fill_in_sizes(RunConfig& config) const;
   void measure_normalisation(RunConfig& config) const;
   LoaderOptions loader_options() const;
+  void load(const ExecContext& ctx, const ImageDataset& split, ResidentSamples& resident) const;
+  std::unique_ptr<BatchSource> open_batches(const ImageDataset& split, const Sampler& sampler, const LoaderOptions& options,
+                                            Cursor at) const;
 
   RunConfig* config_;
   CachingAllocator& host_;
   int threads_;
   WarnFn warn_;
   DatasetSplits splits_;
-  std::unique_ptr<Loader> loader_;
+  std::optional<ResidentSamples> resident_train_, resident_test_;  // where the data set lies on the device
+  std::unique_ptr<BatchSource> batches_;
 };
 
 }  // namespace ermoe

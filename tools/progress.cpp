@@ -19,6 +19,8 @@ std::string join(const std::vector<std::string>& fields) { return fmt::format("{
 
 std::string ms_text(double ms) { return ms < 10 ? fmt::format("{:.1f} ms", ms) : fmt::format("{:.0f} ms", ms); }
 
+std::string wait_text(double share) { return fmt::format("data wait {:.0f}%", share * 100); }
+
 std::string memory_text(int64_t bytes) {
   const double mib = static_cast<double>(bytes) / (1 << 20);
   return mib < 1024 ? fmt::format("mem {:.0f} MiB", mib) : fmt::format("mem {:.1f} GiB", mib / 1024);
@@ -60,6 +62,7 @@ std::string plain_line(const ProgressState& s) {
   if (s.lr) fields.push_back(fmt::format("lr {:.1e}", *s.lr));
   if (s.step_ms) fields.push_back(ms_text(*s.step_ms));
   if (s.images_per_s) fields.push_back(rate_text(*s.images_per_s) + " img/s");
+  if (s.data_wait_share) fields.push_back(wait_text(*s.data_wait_share));
   if (s.mfu) fields.push_back(fmt::format("mfu {:.1f}%", *s.mfu * 100));
   if (s.load_max_mean) fields.push_back(fmt::format("load {:.2f}", *s.load_max_mean));
   if (s.gini) fields.push_back(fmt::format("gini {:.2f}", *s.gini));
@@ -74,6 +77,7 @@ std::string terminal_line(const ProgressState& s, size_t width) {
   if (s.loss) fields.push_back(fmt::format("loss {:.4f}", *s.loss));
   if (s.lr) fields.push_back(fmt::format("lr {:.1e}", *s.lr));
   if (s.images_per_s) fields.push_back(rate_text(*s.images_per_s) + " img/s");
+  if (s.data_wait_share) fields.push_back(wait_text(*s.data_wait_share));
   if (s.seconds_left) fields.push_back("ETA " + duration_text(*s.seconds_left));
   if (s.load_max_mean) fields.push_back(fmt::format("load {:.2f}", *s.load_max_mean));
   return join(fields).substr(0, width);

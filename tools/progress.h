@@ -18,7 +18,8 @@ struct ProgressState {
   std::optional<double> loss = {}, gradient_norm = {}, lr = {};
   std::optional<double> step_ms = {};
   std::optional<double> images_per_s = {};
-  std::optional<double> mfu = {};  // share of the machine's measured peak, 0 to 1
+  std::optional<double> data_wait_share = {};  // of the step's time, 0 to 1
+  std::optional<double> mfu = {};              // share of the machine's measured peak, 0 to 1
   std::optional<double> load_max_mean = {}, gini = {};
   std::optional<int64_t> memory_bytes = {};
   std::optional<double> seconds_left = {};

@@ -1,5 +1,6 @@
 set(SOURCES
   append_file.cpp
+  batch_source.cpp
   bench/measure.cpp
   bench/op_bench.cpp
   bench/op_cases.cpp

@@ -10,6 +10,7 @@ namespace ermoe {
 namespace {
 
 constexpr double mebibyte = 1048576.0;
+constexpr double told_wait_share = 0.01;  // waiting for data that the user should know of
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
 
@@ -109,6 +110,8 @@ void Trainer::one_step() {
   if (!step.report.accepted) refuse_bad_step(step);
   seconds_ += step.seconds;
   wait_seconds_ += step.wait_seconds;
+  all_seconds_ += step.seconds;
+  all_wait_seconds_ += step.wait_seconds;
   loss_ += step.report.loss;
   steps_ += 1;
   const bool due = session_->progress().step % config_.train.log_every == 0 || session_->finished();
@@ -140,6 +143,7 @@ void Trainer::log_step(const SessionStep& step) {
   state.lr = step.lr;
   state.step_ms = 1e3 * seconds_ / mean;
   state.images_per_s = rate;
+  if (wait_seconds_ > told_wait_share * seconds_) state.data_wait_share = wait_seconds_ / seconds_;
   if (!step.report.routes.empty()) {
     state.load_max_mean = load.max_over_mean;
     state.gini = load.gini;
@@ -205,6 +209,9 @@ void Trainer::finish() {
   const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
   progress_.message(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
                                 static_cast<double>(planned_memory_) / mebibyte, 100 * deviation));
+  if (all_wait_seconds_ > told_wait_share * all_seconds_)
+    progress_.message(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
+                                  100 * all_wait_seconds_ / all_seconds_));
   if (last_evaluation_)
     progress_.message(fmt::format("done     test accuracy {:.2f} %, best checkpoint {}/checkpoints/{}", 100 * last_evaluation_->accuracy,
                                   folder_->path(), "best"));

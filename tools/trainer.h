@@ -45,6 +45,8 @@ class Trainer {
   // Since the last logged row.
   double seconds_ = 0, wait_seconds_ = 0, loss_ = 0;
   int64_t steps_ = 0;
+  // Of all steps since the start of the program.
+  double all_seconds_ = 0, all_wait_seconds_ = 0;
 };
 
 }  // namespace ermoe

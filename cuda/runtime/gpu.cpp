@@ -18,9 +18,19 @@ using cuda::blas_check;
 using cuda::cuda_check;
 
 /// Device memory by cudaMalloc. Blocks are reused in the order of one stream, so nobody waits before a block is given back.
+/// Uploads that run beside that stream have a queue of their own, which waits for what the stream was given before: a block that
+/// they write may just have been in use there.
 class GpuSource final : public MemorySource {
  public:
-  GpuSource(int index, Stream stream) : index_(index), stream_(stream) {}
+  GpuSource(int index, Stream stream) : index_(index), stream_(stream) {
+    cuda_check(cudaStreamCreateWithFlags(&uploads_, cudaStreamNonBlocking), "cudaStreamCreate");
+    cuda_check(cudaEventCreateWithFlags(&given_, cudaEventDisableTiming), "cudaEventCreate");
+  }
+  ~GpuSource() override {
+    cudaStreamSynchronize(uploads_);
+    cudaEventDestroy(given_);
+    cudaStreamDestroy(uploads_);
+  }
 
   Device device() const override { return {Device::Kind::cuda, index_}; }
   Stream stream() const override { return stream_; }
@@ -36,11 +46,22 @@ class GpuSource final : public MemorySource {
     return block;
   }
   void release(void* block, size_t) noexcept override { cudaFree(block); }
+  size_t available() const override {
+    size_t free = 0, total = 0;
+    cuda_check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return free;
+  }
 
   void upload(void* to, const void* host, size_t bytes) override {
     cuda_check(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, queue()), "upload");
     wait();
   }
+  void start_upload(void* to, const void* host, size_t bytes) override {
+    cuda_check(cudaEventRecord(given_, queue()), "cudaEventRecord");
+    cuda_check(cudaStreamWaitEvent(uploads_, given_, 0), "cudaStreamWaitEvent");
+    cuda_check(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, uploads_), "start_upload");
+  }
+  void finish_uploads() override { cuda_check(cudaStreamSynchronize(uploads_), "finish_uploads"); }
   void download(void* host, const void* from, size_t bytes) override {
     cuda_check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, queue()), "download");
     wait();
@@ -56,6 +77,36 @@ class GpuSource final : public MemorySource {
 
   int index_;
   Stream stream_;
+  cudaStream_t uploads_ = nullptr;
+  cudaEvent_t given_ = nullptr;  // the last point of the stream that uploads wait for
+};
+
+/// Host memory by cudaHostAlloc. Threads that load data allocate here too, so the current GPU is set each time.
+class PageLockedSource final : public MemorySource {
+ public:
+  explicit PageLockedSource(int index) : index_(index) {}
+
+  Device device() const override { return {}; }
+  Stream stream() const override { return {}; }
+
+  void* allocate(size_t bytes) override {
+    const cuda::CurrentDevice current(index_);
+    void* block = nullptr;
+    if (cudaHostAlloc(&block, bytes, cudaHostAllocPortable) == cudaSuccess) return block;
+    cudaGetLastError();
+    return nullptr;
+  }
+  void release(void* block, size_t) noexcept override { cudaFreeHost(block); }
+
+  size_t available() const override { return host_->available(); }
+  void upload(void* to, const void* host, size_t bytes) override { host_->upload(to, host, bytes); }
+  void download(void* host, const void* from, size_t bytes) override { host_->download(host, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { host_->copy(to, from, bytes); }
+  void set(void* to, uint8_t byte, size_t bytes) override { host_->set(to, byte, bytes); }
+
+ private:
+  int index_;
+  std::unique_ptr<MemorySource> host_ = make_host_source();  // for all that is the same in any memory of the host
 };
 
 /// ERMOE_GPU_PRODUCTS=plain keeps every kernel our own: memory checkers see only a part of what cublasLt's kernels write.
@@ -110,6 +161,7 @@ class OneGpu final : public Gpu {
   const GpuInfo& info() const override { return info_; }
   Stream stream() override { return {&stream_.state}; }
   std::unique_ptr<MemorySource> memory() override { return std::make_unique<GpuSource>(info_.index, stream()); }
+  std::unique_ptr<MemorySource> page_locked() override { return std::make_unique<PageLockedSource>(info_.index); }
   void synchronize() override { cuda_check(cudaStreamSynchronize(stream_.state.stream), "cudaStreamSynchronize"); }
   std::unique_ptr<GpuTimer> timer() override { return cuda::make_timer(stream()); }
   std::unique_ptr<Recording> record(const std::function<void()>& work) override { return cuda::record(stream_.state, work); }

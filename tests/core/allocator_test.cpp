@@ -22,6 +22,7 @@ class LimitedSource final : public MemorySource {
   explicit LimitedSource(size_t limit, std::map<void*, size_t>& out, Device device = {}) : limit_(limit), out_(out), device_(device) {}
   Device device() const override { return device_; }
   Stream stream() const override { return {}; }
+  size_t available() const override { return limit_ - held_; }
   void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
   void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
   void copy(void* to, const void* from, size_t bytes) override { source_->copy(to, from, bytes); }

@@ -15,6 +15,7 @@ set(SOURCES
   dispatch_test.cpp
   dropout_test.cpp
   embedding_test.cpp
+  gather_samples_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp
   grouped_linear_test.cpp

@@ -55,6 +55,15 @@ TEST(Progress, TerminalLine) {
   EXPECT_EQ(terminal_line(full_state(), 20).size(), 20u);
 }
 
+TEST(Progress, TellsOfWaitingForData) {
+  ProgressState s;
+  s.step = 1;
+  s.steps = 2;
+  s.data_wait_share = 0.124;
+  EXPECT_EQ(plain_line(s), "step 1/2 | data wait 12%");
+  EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | data wait 12%");
+}
+
 TEST(Progress, DurationsAndRates) {
   EXPECT_EQ(duration_text(0), "0:00");
   EXPECT_EQ(duration_text(59.6), "1:00");

@@ -1,4 +1,5 @@
 set(SOURCES
+  batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
   config_check_test.cpp
