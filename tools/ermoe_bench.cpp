@@ -13,6 +13,7 @@
 
 #include <cstdio>
 #include <optional>
+#include <utility>
 
 namespace ermoe {
 namespace {
@@ -49,6 +50,35 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
+}
+
+struct StepFlags {
+  StepBenchOptions bench;
+  bool op_by_op = false;
+  int64_t kernels = 0;
+  bool steps_only = false;
+};
+
+void add_report_flags(CLI::App& app, StepFlags& flags) {
+  app.add_option("--kernels", flags.kernels, "on a GPU, name so many of the longest kernels too")->check(CLI::Range(0, 10000));
+  app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay steps as one CUDA graph");
+  app.add_flag("--steps-only", flags.steps_only, "neither the matrix rate nor the breakdown by kernels: for other tools that watch");
+}
+
+struct OpFlags {
+  OpOptions bench;
+  Precision precision = Precision::auto_;
+  int64_t batch = 0;
+  bool list = false;
+};
+
+void add_op_flags(CLI::App& app, OpFlags& flags) {
+  app.add_option("name", flags.bench.only, "the op; all where it is left out");
+  app.add_flag("--list", flags.list, "name the ops and their shapes");
+  add_choice(app, "--workload", flags.bench.workload, "whose shapes ops have");
+  add_choice(app, "--precision", flags.precision, "what ops compute in");
+  app.add_option("--batch", flags.batch, "images; 0: 16 on a CPU, the performance table's on a GPU")->check(CLI::Range(0, 4096));
+  app.add_option("--seconds", flags.bench.seconds, "how long each pass is repeated at least")->check(CLI::Range(0.0, 600.0));
 }
 
 struct OrthogonalityFlags {
@@ -99,18 +129,33 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
   return kept ? 0 : 1;
 }
 
-void list_ops(const ExecContext& ctx) {
-  for_each_op(ctx, [](const OpCase& op) { std::puts((op.name + "  " + op.shapes).c_str()); });
+void list_ops(const Engine& engine, const OpOptions& options) {
+  for_each_op(engine, options, [](const OpCase& op) { std::puts((op.name + "  " + op.shapes).c_str()); });
 }
 
-void run_ops(const ExecContext& ctx, BenchReport& report, const std::string& only, double seconds) {
-  bool found = only.empty();
-  for_each_op(ctx, [&](const OpCase& op) {
-    if (!only.empty() && op.name != only) return;
+/// Roofs are measured when the first op under them comes.
+void run_ops(const Engine& engine, BenchReport& report, const OpOptions& options) {
+  bool products = false, copies = false, found = false;
+  std::optional<OpBench> bench;
+  for_each_op(engine, options, [&](const OpCase& op) {
+    if (!bench) bench.emplace(engine, options.seconds);
     found = true;
-    report.add(op, bench_op(ctx, op, seconds));
+    bool& measured = op.bound == Bound::compute ? products : copies;
+    if (!std::exchange(measured, true)) {
+      if (op.bound == Bound::compute) report.set_matrix_rate(matrix_rate(engine, options.dtype));
+      if (op.bound == Bound::memory) report.set_copy_bandwidth(copy_bandwidth(engine));
+    }
+    report.add(op, bench->run(op));
   });
-  check_input(found, "op {} is not known; --list names them", only);
+  check_input(found, "op {} is not known; --list names them", options.only);
+}
+
+void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
+  if (flags.steps_only) flags.bench.breaking = Breaking::none;
+  if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  const StepBenchResult result = StepBench(engine, flags.bench).run();
+  if (!flags.steps_only) report.set_matrix_rate(matrix_rate(engine, engine.compute_dtype(flags.bench.precision)));
+  report.add(flags.bench, result);
 }
 
 int bench(int argc, char** argv) {
@@ -120,16 +165,13 @@ int bench(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   Common common;
   add_common(app, common);
-  StepBenchOptions step;
-  CLI::App* step_app = app.add_subcommand("step", "whole training steps on random images");
-  add_step_flags(*step_app, step);
-  std::string op;
-  bool list = false;
-  double seconds = 0.2;
-  CLI::App* op_app = app.add_subcommand("op", "one op, or all, at the shapes of the c10 workload with 16 images");
-  op_app->add_option("name", op, "the op; all where it is left out");
-  op_app->add_flag("--list", list, "name the ops and their shapes");
-  op_app->add_option("--seconds", seconds, "how long each pass is repeated")->check(CLI::Range(0.0, 600.0));
+  StepFlags step;
+  CLI::App* step_app = app.add_subcommand("step", "whole training steps on random images, and on a GPU where their time went");
+  add_step_flags(*step_app, step.bench);
+  add_report_flags(*step_app, step);
+  OpFlags op;
+  CLI::App* op_app = app.add_subcommand("op", "one op, or all, at the shapes of a workload, beside one large product or copy");
+  add_op_flags(*op_app, op);
   OrthogonalityFlags orthogonality;
   add_orthogonality_flags(*app.add_subcommand("orthogonality", "do factors stay orthonormal? Exit code 1 where they do not"),
                           orthogonality);
@@ -144,18 +186,25 @@ int bench(int argc, char** argv) {
 
   const int threads = resolve_threads(common.threads);
   Engine engine(threads, 0, common.device);
-  if (list) {
-    list_ops(engine.ctx);
-    return 0;
+  DType dtype = DType::f32;
+  if (step_app->parsed()) dtype = engine.compute_dtype(step.bench.precision);
+  if (op_app->parsed()) {
+    dtype = engine.compute_dtype(op.precision);
+    op.bench.dtype = dtype;
+    op.bench.batch = op.batch > 0 ? op.batch : engine.gpu ? table_batch(op.bench.workload) : 16;
+    if (op.list) {
+      list_ops(engine, op.bench);
+      return 0;
+    }
   }
-  BenchReport report(common.json ? BenchReport::Format::json : BenchReport::Format::table, threads);
+  BenchReport report(
+      common.json ? BenchReport::Format::json : BenchReport::Format::table,
+      {.device = engine.device_name(), .precision = dtype, .threads = threads, .gpu = engine.gpu != nullptr, .kernels = step.kernels});
   int code = 0;
   if (step_app->parsed()) {
-    const StepBenchResult result = StepBench(engine, step).run();
-    report.set_matrix_rate(matrix_rate(engine.ctx));
-    report.add(step, result);
+    run_steps(engine, report, step);
   } else if (op_app->parsed()) {
-    run_ops(engine.ctx, report, op, seconds);
+    run_ops(engine, report, op.bench);
   } else {
     code = run_orthogonality(engine, report, orthogonality);
   }

@@ -14,6 +14,7 @@ variables
   BUILD   folder of the build (build/sanitize); made where it is missing, with the kernels' line numbers
   OUT     where logs go, one a process (build/sanitize/logs)
   TOOLS   "memcheck steps racecheck initcheck synccheck": what runs, in this order
+  FILTER  "*Gpu*" which tests of single ops, as --gtest_filter has it
   SHARDS  40      processes that the tests are dealt to
   JOBS    14      of them at a time
   LIMIT   3600    seconds for everything behind the build; what has not begun by then is counted as not run.
@@ -79,7 +80,7 @@ tests=$build/tests
 list_tests() {  # of the tool $1
   local s shards=${SHARDS:-40}
   for ((s = 0; s < shards; ++s)); do
-    echo "$1-ops-$s $1 GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_ops --gtest_filter=*Gpu*"
+    echo "$1-ops-$s $1 GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_ops --gtest_filter=${FILTER:-*Gpu*}"
   done
   for ((s = 0; s < 5; ++s)); do
     echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*-*Speed*"
@@ -97,7 +98,7 @@ list_steps() {
   for tool in memcheck initcheck; do
     for step in "c10 --batch 8" "s16 --batch 4"; do
       for precision in bf16 f32; do
-        echo "$tool-step-${step%% *}-$precision $tool -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps 1 --warmup 0 --workload $step"
+        echo "$tool-step-${step%% *}-$precision $tool -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps-only --steps 1 --warmup 0 --workload $step"
       done
     done
   done

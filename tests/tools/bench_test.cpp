@@ -1,4 +1,5 @@
 // What the benchmarks report is what they claim: the workloads' costs, phases that add up, a verdict on orthogonality.
+#include "tools/bench/op_bench.h"
 #include "tools/bench/orthogonality_bench.h"
 #include "tools/bench/step_bench.h"
 
@@ -7,6 +8,8 @@
 #include "tests/bench.h"
 
 #include <gtest/gtest.h>
+
+#include <set>
 
 namespace ermoe {
 namespace {
@@ -53,6 +56,67 @@ TEST(StepBench, PhasesOfAStepAddUpToIt) {
   for (const double phase : {t.forward, t.backward, t.pull_back, t.optimizer, t.orthogonal, t.refresh}) EXPECT_GT(phase, 0);
   EXPECT_LE(t.total(), whole);
   EXPECT_GT(t.total(), 0.5 * whole);
+}
+
+TEST(TimingOf, KnowsMiddleAndSpread) {
+  const Timing odd = timing_of({5, 1, 2, 4, 3});
+  EXPECT_DOUBLE_EQ(odd.median, 3);
+  EXPECT_DOUBLE_EQ(odd.min, 1);
+  EXPECT_DOUBLE_EQ(odd.max, 5);
+  EXPECT_DOUBLE_EQ(odd.spread, 2.0 / 3);  // quartiles 2 and 4
+  EXPECT_DOUBLE_EQ(timing_of({4, 1, 3, 2}).median, 2.5);
+  EXPECT_DOUBLE_EQ(timing_of({7}).spread, 0);
+}
+
+TEST(TimeRuns, LeavesTheWarmUpOut) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  WorkClock clock(engine);
+  int prepared = 0, timed = 0;
+  const Timing t = time_runs(
+      clock, {.warmup = 3, .runs = 4}, [&] { ++prepared; }, [&] { ++timed; });
+  EXPECT_EQ(prepared, 7);
+  EXPECT_EQ(timed, 7);
+  EXPECT_LE(t.min, t.median);
+  EXPECT_LE(t.median, t.max);
+}
+
+/// Each op at the shapes of a tiny batch, both ways: work is counted, results have shapes.
+TEST(OpBench, RunsEveryOp) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  OpOptions options;
+  options.batch = 1;
+  std::set<std::string> names;
+  const ExecContext& ctx = engine.ctx;
+  for_each_op(engine, options, [&](const OpCase& op) {
+    names.insert(op.name);
+    EXPECT_GT(op.work, 0) << op.name;
+    if (op.backward_work == 0) return;
+    Tape tape;
+    std::vector<Variable> leaves;
+    for (const Tensor& input : op.inputs) leaves.push_back(tape.leaf(input));
+    EXPECT_TRUE(op.run(ctx.with_tape(&tape), leaves).defined()) << op.name;
+    EXPECT_GT(tape.size(), leaves.size()) << op.name;
+  });
+  for (const char* op :
+       {"linear", "mlp", "attention", "patch_embed", "layer_norm", "gelu", "grouped_linear", "grouped_mlp", "dispatch", "combine",
+        "router_score", "select", "plan", "combine_weights", "materialize", "stiefel_step", "project_off", "adamw", "cross_entropy"})
+    EXPECT_TRUE(names.contains(op)) << op;
+}
+
+TEST(OpBench, AFilterNamesOneOp) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  OpOptions options;
+  options.batch = 1;
+  options.only = "gelu";
+  int visits = 0;
+  for_each_op(engine, options, [&](const OpCase& op) {
+    ++visits;
+    EXPECT_EQ(op.name, "gelu");
+    const OpResult result = OpBench(engine, 0).run(op);
+    EXPECT_GT(result.forward.median, 0);
+    EXPECT_GT(result.backward.median, 0);
+  });
+  EXPECT_EQ(visits, 1);
 }
 
 TEST(OrthogonalityBench, EveryMethodKeepsThePromise) {

@@ -7,6 +7,7 @@ set(SOURCES
   config_table_test.cpp
   demo_picture_test.cpp
   engine_test.cpp
+  families_test.cpp
   golden_test.cpp
   prediction_test.cpp
   progress_test.cpp

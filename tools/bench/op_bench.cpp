@@ -2,17 +2,21 @@
 
 namespace ermoe {
 
-OpResult bench_op(const ExecContext& outer, const OpCase& op, double seconds) {
-  ExecContext ctx = outer;
-  ctx.mode = Mode::train;
+OpBench::OpBench(const Engine& engine, double seconds) : ctx_(engine.ctx), clock_(engine), sweep_(engine) {
+  ctx_.mode = Mode::train;
+  rounds_ = engine.gpu ? Rounds{.warmup = 5, .runs = 20, .seconds = seconds} : Rounds{.warmup = 2, .runs = 5, .seconds = seconds};
+}
+
+OpResult OpBench::run(const OpCase& op) {
   const std::vector<Variable> constants(op.inputs.begin(), op.inputs.end());
   OpResult result;
-  result.forward = time_runs(2, 5, seconds, {}, [&] { op.run(ctx, constants); });
+  result.forward = time_runs(
+      clock_, rounds_, [&] { sweep_(); }, [&] { op.run(ctx_, constants); });
   if (op.backward_work == 0) return result;
 
   Tape tape;
   Variable y;
-  const ExecContext taped = ctx.with_tape(&tape);
+  const ExecContext taped = ctx_.with_tape(&tape);
   const auto record_again = [&] {
     y = {};
     tape.clear();
@@ -21,9 +25,13 @@ OpResult bench_op(const ExecContext& outer, const OpCase& op, double seconds) {
     y = op.run(taped, leaves);
   };
   record_again();
-  const Tensor dy = ctx.empty(y.shape(), y.dtype(), "gradient");
+  const Tensor dy = ctx_.empty(y.shape(), y.dtype(), "gradient");
   fill_uniform(dy, RngKey{9});
-  result.backward = time_runs(2, 5, seconds, record_again, [&] { tape.backward(taped, y, dy); });
+  const auto prepare = [&] {
+    record_again();
+    sweep_();
+  };
+  result.backward = time_runs(clock_, rounds_, prepare, [&] { tape.backward(taped, y, dy); });
   return result;
 }
 

@@ -57,7 +57,7 @@ OrthogonalityResult bench_orthogonality(const Engine& engine, const Orthogonalit
     }
     if (!(result.worst < 1)) break;  // nothing is left to measure
   }
-  result.orthogonal_share = orthogonal / total;
+  result.orthogonal_share = engine.gpu ? 0 : orthogonal / total;
   result.step = timing_of(std::move(seconds));
   return result;
 }

@@ -22,10 +22,10 @@ struct OrthogonalityOptions {
 inline constexpr double orthogonality_promise = 5e-6;
 
 struct OrthogonalityResult {
-  double worst = 0;                                             // max|QᵀQ - I| over the checked steps, computed in double
-  int64_t worst_step = 0;                                       // 1-based
-  Timing step;                                                  // of both factors of all experts, Adam included
-  double orthogonal_share = 0;                                  // of the steps' time that is not Adam
+  double worst = 0;             // max|QᵀQ - I| over the checked steps, computed in double
+  int64_t worst_step = 0;       // 1-based
+  Timing step;                  // of both factors of all experts, Adam included
+  double orthogonal_share = 0;  // of a CPU's time, that is not Adam; 0 on a GPU, whose time the host does not know
   bool kept() const { return worst <= orthogonality_promise; }  // false for a NaN too
 };
 

@@ -4,23 +4,51 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdio>
+#include <span>
 
 namespace ermoe {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json milliseconds(const Timing& t) { return {{"median_ms", 1e3 * t.median}, {"min_ms", 1e3 * t.min}, {"max_ms", 1e3 * t.max}}; }
-
-/// The phases of a step by name; "other" is what lies between them.
-std::vector<std::pair<const char*, double>> phases_of(const StepBenchResult& r) {
-  const StepTimes& p = r.phases;
-  return {{"forward", p.forward},       {"backward", p.backward}, {"pull_back", p.pull_back},          {"optimizer", p.optimizer},
-          {"orthogonal", p.orthogonal}, {"refresh", p.refresh},   {"other", r.step.median - p.total()}};
+Json milliseconds(const Timing& t) {
+  return {{"median_ms", 1e3 * t.median}, {"min_ms", 1e3 * t.min}, {"max_ms", 1e3 * t.max}, {"spread", t.spread}};
 }
 
-double rate(double work, double seconds) { return seconds > 0 ? work / seconds / 1e9 : 0; }
+/// The phases of a step by name; "other" is what lies between them.
+std::vector<std::pair<const char*, double>> phases_of(const StepTimes& p, double step_seconds) {
+  return {{"forward", p.forward},       {"backward", p.backward}, {"pull_back", p.pull_back},         {"optimizer", p.optimizer},
+          {"orthogonal", p.orthogonal}, {"refresh", p.refresh},   {"other", step_seconds - p.total()}};
+}
+
+double rate(double work, double seconds) { return seconds > 0 ? work / seconds : 0; }
+double percent(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
+
+/// 12.3 GFLOP/s, 456.7 TFLOP/s.
+std::string flops_text(double rate) {
+  return rate < 1e12 ? fmt::format("{:.1f} GFLOP/s", rate / 1e9) : fmt::format("{:.1f} TFLOP/s", rate / 1e12);
+}
+
+/// A kernel's name without its namespaces' common start and its arguments.
+std::string short_name(std::string name) {
+  for (const std::string_view noise : {"void ", "ermoe::cuda::", "(anonymous namespace)::", "ermoe::"})
+    for (size_t at = name.find(noise); at != std::string::npos; at = name.find(noise)) name.erase(at, noise.size());
+  if (const size_t arguments = name.rfind('('); arguments != std::string::npos && arguments > 0) name.resize(arguments);
+  if (name.size() > 72) name = name.substr(0, 69) + "...";
+  return name;
+}
+
+Json breakdown_of(const Breakdown& b, double step_seconds) {
+  if (!b.made()) return {{"fault", b.fault}};
+  Json entry{{"profiled_ms", 1e3 * b.profiled_seconds}, {"busy_ms", 1e3 * b.busy_seconds}};
+  for (const auto& [family, seconds] : b.seconds) {
+    entry["families_ms"][enum_name(family)] = 1e3 * seconds;
+    entry["families_percent"][enum_name(family)] = percent(seconds, step_seconds);
+  }
+  return entry;
+}
 
 template <typename... Args>
 void line(fmt::format_string<Args...> format, Args&&... args) {
@@ -30,65 +58,116 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 
 }  // namespace
 
-BenchReport::BenchReport(Format format, int threads) : format_(format), entries_(std::make_unique<Json>()) {
-  *entries_ = Json{{"blas", blas_core()}, {"threads", threads}, {"results", Json::array()}};
-  if (format_ == Format::table) line("CPU, float32, {} thread{}, OpenBLAS kernels for {}", threads, threads == 1 ? "" : "s", blas_core());
+BenchReport::BenchReport(Format format, BenchHead head) : format_(format), head_(std::move(head)), entries_(std::make_unique<Json>()) {
+  *entries_ = Json{{"device", head_.device},
+                   {"precision", name_of(head_.precision)},
+                   {"blas", blas_core()},
+                   {"threads", head_.threads},
+                   {"results", Json::array()}};
+  if (format_ != Format::table) return;
+  const std::string blas = head_.gpu ? "" : ", OpenBLAS kernels for " + blas_core();
+  line("{}, {}{}", head_.device, name_of(head_.precision), blas);
 }
 
 BenchReport::~BenchReport() = default;
+
+void BenchReport::set_matrix_rate(double rate) {
+  matrix_rate_ = rate;
+  (*entries_)["matrix_gflops_per_second"] = rate / 1e9;
+}
+
+void BenchReport::set_copy_bandwidth(double rate) {
+  copy_bandwidth_ = rate;
+  (*entries_)["copy_gbytes_per_second"] = rate / 1e9;
+}
 
 void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r) {
   if (format_ == Format::table) return print(options, r);
   Json entry{{"workload", enum_name(options.workload)}, {"router", enum_name(options.layer)}, {"batch", options.batch}};
   if (options.layer == BenchLayer::ermoe) entry["orthogonality"] = enum_name(options.orthogonality);
   entry.update(milliseconds(r.step));
+  const double useful = rate(r.useful_flops, r.step.median), all = rate(r.all_flops, r.step.median);
   entry["images_per_second"] = r.images_per_second;
-  entry["useful_gflops_per_second"] = rate(r.useful_flops, r.step.median);
-  entry["all_gflops_per_second"] = rate(r.all_flops, r.step.median);
-  if (matrix_rate_ > 0) entry["matrix_gflops_per_second"] = matrix_rate_;
+  entry["useful_gflops_per_second"] = useful / 1e9;
+  entry["all_gflops_per_second"] = all / 1e9;
+  if (matrix_rate_ > 0) entry["useful_share"] = useful / matrix_rate_;
   entry["parameters"] = r.parameters;
   entry["peak_bytes"] = r.peak_bytes;
   entry["loss"] = r.loss;
-  for (const auto& [name, seconds] : phases_of(r)) entry["phases_ms"][name] = 1e3 * seconds;
+  if (head_.gpu) entry["recorded"] = r.recorded;
+  if (r.phases)
+    for (const auto& [name, seconds] : phases_of(*r.phases, r.step.median)) entry["phases_ms"][name] = 1e3 * seconds;
+  if (head_.gpu) entry["breakdown"] = breakdown_of(r.breakdown, r.step.median);
   (*entries_)["results"].push_back(std::move(entry));
 }
 
-void BenchReport::print(const StepBenchOptions& options, const StepBenchResult& r) {
+void BenchReport::print(const StepBenchOptions& options, const StepBenchResult& r) const {
   const std::string how = options.layer == BenchLayer::ermoe ? fmt::format(" ({})", enum_name(options.orthogonality)) : "";
-  const double useful = rate(r.useful_flops, r.step.median), all = rate(r.all_flops, r.step.median);
   line("{} {}{}, batch {}: {:.1f} M parameters, loss {:.4f}", enum_name(options.workload), enum_name(options.layer), how, options.batch,
        static_cast<double>(r.parameters) / 1e6, r.loss);
-  line("  step     median {:.1f} ms, min {:.1f}, max {:.1f} ({} steps after {})", 1e3 * r.step.median, 1e3 * r.step.min, 1e3 * r.step.max,
-       options.steps, options.warmup);
-  line("  rate     {:.2f} images/s, {:.1f} GFLOP/s useful, {:.1f} with scoring and factors", r.images_per_second, useful, all);
+  line("  step     median {:.2f} ms, min {:.2f}, max {:.2f}, quartiles {:.1f} % apart ({} steps after {}{})", 1e3 * r.step.median,
+       1e3 * r.step.min, 1e3 * r.step.max, 100 * r.step.spread, options.steps, options.warmup, r.recorded ? ", replayed as one graph" : "");
+  print(r);
+}
+
+void BenchReport::print(const StepBenchResult& r) const {
+  const double useful = rate(r.useful_flops, r.step.median), all = rate(r.all_flops, r.step.median);
+  line("  rate     {:.2f} images/s, {} useful, {} with scoring and factors", r.images_per_second, flops_text(useful), flops_text(all));
   if (matrix_rate_ > 0)
-    line("  share    {:.1f} % useful, {:.1f} % in all, of the {:.1f} GFLOP/s of one large product", 100 * useful / matrix_rate_,
-         100 * all / matrix_rate_, matrix_rate_);
+    line("  share    {:.1f} % useful, {:.1f} % in all, of the {} of one large product", percent(useful, matrix_rate_),
+         percent(all, matrix_rate_), flops_text(matrix_rate_));
   line("  memory   {:.0f} MiB peak", static_cast<double>(r.peak_bytes) / 1048576.0);
-  for (const auto& [name, seconds] : phases_of(r))
-    line("  {:<10} {:9.1f} ms {:6.1f} %", name, 1e3 * seconds, 100 * seconds / r.step.median);
+  if (r.phases)
+    for (const auto& [name, seconds] : phases_of(*r.phases, r.step.median))
+      line("  {:<10} {:9.1f} ms {:6.1f} %", name, 1e3 * seconds, percent(seconds, r.step.median));
+  if (!r.breakdown.fault.empty()) line("  The breakdown by kernels needs CUPTI: {}.", r.breakdown.fault);
+  if (r.breakdown.made()) print(r.breakdown, r.step.median);
+}
+
+void BenchReport::print(const Breakdown& b, double step_seconds) const {
+  line("  by kernels, in a step of its own, op by op, that took {:.2f} ms while it was watched; shares of the median above",
+       1e3 * b.profiled_seconds);
+  for (const auto& [family, seconds] : b.seconds)
+    line("  {:<20} {:9.3f} ms {:6.1f} %", title(family), 1e3 * seconds, percent(seconds, step_seconds));
+  line("  {:<20} {:9.3f} ms {:6.1f} %", "together", 1e3 * b.total(), percent(b.total(), step_seconds));
+  const size_t shown = std::min(b.kernels.size(), static_cast<size_t>(head_.kernels));
+  for (const KernelTime& k : std::span(b.kernels).first(shown))
+    line("    {:9.3f} ms {:6.1f} % {:5} x  {:<28} {}", 1e3 * k.seconds, percent(k.seconds, step_seconds), k.calls,
+         k.ops.empty() ? "-" : k.ops, short_name(k.name));
 }
 
 void BenchReport::add(const OpCase& op, const OpResult& r) {
+  if (format_ == Format::table) return print(op, r);
   const bool compute = op.bound == Bound::compute;
-  const double forward = rate(op.work, r.forward.median), backward = rate(op.backward_work, r.backward.median);
-  if (format_ == Format::json) {
-    Json entry{{"op", op.name}, {"shapes", op.shapes}, {"forward", milliseconds(r.forward)}};
-    const char* unit = compute ? "gflops_per_second" : "gbytes_per_second";
-    entry["forward"][unit] = forward;
-    if (op.backward_work > 0) {
-      entry["backward"] = milliseconds(r.backward);
-      entry["backward"][unit] = backward;
-    }
-    (*entries_)["results"].push_back(std::move(entry));
-    return;
+  const double roof = compute ? matrix_rate_ : copy_bandwidth_;
+  const auto pass = [&](const Timing& time, double work) {
+    Json entry = milliseconds(time);
+    entry[compute ? "gflops_per_second" : "gbytes_per_second"] = rate(work, time.median) / 1e9;
+    if (roof > 0) entry["share"] = rate(work, time.median) / roof;
+    return entry;
+  };
+  Json entry{{"op", op.name}, {"shapes", op.shapes}, {"forward", pass(r.forward, op.work)}};
+  if (op.backward_work > 0) entry["backward"] = pass(r.backward, op.backward_work);
+  (*entries_)["results"].push_back(std::move(entry));
+}
+
+void BenchReport::print(const OpCase& op, const OpResult& r) {
+  const bool compute = op.bound == Bound::compute, tera = compute && head_.gpu;
+  const double roof = compute ? matrix_rate_ : copy_bandwidth_;
+  if (!op_head_) {
+    if (matrix_rate_ > 0) line("one large product: {}", flops_text(matrix_rate_));
+    if (copy_bandwidth_ > 0) line("one large copy: {:.1f} GB/s", copy_bandwidth_ / 1e9);
+    line("{:<16} {:<42} {:>9} {:>8} {:>6} {:>7}   {:>9} {:>8} {:>6} {:>7}", "op", "shapes", "fwd ms", "rate", "share", "spread", "bwd ms",
+         "rate", "share", "spread");
   }
-  if (!op_head_) line("{:<16} {:<40} {:>10} {:>9}   {:>10} {:>9}", "op", "shapes", "fwd ms", "rate", "bwd ms", "rate");
   op_head_ = true;
-  const char* unit = compute ? "GFLOP/s" : "GB/s";
-  std::string back;
-  if (op.backward_work > 0) back = fmt::format("   {:10.3f} {:9.1f}", 1e3 * r.backward.median, backward);
-  line("{:<16} {:<40} {:10.3f} {:9.1f}{} {}", op.name, op.shapes, 1e3 * r.forward.median, forward, back, unit);
+  const auto pass = [&](const Timing& time, double work) {
+    const double done = rate(work, time.median);
+    return fmt::format("{:9.3f} {:8.1f} {:5.1f}% {:6.1f}%", 1e3 * time.median, done / (tera ? 1e12 : 1e9), percent(done, roof),
+                       100 * time.spread);
+  };
+  const std::string back = op.backward_work > 0 ? "   " + pass(r.backward, op.backward_work) : "";
+  line("{:<16} {:<42} {}{} {}", op.name, op.shapes, pass(r.forward, op.work), back, tera ? "TFLOP/s" : compute ? "GFLOP/s" : "GB/s");
 }
 
 void BenchReport::add(const OrthogonalityOptions& options, const OrthogonalityResult& r) {
@@ -103,7 +182,7 @@ void BenchReport::add(const OrthogonalityOptions& options, const OrthogonalityRe
                {"worst_step", r.worst_step},
                {"kept", r.kept()}};
     entry.update(milliseconds(r.step));
-    entry["orthogonal_share"] = r.orthogonal_share;
+    if (!head_.gpu) entry["orthogonal_share"] = r.orthogonal_share;
     (*entries_)["results"].push_back(std::move(entry));
     return;
   }

@@ -11,15 +11,25 @@
 
 namespace ermoe {
 
+/// What all figures of a run were measured on.
+struct BenchHead {
+  std::string device;  // "NVIDIA H100 80GB HBM3, 79.2 GiB"
+  DType precision = DType::f32;
+  int threads = 1;
+  bool gpu = false;
+  int64_t kernels = 0;  // how many of a step's longest kernels are named
+};
+
 class BenchReport {
  public:
   enum class Format { table, json };
 
-  BenchReport(Format format, int threads);
+  BenchReport(Format format, BenchHead head);
   ~BenchReport();
 
-  /// What steps are compared with from here on, in GFLOP/s.
-  void set_matrix_rate(double gflops) { matrix_rate_ = gflops; }
+  /// What work is compared with from here on: FLOP/s of one large product, and bytes a second of one large copy.
+  void set_matrix_rate(double rate);
+  void set_copy_bandwidth(double rate);
   void add(const StepBenchOptions& options, const StepBenchResult& result);
   void add(const OpCase& op, const OpResult& result);
   void add(const OrthogonalityOptions& options, const OrthogonalityResult& result);
@@ -27,13 +37,16 @@ class BenchReport {
   void finish();
 
  private:
-  void print(const StepBenchOptions& options, const StepBenchResult& result);
+  void print(const StepBenchOptions& options, const StepBenchResult& result) const;
+  void print(const StepBenchResult& result) const;
+  void print(const Breakdown& breakdown, double step_seconds) const;
+  void print(const OpCase& op, const OpResult& result);
 
   Format format_;
-  int threads_;
-  double matrix_rate_ = 0;
+  BenchHead head_;
+  double matrix_rate_ = 0, copy_bandwidth_ = 0;  // 0: not measured
   bool op_head_ = false;
-  std::unique_ptr<nlohmann::ordered_json> entries_;  // {"blas": …, "threads": …, "results": […]}
+  std::unique_ptr<nlohmann::ordered_json> entries_;  // {"device": …, "precision": …, "results": […]}
 };
 
 }  // namespace ermoe

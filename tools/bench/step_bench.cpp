@@ -4,9 +4,12 @@
 #include "models/task_loss.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace ermoe {
 namespace {
+
+constexpr double rate = 1e-4;  // of learning
 
 RouterKind router_of(BenchLayer layer) {
   switch (layer) {
@@ -38,13 +41,15 @@ VitConfig workload_model(const StepBenchOptions& options) {
 }
 
 StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
-    : ctx_(engine.ctx), options_(options), model_(workload_model(options)) {
+    : engine_(engine), ctx_(engine.step_ctx()), options_(options), model_(workload_model(options)) {
+  ctx_.mode = Mode::train;
+  ctx_.rng = RngKey{4};
   const VitConfig& m = model_.config();
   const ExecContext& host = engine.host_ctx();
   const DType compute = engine.compute_dtype(options.precision);
   model_.allocate(host, DType::f32);
   model_.init(host, RngKey{1});
-  if (engine.gpu) model_.move_to(ctx_, compute);
+  if (engine.gpu) model_.move_to(engine.ctx, compute);
   images_ = host.empty({options.batch, m.channels, m.image_size, m.image_size}, DType::f32, "batch");
   fill_normal(images_, 1.0, RngKey{2});
   targets_ = host.empty({options.batch, m.classes}, DType::f32, "batch");
@@ -53,49 +58,78 @@ StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
     const auto label = static_cast<int64_t>(uniform_int(RngKey{3}, static_cast<uint64_t>(b), static_cast<uint64_t>(m.classes)));
     targets_.data<float>()[b * m.classes + label] = 1;
   }
-  images_ = on_device_of(ctx_, images_);
-  targets_ = on_device_of(ctx_, targets_);
+  images_ = on_device_of(engine.ctx, images_);
+  targets_ = on_device_of(engine.ctx, targets_);
+}
+
+StepReport StepBench::step(RecordedStep& steps) {
+  StepReport report = steps.run(
+      ctx_, 1, [&](int64_t) { return MicroBatch{.images = images_, .targets = targets_, .allow = {}}; }, rate);
+  check(report.accepted, "[step] refused: {}", report.fault);
+  return report;
 }
 
 StepBenchResult StepBench::run(Orthogonality method) {
-  struct Sample {
-    double seconds;
-    StepTimes phases;
-  };
   OptimConfig optim;
-  optim.lr = 1e-4;
+  optim.lr = rate;
   optim.clip = 0;
-  Optimizer optimizer(ctx_, model_.arena(), optim, stiefel_method(method));
+  const ExecContext& lasting = engine_.ctx;  // what outlives a step
+  Optimizer optimizer(lasting, model_.arena(), optim, stiefel_method(method));
   TrainStep train(model_, optimizer, nullptr, optim.clip);
-  ExecContext ctx = ctx_;
-  ctx.mode = Mode::train;
-  const auto loss = [&](const ExecContext& c, const Variable& logits) { return task_loss(c, LossConfig{}, logits, targets_); };
+  const TaskLoss task(lasting, LossConfig{}, model_.config().classes, DType::f32);
+  const TargetLoss loss = [&](const ExecContext& c, const Variable& output, const Tensor& targets) { return task(c, output, targets); };
+  RecordedStep steps(train, options_.running == Running::recorded ? engine_.gpu.get() : nullptr, loss);
+  WorkClock clock(engine_);
   StepBenchResult result;
-  std::vector<Sample> samples;
-  ctx.allocator->reset_peak();
+  std::vector<double> seconds;
+  std::vector<StepTimes> phases;
+  engine_.reset_peak();
   for (int64_t i = 0; i < options_.warmup + options_.steps; ++i) {
-    ctx.rng = RngKey{4}.fold(static_cast<uint64_t>(i));
-    Stopwatch watch;
-    train.begin(ctx, 1);
-    train.micro_batch(ctx, images_, loss);
-    const StepReport report = train.finish(ctx, optim.lr);
-    const double seconds = watch.lap();
-    check(report.accepted, "step {}: {}", i, report.fault);
+    clock.start();
+    const StepReport report = step(steps);
+    const double passed = clock.stop();
     result.loss = report.loss;
-    if (i >= options_.warmup) samples.push_back({seconds, report.times});
+    if (i < options_.warmup) continue;
+    seconds.push_back(passed);
+    phases.push_back(report.times);
   }
-  std::ranges::sort(samples, {}, &Sample::seconds);
-  const Sample& middle = samples[samples.size() / 2];
   const auto images = static_cast<double>(options_.batch);
   const ModelSummary cost = summarize(model_);
-  result.step = {.median = middle.seconds, .min = samples.front().seconds, .max = samples.back().seconds};
-  result.phases = middle.phases;
-  result.images_per_second = images / middle.seconds;
+  result.peak_bytes = engine_.memory().peak;
+  result.recorded = steps.recorded();
+  result.step = timing_of(seconds);
+  result.images_per_second = images / result.step.median;
   result.useful_flops = 3 * images * (cost.forward_flops - cost.scoring_flops);
   result.all_flops = 3 * images * cost.forward_flops + cost.step_flops;
-  result.peak_bytes = ctx.allocator->stats().peak;
   result.parameters = cost.parameters;
+  if (engine_.gpu) {
+    if (options_.breaking == Breaking::families) result.breakdown = break_down_steps(train, loss, result.step.median);
+  } else {
+    const auto nearest = std::ranges::min_element(seconds, {}, [&](double s) { return std::abs(s - result.step.median); });
+    result.phases = phases[static_cast<size_t>(nearest - seconds.begin())];
+  }
   return result;
+}
+
+/// Op by op, so that each can be told apart. The second of two watched steps: in the first the profiler itself has its memory to
+/// find.
+Breakdown StepBench::break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds) {
+  const FoundProfiler found = engine_.gpu->profiler();
+  if (!found.profiler) {
+    Breakdown none;
+    none.fault = found.fault;
+    return none;
+  }
+  RecordedStep steps(train, nullptr, loss);
+  ctx_.listener = found.profiler.get();
+  std::vector<GpuActivity> activities;
+  for (int round = 0; round < 2; ++round) {
+    found.profiler->start();
+    step(steps);
+    activities = found.profiler->stop();
+  }
+  ctx_.listener = nullptr;
+  return break_down(activities, seconds);
 }
 
 }  // namespace ermoe

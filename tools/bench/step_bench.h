@@ -2,11 +2,12 @@
 // those of the performance table. Read next: tools/bench/step_bench.cpp.
 #pragma once
 
-#include "models/train_step.h"
+#include "models/recorded_step.h"
+#include "tools/bench/families.h"
 #include "tools/bench/measure.h"
 #include "tools/engine.h"
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ enum class Workload { c10, s16, b16 };
 /// factored for `ermoe` and plain for the others.
 enum class BenchLayer { dense, ermoe, linear, vmoe, switch_lbl };
 
+/// Whether a GPU's step is also broken down by families of kernels, in steps of their own behind the timed ones.
+enum class Breaking { none, families };
+/// Whether a GPU replays steps as one CUDA graph, as training does, or gets them op by op.
+enum class Running { recorded, op_by_op };
+
 struct StepBenchOptions {
   Workload workload = Workload::c10;
   BenchLayer layer = BenchLayer::ermoe;
@@ -27,17 +33,21 @@ struct StepBenchOptions {
   int64_t batch = 16;
   int64_t steps = 20;
   int64_t warmup = 5;
+  Breaking breaking = Breaking::families;
+  Running running = Running::recorded;
 };
 
 struct StepBenchResult {
   Timing step;
-  StepTimes phases;              // of the step with the median time
-  double images_per_second = 0;  // by the median
-  double useful_flops = 0;       // of a step: the K chosen experts once, forward and backward, without scoring
-  double all_flops = 0;          // with scoring, matrices from factors, their gradients and the orthogonal step
-  size_t peak_bytes = 0;         // of the engine's memory, weights included
+  std::optional<StepTimes> phases;  // on a CPU, of the step with the median time; a GPU's would be its host's
+  Breakdown breakdown;              // on a GPU
+  double images_per_second = 0;     // by the median
+  double useful_flops = 0;          // of a step: the K chosen experts once, forward and backward, without scoring
+  double all_flops = 0;             // with scoring, matrices from factors, their gradients and the orthogonal step
+  size_t peak_bytes = 0;            // of the engine's memory, weights included
   int64_t parameters = 0;
-  double loss = 0;  // of the last step
+  double loss = 0;        // of the last step
+  bool recorded = false;  // as one CUDA graph
 };
 
 class StepBench {
@@ -50,7 +60,11 @@ class StepBench {
   StepBenchResult run(Orthogonality method);
 
  private:
-  const ExecContext& ctx_;
+  StepReport step(RecordedStep& steps);
+  Breakdown break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds);
+
+  Engine& engine_;
+  ExecContext ctx_;  // of training steps
   StepBenchOptions options_;
   Vit model_;
   Tensor images_;   // (B, 3, S, S)

@@ -1,0 +1,116 @@
+// The breakdown of a step by families of kernels: every op that a training step runs stands in the table, the innermost op that
+// does decides, and the parts add up to the step.
+#include "tools/bench/families.h"
+
+#include "models/task_loss.h"
+#include "models/train_step.h"
+#include "tests/bench.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace ermoe {
+namespace {
+
+struct Heard final : OpListener {
+  void enter(std::string_view op) override { ops.emplace(op); }
+  void leave() override {}
+  std::set<std::string> ops;
+};
+
+/// The ops that one training step runs.
+std::set<std::string> ops_of_a_step(RouterKind router, Basis basis, Orthogonality orthogonality) {
+  testing::TestBench bench;
+  VitConfig config;
+  config.image_size = 8;
+  config.width = 32;
+  config.heads = 2;
+  config.depth = 2;
+  config.moe.router = router;
+  config.moe.basis = basis;
+  config.moe.orthogonality = orthogonality;
+  if (router != RouterKind::ermoe) {
+    config.moe.expert = ExpertKind::plain;
+    config.moe.basis = Basis::untied;
+  }
+  Vit model(config);
+  model.allocate(bench.ctx, DType::f32);
+  model.init(bench.ctx, RngKey{1});
+  Optimizer optimizer(bench.ctx, model.arena(), OptimConfig{}, stiefel_method(orthogonality));
+  TrainStep train(model, optimizer, nullptr, 1.0);
+  const Tensor images = testing::random_input(bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2});
+  const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
+  Heard heard;
+  bench.ctx.listener = &heard;
+  train.begin(bench.ctx, 1);
+  train.micro_batch(bench.ctx, images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, LossConfig{}, y, targets); });
+  EXPECT_TRUE(train.finish(bench.ctx, 1e-3).accepted);
+  return heard.ops;
+}
+
+TEST(Families, KnowEveryOpOfATrainingStep) {
+  std::set<std::string> ops;
+  for (const Basis basis : {Basis::disjoint, Basis::leading, Basis::untied})
+    ops.merge(ops_of_a_step(RouterKind::ermoe, basis, Orthogonality::newton_schulz));
+  for (const RouterKind router : {RouterKind::vmoe, RouterKind::switch_lbl})
+    ops.merge(ops_of_a_step(router, Basis::untied, Orthogonality::none));
+  for (const char* expected : {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "cosine", "dispatch"})
+    EXPECT_TRUE(ops.contains(expected)) << expected;
+  ops.erase("column_sum");  // a helper: it belongs to the op that sums
+  for (const std::string& op : ops) EXPECT_TRUE(family_of_op(op).has_value()) << op;
+}
+
+TEST(Families, TheInnermostKnownOpDecides) {
+  const auto family = [](const char* ops) { return family_of({.ops = ops, .name = "[fill]"}); };
+  EXPECT_EQ(family("linear"), Family::dense);
+  EXPECT_EQ(family("linear/column_sum"), Family::dense);
+  EXPECT_EQ(family("grouped_mlp/column_sum"), Family::experts);
+  EXPECT_EQ(family("materialize/linear"), Family::dense);
+  EXPECT_EQ(family(""), Family::copies);
+  EXPECT_EQ(family("nobody/knows"), Family::copies);
+}
+
+TEST(Families, HaveATitleEach) {
+  std::set<std::string_view> titles;
+  for (int i = 0; i <= static_cast<int>(Family::idle); ++i) titles.insert(title(static_cast<Family>(i)));
+  EXPECT_EQ(titles.size(), static_cast<size_t>(Family::idle) + 1);
+  EXPECT_FALSE(titles.contains(""));
+}
+
+TEST(BreakDown, AddsUpToTheStep) {
+  const std::vector<GpuActivity> activities{{.ops = "linear", .name = "a", .start = 1, .seconds = 2},
+                                            {.ops = "linear", .name = "a", .start = 4, .seconds = 1},
+                                            {.ops = "cosine", .name = "b", .start = 6, .seconds = 0.5},
+                                            {.ops = "", .name = "[copy]", .start = 7, .seconds = 0.25}};
+  const Breakdown b = break_down(activities, 5);
+  ASSERT_TRUE(b.made());
+  EXPECT_DOUBLE_EQ(b.of(Family::dense), 3);
+  EXPECT_DOUBLE_EQ(b.of(Family::routing), 0.5);
+  EXPECT_DOUBLE_EQ(b.of(Family::copies), 0.25);
+  EXPECT_DOUBLE_EQ(b.of(Family::experts), 0);
+  EXPECT_DOUBLE_EQ(b.of(Family::idle), 1.25);
+  EXPECT_DOUBLE_EQ(b.total(), 5);
+  EXPECT_DOUBLE_EQ(b.profiled_seconds, 6.25);
+  ASSERT_EQ(b.kernels.size(), 3u);
+  EXPECT_EQ(b.kernels.front().name, "a");
+  EXPECT_EQ(b.kernels.front().calls, 2);
+}
+
+TEST(BreakDown, CountsWhatRunsAtOnceAsBusyOnce) {
+  const std::vector<GpuActivity> activities{{.ops = "linear", .name = "a", .start = 0, .seconds = 4},
+                                            {.ops = "", .name = "[copy]", .start = 1, .seconds = 1},
+                                            {.ops = "", .name = "[copy]", .start = 3, .seconds = 2}};
+  const Breakdown b = break_down(activities, 6);
+  EXPECT_DOUBLE_EQ(b.busy_seconds, 5);
+  EXPECT_DOUBLE_EQ(b.of(Family::idle), 1);
+}
+
+TEST(BreakDown, SaysWhereNothingWasSeen) {
+  const Breakdown b = break_down({}, 1);
+  EXPECT_FALSE(b.made());
+  EXPECT_FALSE(b.fault.empty());
+}
+
+}  // namespace
+}  // namespace ermoe
