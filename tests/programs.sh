@@ -372,7 +372,7 @@ test_benchmarks() {
   section "benchmarks"
   expect "one op" 0 "^gelu .* GB/s" "$bin/ermoe-bench" op gelu --seconds 0
   expect "the same as JSON" 0 '"op": "gelu"' "$bin/ermoe-bench" op gelu --seconds 0 --json
-  expect "an op at another workload's shapes" 0 "^project_off .* 768" "$bin/ermoe-bench" op --list --workload b16 --batch 1
+  expect "an op at another workload's shapes" 0 "^project_off .*(768, 672)" "$bin/ermoe-bench" op project_off --list --workload b16 --batch 1
   expect "a step" 0 '"useful_share"' "$bin/ermoe-bench" step --router dense --batch 1 --steps 1 --warmup 0 --json
   expect "an unknown op" 2 "op nosuch is not known" "$bin/ermoe-bench" op nosuch
   expect "an unknown workload" 2 "choose from c10, s16, b16" "$bin/ermoe-bench" step --workload c100
