@@ -281,12 +281,10 @@ class Cases {
 }  // namespace
 
 int64_t table_batch(Workload workload) {
-  switch (workload) {
-    case Workload::c10: return 1024;
-    case Workload::s16: return 256;
-    case Workload::b16: return 128;
-  }
-  return 1;
+  if (workload == Workload::c10) return 1024;
+  if (workload == Workload::s16) return 256;
+  if (workload == Workload::b16) return 128;
+  return 32;  // of volumes
 }
 
 void for_each_op(const Engine& engine, const OpOptions& options, const std::function<void(const OpCase&)>& visit) {
