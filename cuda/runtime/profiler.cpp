@@ -174,7 +174,9 @@ class CuptiProfiler final : public GpuProfiler {
 
   /// Nothing, or why CUPTI will not work here.
   std::string prepare() {
-    std::string fault = fault_of(cupti().register_callbacks(give_buffer, take_buffer), "cuptiActivityRegisterCallbacks");
+    static const std::string registered =  // once a process
+        fault_of(cupti().register_callbacks(give_buffer, take_buffer), "cuptiActivityRegisterCallbacks");
+    std::string fault = registered;
     for (const CUpti_ActivityKind kind : record_kinds)
       if (fault.empty()) fault = fault_of(cupti().enable(kind), "cuptiActivityEnable");
     return fault;
