@@ -3,7 +3,7 @@
 // Read next: data/sampler.h (in which order), data/loader.h (as batches).
 #pragma once
 
-#include "data/image.h"
+#include "data/decode.h"
 
 #include <functional>
 #include <memory>
@@ -24,6 +24,11 @@ class ImageDataset {
   virtual int32_t label(int64_t i) const = 0;
   /// The decoded image of sample i, at its own size. Throws `InputError` that names the file.
   virtual Image read(int64_t i) const = 0;
+  /// A part of it, decoded alone and perhaps smaller where the file's format allows (data/decode.h).
+  virtual Image read_part(int64_t i, const WantedPart& part) const {
+    const Image whole = read(i);
+    return crop(whole, part.choose(whole.height, whole.width));
+  }
   /// Where sample i comes from: a path, `archive.tar:member`, or `file[record]`.
   virtual std::string name(int64_t i) const = 0;
 };

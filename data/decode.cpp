@@ -80,6 +80,12 @@ Image decode_image(std::span<const std::byte> bytes, std::string_view name, Deco
   }
 }
 
+Image decode_part(std::span<const std::byte> bytes, std::string_view name, const WantedPart& part, DecodeLimits limits) {
+  if (image_format(bytes) == ImageFormat::jpeg) return decode_jpeg_part(bytes, name, part, limits);
+  const Image whole = decode_image(bytes, name, limits);
+  return crop(whole, part.choose(whole.height, whole.width));
+}
+
 void check_image_size(std::string_view name, int64_t height, int64_t width, const DecodeLimits& limits) {
   check_input(height > 0 && width > 0, "{}: the image is {} x {} pixels, which is no image", name, width, height);
   // By division, since the product of two hostile sizes overflows.

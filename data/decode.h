@@ -3,10 +3,11 @@
 // refused rather than half decoded. Read next: data/decode_formats.h (one decoder a format), data/resize.h.
 #pragma once
 
-#include "data/image.h"
+#include "data/resize.h"
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -34,5 +35,16 @@ std::string_view image_format_name(ImageFormat format);
 /// Throws `InputError`, one sentence beginning with `name`, where the format is not read here, the picture is larger than `limits`, or the
 /// file is damaged, even where most of its pixels could be had.
 Image decode_image(std::span<const std::byte> bytes, std::string_view name, DecodeLimits limits = {});
+
+/// The part of a picture that somebody wants, who knows its size only once it is opened.
+struct WantedPart {
+  std::function<CropBox(int64_t height, int64_t width)> choose;  // of the picture as it is seen; inside of it
+  int64_t side = 1;                                              // pixels that the part's shorter side must have at least
+};
+
+/// The wanted part of the picture. A JPEG is decoded there alone, and at a half, a quarter or an eighth of its size where the
+/// part still has `side` pixels. Edges may then differ from those of the whole picture by what chroma is smoothed with, and by
+/// the rounding of the box to the smaller scale. Throws as `decode_image` does, for damage outside the part as well.
+Image decode_part(std::span<const std::byte> bytes, std::string_view name, const WantedPart& part, DecodeLimits limits = {});
 
 }  // namespace ermoe

@@ -7,6 +7,7 @@ namespace ermoe {
 
 Image decode_bmp(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 Image decode_jpeg(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
+Image decode_jpeg_part(std::span<const std::byte> bytes, std::string_view name, const WantedPart& part, const DecodeLimits& limits);
 Image decode_png(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 Image decode_pnm(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits);
 /// GIF (first frame) and PSD (the merged picture).

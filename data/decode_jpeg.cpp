@@ -20,6 +20,8 @@ constexpr int64_t max_scans = 100;
 constexpr int64_t max_scans_at_full_size = 20;
 // Some cameras pad the compressed data by a few bytes; more than that means that the decoder lost its way.
 constexpr int tolerated_padding = 16;
+// Columns beside a part that its chroma is smoothed with.
+constexpr int64_t smoothing_reach = 2;
 
 struct ErrorManager {
   jpeg_error_mgr base;  // first, so that the library's pointer to it is a pointer to this
@@ -87,21 +89,89 @@ class JpegDecoder {
   ~JpegDecoder() { jpeg_destroy_decompress(&info_); }
 
   Image decode() {
+    open();
+    return decode_whole();
+  }
+
+  /// Turned pictures and those in inks are rare: they are decoded whole.
+  Image decode_part(const WantedPart& part) {
+    open();
+    if (four_inks() || stored_orientation() != 1) {
+      const Image whole = decode_whole();
+      return crop(whole, part.choose(whole.height, whole.width));
+    }
+    CropBox box = part.choose(info_.image_height, info_.image_width);
+    unsigned shrink = 1;
+    while (shrink < 8 && std::min(box.height, box.width) >= 2 * shrink * part.side) shrink *= 2;
+    info_.scale_num = 1;
+    info_.scale_denom = shrink;
+    require(start());
+    box = scaled(box, shrink);
+    JDIMENSION first = static_cast<JDIMENSION>(std::max<int64_t>(0, box.left - smoothing_reach));
+    JDIMENSION count = static_cast<JDIMENSION>(std::min<int64_t>(info_.output_width, box.left + box.width + smoothing_reach)) - first;
+    require(narrow(first, count));
+    image_ = {box.height, box.width, 3, std::vector<uint8_t>(static_cast<size_t>(box.height * box.width * 3))};
+    row_.resize(static_cast<size_t>(count) * 3);
+    require(read_box(box, (box.left - first) * 3));
+    return std::move(image_);
+  }
+
+ private:
+  void open() {
     require(read_header());
     const int64_t height = info_.image_height, width = info_.image_width;
     check_image_size(name_, height, width, limits_);
     progress_.scans = std::min(max_scans, std::max<int64_t>(1, max_scans_at_full_size * limits_.max_pixels / (height * width)));
-    const bool four_inks = info_.jpeg_color_space == JCS_CMYK || info_.jpeg_color_space == JCS_YCCK;
-    info_.out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
+    info_.out_color_space = four_inks() ? JCS_CMYK : JCS_RGB;
+  }
+
+  bool four_inks() const { return info_.jpeg_color_space == JCS_CMYK || info_.jpeg_color_space == JCS_YCCK; }
+
+  Image decode_whole() {
+    const int64_t height = info_.image_height, width = info_.image_width;
     const int orientation = stored_orientation();
     require(start());
     image_ = {height, width, 3, std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
-    if (four_inks) inks_.resize(static_cast<size_t>(width * 4));
+    if (four_inks()) inks_.resize(static_cast<size_t>(width * 4));
     require(read_rows());
     return apply_orientation(std::move(image_), orientation);
   }
 
- private:
+  /// `box` of the stored picture in the one that is `shrink` times smaller.
+  CropBox scaled(const CropBox& box, int64_t shrink) const {
+    const auto place = [shrink](int64_t begin, int64_t size, int64_t whole) {
+      const int64_t first = std::min(begin / shrink, whole - 1);
+      return std::pair(first, std::clamp<int64_t>((size + shrink / 2) / shrink, 1, whole - first));
+    };
+    const auto [top, height] = place(box.top, box.height, info_.output_height);
+    const auto [left, width] = place(box.left, box.width, info_.output_width);
+    return {top, left, height, width};
+  }
+
+  /// Leaves out columns; the library moves the edges outwards to those of its blocks.
+  bool narrow(JDIMENSION& first, JDIMENSION& count) {
+    if (setjmp(error_.jump)) return false;
+    if (first > 0 || count < info_.output_width) jpeg_crop_scanline(&info_, &first, &count);
+    return true;
+  }
+
+  /// Rows outside the box are read but not turned into pixels. The last one is: only then is the whole file known to be sound.
+  bool read_box(const CropBox& box, int64_t offset) {
+    if (setjmp(error_.jump)) return false;
+    JSAMPROW row = row_.data();
+    const auto top = static_cast<JDIMENSION>(box.top), bottom = static_cast<JDIMENSION>(box.top + box.height);
+    if (top > 0) jpeg_skip_scanlines(&info_, top);
+    while (info_.output_scanline < bottom) {
+      uint8_t* to = image_.pixels.data() + static_cast<int64_t>(info_.output_scanline - top) * image_.width * 3;
+      jpeg_read_scanlines(&info_, &row, 1);
+      std::memcpy(to, row + offset, static_cast<size_t>(image_.width * 3));
+    }
+    if (info_.output_scanline + 1 < info_.output_height) jpeg_skip_scanlines(&info_, info_.output_height - 1 - info_.output_scanline);
+    if (info_.output_scanline < info_.output_height) jpeg_read_scanlines(&info_, &row, 1);
+    jpeg_finish_decompress(&info_);
+    return true;
+  }
+
   void require(bool ok) const { check_input(ok, "{}: the JPEG is damaged or of a kind not read: {}", name_, error_.message); }
 
   bool read_header() {
@@ -157,6 +227,7 @@ class JpegDecoder {
   ScanLimit progress_{};
   jpeg_decompress_struct info_{};
   Image image_;
+  std::vector<uint8_t> row_;   // one row of a part and what the library adds on both sides
   std::vector<uint8_t> inks_;  // one row (W, 4) of C, M, Y, K; empty where the file has none
 };
 
@@ -164,6 +235,10 @@ class JpegDecoder {
 
 Image decode_jpeg(std::span<const std::byte> bytes, std::string_view name, const DecodeLimits& limits) {
   return JpegDecoder(bytes, name, limits).decode();
+}
+
+Image decode_jpeg_part(std::span<const std::byte> bytes, std::string_view name, const WantedPart& part, const DecodeLimits& limits) {
+  return JpegDecoder(bytes, name, limits).decode_part(part);
 }
 
 }  // namespace ermoe

@@ -6,12 +6,17 @@
 #include <cmath>
 
 namespace ermoe {
+namespace {
+
+constexpr uint64_t crop_draws = 0x63726f70;  // keeps their keys apart from those of the order
+
+}  // namespace
 
 Loader::Loader(const ImageDataset& dataset, const Sampler& sampler, CachingAllocator& host, LoaderOptions options, Cursor start_at)
     : sampler_(sampler),
       host_(host),
       options_(std::move(options)),
-      reader_(dataset, options_.format, options_.cache_bytes),
+      reader_(dataset, options_.format, options_.crop ? 0 : options_.cache_bytes),
       cursor_(start_at) {
   check(sampler.size() == dataset.size(), "[loader] a sampler of {} for a data set of {}", sampler.size(), dataset.size());
   check_input(options_.max_bad >= 0 && options_.max_bad <= 1, "max_bad: {} is not a share between 0 and 1", options_.max_bad);
@@ -130,7 +135,7 @@ void Loader::fill(Made& made, std::vector<int64_t> wanted, const std::stop_token
   int64_t filled = 0;
   for (const int64_t index : wanted) {
     if (stop.stop_requested()) return;
-    const auto got = read_or_replace(index, images.data<uint8_t>() + filled * format.elements(), made.bad);
+    const auto got = read_or_replace(index, made.batch.epoch, images.data<uint8_t>() + filled * format.elements(), made.bad);
     // Past the limit this batch is never delivered, so there is no use in reading on.
     if (static_cast<int64_t>(made.bad.size()) > allowed_bad_) return;
     if (!got) continue;
@@ -141,13 +146,20 @@ void Loader::fill(Made& made, std::vector<int64_t> wanted, const std::stop_token
   made.batch.labels = labels.slice(0, filled);
 }
 
-std::optional<int64_t> Loader::read_or_replace(int64_t wanted, uint8_t* out, Faults& bad) {
+/// A random part depends on seed, epoch and sample alone, so no number of threads changes it.
+void Loader::read(int64_t sample, int64_t epoch, uint8_t* out) {
+  if (!options_.crop) return reader_.read(sample, out);
+  const RngKey key = RngKey{sampler_.options().seed}.fold(crop_draws).fold(static_cast<uint64_t>(epoch));
+  reader_.read_crop(sample, *options_.crop, key.fold(static_cast<uint64_t>(sample)), out);
+}
+
+std::optional<int64_t> Loader::read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, Faults& bad) {
   const int64_t n = sampler_.size();
   const int64_t tries = sampler_.options().mode == Mode::train ? n : 1;
   for (int64_t t = 0; t < tries; ++t) {
     const int64_t index = (wanted + t) % n;
     try {
-      reader_.read(index, out);
+      read(index, epoch, out);
       return index;
     } catch (const InputError& error) {
       bad.emplace(index, error.what());

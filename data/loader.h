@@ -17,6 +17,7 @@ namespace ermoe {
 
 struct LoaderOptions {
   SampleFormat format;                   // size and channels that the model wants
+  std::optional<ResizedCrop> crop = {};  // a new random part of a sample each epoch, rather than its middle
   int threads = 2;                       // 0: in line, in the thread that calls `next`
   int64_t prefetch = 4;                  // batches made ahead; at least one a thread
   size_t cache_bytes = size_t{2} << 30;  // prepared samples stay in memory where all of them fit
@@ -76,7 +77,8 @@ class Loader {
   void work(const std::stop_token& stop);
   Made make(Cursor at, const std::stop_token& stop);
   void fill(Made& made, std::vector<int64_t> wanted, const std::stop_token& stop);
-  std::optional<int64_t> read_or_replace(int64_t wanted, uint8_t* out, Faults& bad);
+  std::optional<int64_t> read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, Faults& bad);
+  void read(int64_t sample, int64_t epoch, uint8_t* out);
   void report(const Made& made);
 
   Sampler sampler_;

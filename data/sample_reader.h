@@ -3,6 +3,7 @@
 #pragma once
 
 #include "data/dataset.h"
+#include "data/resized_crop.h"
 
 #include <atomic>
 #include <map>
@@ -14,11 +15,12 @@ namespace ermoe {
 struct SampleFormat {
   int64_t size = 32;     // S, pixels a side
   int64_t channels = 3;  // 1 (grey) or 3 (RGB)
+  double crop_pct = 1;   // share of the shorter side that a centre crop keeps
   int64_t elements() const { return size * size * channels; }
 };
 
-/// Brings an image to (S, S, channels) at `out`: the shorter side is resized to S, the longer one cropped around its
-/// centre; grey is repeated for RGB, RGB becomes luma (ITU-R BT.601) for grey.
+/// Brings an image to (S, S, channels) at `out`: the shorter side is resized to S / crop_pct, the middle S x S are kept; grey is repeated
+/// for RGB, RGB becomes luma (ITU-R BT.601) for grey.
 void prepare(const Image& image, const SampleFormat& format, uint8_t* out);
 
 /// Reads samples by index from any number of threads. A file that once failed is not opened again.
@@ -29,6 +31,8 @@ class SampleReader {
 
   /// Writes sample i, (S, S, channels) u8. Throws `InputError` where its file is broken.
   void read(int64_t i, uint8_t* out);
+  /// Writes a random part of sample i, the same for the same key; nothing is kept for a later call.
+  void read_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out);
 
   const ImageDataset& dataset() const { return dataset_; }
   const SampleFormat& format() const { return format_; }
@@ -40,6 +44,10 @@ class SampleReader {
   enum class State : uint8_t { absent, filling, present, broken };
 
   void decode(int64_t i, uint8_t* out);
+  void decode_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out);
+  void check_size(int64_t i, int64_t height, int64_t width, int64_t channels) const;
+  void throw_if_broken(int64_t i);
+  void mark_broken(int64_t i, const std::string& fault);
 
   const ImageDataset& dataset_;
   SampleFormat format_;

@@ -7,6 +7,7 @@ set(SOURCES
   decode_png.cpp
   decode_pnm.cpp
   decode_stb.cpp
+  encode_jpeg.cpp
   encode_png.cpp
   exif.cpp
   file_tree.cpp
@@ -18,6 +19,7 @@ set(SOURCES
   probe.cpp
   resident.cpp
   resize.cpp
+  resized_crop.cpp
   sample_reader.cpp
   sampler.cpp
   sources_cifar.cpp

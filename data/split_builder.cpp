@@ -25,11 +25,16 @@ class FileDataset final : public ImageDataset {
   int32_t label(int64_t i) const override { return at(i).label; }
   std::string name(int64_t i) const override { return trees_[at(i).tree]->name(at(i).file); }
   Image read(int64_t i) const override {
-    const std::string bytes = trees_[at(i).tree]->read(at(i).file, largest_image_file);
+    const std::string bytes = bytes_of(i);
     return decode_image(std::as_bytes(std::span(bytes)), name(i));
+  }
+  Image read_part(int64_t i, const WantedPart& part) const override {
+    const std::string bytes = bytes_of(i);
+    return decode_part(std::as_bytes(std::span(bytes)), name(i), part);
   }
 
  private:
+  std::string bytes_of(int64_t i) const { return trees_[at(i).tree]->read(at(i).file, largest_image_file); }
   const FileSample& at(int64_t i) const { return samples_.at(static_cast<size_t>(i)); }
 
   Trees trees_;

@@ -22,6 +22,7 @@ class Subset final : public ImageDataset {
   const std::vector<std::string>& class_names() const override { return whole_->class_names(); }
   int32_t label(int64_t i) const override { return whole_->label(at(i)); }
   Image read(int64_t i) const override { return whole_->read(at(i)); }
+  Image read_part(int64_t i, const WantedPart& part) const override { return whole_->read_part(at(i), part); }
   std::string name(int64_t i) const override { return whole_->name(at(i)); }
 
  private:
@@ -46,6 +47,7 @@ class Relabelled final : public ImageDataset {
   const std::vector<std::string>& class_names() const override { return names_; }
   int32_t label(int64_t i) const override { return class_of_.at(static_cast<size_t>(whole_->label(i))); }
   Image read(int64_t i) const override { return whole_->read(i); }
+  Image read_part(int64_t i, const WantedPart& part) const override { return whole_->read_part(i, part); }
   std::string name(int64_t i) const override { return whole_->name(i); }
 
  private:

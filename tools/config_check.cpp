@@ -23,6 +23,10 @@ void check_data(const RunConfig& config) {
               "data.mean has {} values for {} channels (model.channels)", data.mean.size(), channels);
 }
 
+void check_range(const std::string& key, const std::vector<double>& values) {
+  check_input(values.size() == 2 && values[0] <= values[1], "{} wants two values, the smaller one first", key);
+}
+
 void check_loss(const RunConfig& config) {
   const auto& weights = config.loss.class_weights;
   const int64_t classes = config.model.classes;
@@ -65,6 +69,8 @@ std::vector<std::string> validate(const RunConfig& config) {
   const MoeConfig& moe = config.model.moe;
   check_input(moe.free_experts == 0 || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
               "moe.free_experts: nothing would ever fall back to them without a moe.threshold");
+  check_range("augment.crop_scale", config.augment.crop_scale);
+  check_range("augment.crop_ratio", config.augment.crop_ratio);
   check_loss(config);
   check_optim(config);
   check_train(config);

@@ -20,6 +20,7 @@ void add_data(std::vector<Setting>& table) {
   data.add("gpu_cache", &DataConfig::gpu_cache, between(0, 1), "share of a GPU's free memory for all images, decoded once; 0: none");
   data.add("mean", &DataConfig::mean, "per channel, for images in [0, 1]; empty: measured on the training images");
   data.add("std", &DataConfig::std, above(0), "per channel, likewise");
+  data.add("crop_pct", &DataConfig::crop_pct, between(0.1, 1), "share of the shorter side that the centre crop keeps");
   data.add("limit", &DataConfig::limit, at_least(0), "use the first N training images only; 0: all");
   data.add("overfit", &DataConfig::overfit, at_least(0),
            "train and evaluate on the first N images, unaugmented: a test of the set-up; 0: off")
@@ -119,6 +120,10 @@ void add_augment(std::vector<Setting>& table) {
   Section<AugmentConfig> augment(table, "augment", [](RunConfig& c) -> AugmentConfig& { return c.augment; });
   augment.add("crop_padding", &AugmentConfig::crop_padding, between(0, 1024), "pixels of border before a random crop; 0: off");
   augment.add("flip", &AugmentConfig::flip, "mirror half of the images");
+  augment.add("resized_crop", &AugmentConfig::resized_crop, "a random part of each image, scaled to model.image_size");
+  augment.add("crop_scale", &AugmentConfig::crop_scale, {.low = 0, .high = 1, .low_end = End::excluded},
+              "augment.resized_crop: share of the area, from and to");
+  augment.add("crop_ratio", &AugmentConfig::crop_ratio, between(0.01, 100), "augment.resized_crop: width over height, from and to");
   augment.add("randaugment_n", &AugmentConfig::randaugment_n, between(0, 16), "RandAugment operations an image; 0: off");
   augment.add("randaugment_m", &AugmentConfig::randaugment_m, between(0, 10), "their strength");
   augment.add("erasing", &AugmentConfig::erasing, between(0, 1), "probability of erasing a random rectangle");

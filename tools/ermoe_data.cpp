@@ -2,7 +2,9 @@
 #include "core/error.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
+#include "tools/input_bench.h"
 #include "tools/inspection.h"
+#include "tools/made_photos.h"
 #include "tools/main_guard.h"
 #include "tools/thread_waiting.h"
 
@@ -15,8 +17,42 @@ namespace {
 
 void note(const std::string& text) { std::fprintf(stderr, "note: %s\n", text.c_str()); }
 
+struct BenchFlags {
+  InputBench bench;
+  int64_t threads = 0;
+  DeviceChoice device = DeviceChoice::auto_;
+};
+
+CLI::App* add_bench(CLI::App& app, BenchFlags& flags) {
+  CLI::App* bench = app.add_subcommand("bench", "how many images a second reach a model: decoding, scaling, variation");
+  bench->add_option("path", flags.bench.path, "a data set of photographs")->required();
+  bench->add_option("--images", flags.bench.images, "read in each part of the measurement")->check(CLI::Range(1, 100000000));
+  bench->add_option("--size", flags.bench.size, "pixels a side that a model wants")->check(CLI::Range(1, 4096));
+  bench->add_option("--batch", flags.bench.batch, "images a batch")->check(CLI::Range(1, 65536));
+  bench->add_option("--threads", flags.threads, "0: the cores that this process may use")->check(CLI::Range(0, 1024));
+  add_device_flag(*bench, flags.device);
+  return bench;
+}
+
+CLI::App* add_photos(CLI::App& app, MadePhotos& photos) {
+  CLI::App* made = app.add_subcommand("photos", "makes up a data set of JPEG files to measure loading with");
+  made->add_option("folder", photos.folder, "where to write it; must not exist")->required();
+  made->add_option("--count", photos.count, "files")->check(CLI::Range(1, 100000000));
+  made->add_option("--classes", photos.classes, "folders that they lie in")->check(CLI::Range(2, 100000));
+  made->add_option("--width", photos.width, "pixels")->check(CLI::Range(1, 16384));
+  made->add_option("--height", photos.height, "pixels")->check(CLI::Range(1, 16384));
+  made->add_option("--quality", photos.quality, "of JPEG")->check(CLI::Range(1, 100));
+  return made;
+}
+
+void run_bench(BenchFlags& flags) {
+  flags.bench.threads = resolve_threads(flags.threads);
+  Engine engine(flags.bench.threads, 0, flags.device);
+  std::fputs(bench_input(engine, flags.bench).c_str(), stdout);
+}
+
 int run(int argc, char** argv) {
-  CLI::App app{"Inspects data files and data sets.", "ermoe-data"};
+  CLI::App app{"Inspects data files and data sets, and measures how fast they are read.", "ermoe-data"};
   std::string path;
   bool decode = false;
   int64_t threads = 0;
@@ -26,8 +62,20 @@ int run(int argc, char** argv) {
   inspect->add_option("path", path, "a file of any format read here, a data set, a checkpoint or a run folder")->required();
   inspect->add_flag("--decode", decode, "decode every image of a data set, not a hundred of each part");
   inspect->add_option("--threads", threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
+  BenchFlags bench_flags;
+  MadePhotos photos;
+  const CLI::App* bench = add_bench(app, bench_flags);
+  const CLI::App* made = add_photos(app, photos);
   if (!parse_flags(app, argc, argv)) {
     std::fputs(app.help().c_str(), stdout);
+    return 0;
+  }
+  if (bench->parsed()) {
+    run_bench(bench_flags);
+    return 0;
+  }
+  if (made->parsed()) {
+    write_made_photos(photos, resolve_threads(0));
     return 0;
   }
   const Inspection found = inspect_path(path, decode ? Look::all : Look::sample, resolve_threads(threads), note);

@@ -52,7 +52,7 @@ class Looker {
       : ctx_(ctx),
         model_(model),
         pipeline_(pipeline),
-        format_{.size = model.config().model.image_size, .channels = model.config().model.channels},
+        format_(sample_format(model.config())),
         reader_(pipeline.evaluation(), format_, 0),
         shown_(layers_shown(model.model().moe_layers().size())) {
     ctx_.mode = Mode::eval;

@@ -37,13 +37,9 @@ int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& imag
   ctx.mode = Mode::eval;
   const Normalisation normalisation{.mean = config.data.mean, .deviation = config.data.std};
   const Sampler sampler(images.size(), {.batch = std::min<int64_t>(images.size(), evaluation_batch(config.train)), .mode = Mode::eval});
-  Loader loader(images, sampler, engine.staging,
-                {.format = {.size = config.model.image_size, .channels = config.model.channels},
-                 .threads = threads,
-                 .prefetch = threads,
-                 .cache_bytes = 0,
-                 .max_bad = 1,
-                 .warn = complain});
+  Loader loader(
+      images, sampler, engine.staging,
+      {.format = sample_format(config), .threads = threads, .prefetch = threads, .cache_bytes = 0, .max_bad = 1, .warn = complain});
   PredictionWriter writer(options.format == "json" ? PredictionFormat::json : PredictionFormat::csv, model.class_names());
   print(writer.head());
   for (int64_t step = 0; step < loader.steps_per_epoch(); ++step) {

@@ -26,7 +26,20 @@ AugmentSettings augment_settings(const AugmentConfig& a) {
 
 Normalisation normalisation(const DataConfig& data) { return {.mean = data.mean, .deviation = data.std}; }
 
+/// The random part that training takes of each image, where it does.
+std::optional<ResizedCrop> resized_crop(const AugmentConfig& a) {
+  if (!a.resized_crop) return std::nullopt;
+  return ResizedCrop{.least_area = a.crop_scale.at(0),
+                     .most_area = a.crop_scale.at(1),
+                     .least_ratio = a.crop_ratio.at(0),
+                     .most_ratio = a.crop_ratio.at(1)};
+}
+
 }  // namespace
+
+SampleFormat sample_format(const RunConfig& config) {
+  return {.size = config.model.image_size, .channels = config.model.channels, .crop_pct = config.data.crop_pct};
+}
 
 Pipeline::Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn)
     : config_(&config),
@@ -102,7 +115,7 @@ void Pipeline::fill_in_sizes(RunConfig& config) const {
 /// Mean and deviation a channel over up to 1,000 training images at the model's size.
 void Pipeline::measure_normalisation(RunConfig& config) const {
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;
-  const SampleFormat format{.size = config.model.image_size, .channels = config.model.channels};
+  const SampleFormat format = sample_format(config);
   const auto C = static_cast<size_t>(format.channels);
   std::vector<uint8_t> pixels(static_cast<size_t>(format.elements()));
   std::vector<double> sum(C), squares(C);
@@ -132,7 +145,7 @@ void Pipeline::measure_normalisation(RunConfig& config) const {
 }
 
 LoaderOptions Pipeline::loader_options() const {
-  return {.format = {.size = config_->model.image_size, .channels = config_->model.channels},
+  return {.format = sample_format(*config_),
           .threads = threads_,
           .prefetch = std::max<int64_t>(4, threads_),
           .cache_bytes = cache_bytes,
@@ -153,7 +166,7 @@ void Pipeline::load(const ExecContext& ctx, const ImageDataset& split, ResidentS
 }
 
 void Pipeline::keep_on_device(const ExecContext& ctx) {
-  if (!ctx.device.is_cuda()) return;
+  if (!ctx.device.is_cuda() || config_->augment.resized_crop) return;  // a new part each epoch is decoded anew
   const SampleFormat format = loader_options().format;
   size_t wanted = 0, images = 0;
   for (const auto* split : {splits_.train.get(), splits_.test.get()}) {
@@ -184,7 +197,9 @@ void Pipeline::seek(Cursor at) {
   check_input(micro >= 1 && micro <= splits_.train->size(), "train.batch is {} in {} micro-batches, but {} has {} training images",
               config_->train.batch, config_->train.accumulate, config_->data.path, splits_.train->size());
   const Sampler sampler(splits_.train->size(), {.seed = config_->train.seed, .batch = micro, .mode = Mode::train});
-  batches_ = open_batches(*splits_.train, sampler, loader_options(), at);
+  LoaderOptions options = loader_options();
+  options.crop = resized_crop(config_->augment);
+  batches_ = open_batches(*splits_.train, sampler, options, at);
 }
 
 TrainingBatch Pipeline::next(const ExecContext& ctx, RngKey key, bool mixing) {

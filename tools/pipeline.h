@@ -15,6 +15,9 @@
 
 namespace ermoe {
 
+/// What samples are brought to before they reach the model.
+SampleFormat sample_format(const RunConfig& config);
+
 /// Images and targets of one micro-batch, ready for the model.
 struct TrainingBatch {
   Tensor images;   // (B, C, S, S) f32

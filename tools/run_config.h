@@ -17,6 +17,7 @@ struct DataConfig {
   double gpu_cache = 0.25;   // share of a GPU's free memory that the decoded images may take where all of them fit; 0: none
   std::vector<double> mean;  // per channel, in [0, 1] units; empty: measured on the training images
   std::vector<double> std;
+  double crop_pct = 1;     // share of the shorter side that the centre crop of a sample keeps
   int64_t limit = 0;       // use the first N training images only; 0: all
   int64_t overfit = 0;     // train and evaluate on the first N training images, unaugmented; 0: off
   double val_share = 0.1;  // split off the training images where the data set brings no evaluation split
@@ -25,11 +26,14 @@ struct DataConfig {
 struct AugmentConfig {
   int64_t crop_padding = 0;  // pixels of zero border before a random crop back to the image size
   bool flip = false;
-  int64_t randaugment_n = 0;  // operations an image; 0: off
-  double randaugment_m = 9;   // their strength, 0 to 10
-  double erasing = 0;         // probability of erasing a random rectangle
-  double mixup = 0;           // α of Beta(α, α); 0: off
-  double cutmix = 0;          // α likewise
+  bool resized_crop = false;                         // a random part of each photograph, scaled to the image size
+  std::vector<double> crop_scale = {0.08, 1};        // its share of the area, from and to
+  std::vector<double> crop_ratio = {0.75, 4.0 / 3};  // its width over its height, from and to
+  int64_t randaugment_n = 0;                         // operations an image; 0: off
+  double randaugment_m = 9;                          // their strength, 0 to 10
+  double erasing = 0;                                // probability of erasing a random rectangle
+  double mixup = 0;                                  // α of Beta(α, α); 0: off
+  double cutmix = 0;                                 // α likewise
   double mix_probability = 1.0;
   double mix_switch = 0.5;  // share of cutmix where both are on
   int64_t off_epochs = 0;   // the last N epochs go without mixup and cutmix

@@ -18,8 +18,10 @@ set(SOURCES
   evaluation.cpp
   evaluation_report.cpp
   font.cpp
+  input_bench.cpp
   inspection.cpp
   loaded_model.cpp
+  made_photos.cpp
   main_guard.cpp
   metrics_log.cpp
   pipeline.cpp

@@ -9,6 +9,7 @@ set(SOURCES
   packed_sources_test.cpp
   probe_test.cpp
   resize_test.cpp
+  resized_crop_test.cpp
   sampler_test.cpp
   subset_test.cpp
   synthetic_test.cpp

@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "models/config_rules.h"
+#include "tools/presets.h"
 
 #include <gtest/gtest.h>
 
@@ -95,6 +96,32 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = CombineRule::raw; },
   };
   for (size_t i = 0; i < cases.size(); ++i) EXPECT_EQ(refusal(cases[i]), "accepted") << i;
+}
+
+TEST(ConfigCheck, PresetsAreWholeAndSoundRecipes) {
+  for (const Preset& preset : presets()) {
+    RunConfig config;
+    apply_preset(config, preset.name);
+    EXPECT_TRUE(validate(config).empty()) << preset.name;
+    EXPECT_EQ(config.train.name, preset.name);
+    EXPECT_GT(config.model.image_size * config.model.channels * config.model.classes, 0) << preset.name;
+  }
+}
+
+TEST(ConfigCheck, BoundsOfCropsComeInPairs) {
+  const auto fault_of = [](const std::vector<double>& scale) -> std::string {
+    RunConfig config;
+    config.augment.crop_scale = scale;
+    try {
+      validate(config);
+    } catch (const InputError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(fault_of({0.2, 0.9}), "");
+  for (const std::vector<double>& wrong : {std::vector<double>{}, {0.5}, {0.9, 0.2}, {0.1, 0.2, 0.3}})
+    EXPECT_EQ(fault_of(wrong), "augment.crop_scale wants two values, the smaller one first");
 }
 
 TEST(ConfigCheck, FullBasisIsRefusedWithTheReason) {
