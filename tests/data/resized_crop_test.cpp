@@ -16,8 +16,7 @@ namespace {
 
 TEST(ResizedCrop, DrawsAreInsideAndWithinTheirBounds) {
   const ResizedCrop settings;
-  double area = 0, middle = 0;
-  int whole_width = 0;
+  double middle = 0;
   constexpr int draws = 4000;
   for (int i = 0; i < draws; ++i) {
     const int64_t h = 375, w = 500;
@@ -29,12 +28,22 @@ TEST(ResizedCrop, DrawsAreInsideAndWithinTheirBounds) {
     EXPECT_GT(share, 0.075);
     EXPECT_GT(ratio, 0.73);
     EXPECT_LT(ratio, 1.37);
-    area += share;
     middle += static_cast<double>(box.left) + static_cast<double>(box.width) / 2;
-    whole_width += box.width == w;
   }
-  EXPECT_NEAR(area / draws, 0.5, 0.05);  // parts that do not fit are drawn again, which favours smaller ones
   EXPECT_NEAR(middle / draws, 250, 5);
+}
+
+/// Squares of a square always fit, so that no draw is repeated.
+TEST(ResizedCrop, AreasAreDrawnEvenly) {
+  const ResizedCrop squares{.least_ratio = 1, .most_ratio = 1};
+  constexpr int draws = 4000;
+  double area = 0;
+  for (int i = 0; i < draws; ++i) {
+    const CropBox box = draw_resized_crop(squares, RngKey{2}.fold(static_cast<uint64_t>(i)), 1000, 1000);
+    EXPECT_EQ(box.height, box.width);
+    area += static_cast<double>(box.height * box.width) / 1e6;
+  }
+  EXPECT_NEAR(area / draws, 0.54, 5 * 0.92 / std::sqrt(12.0 * draws));
 }
 
 TEST(ResizedCrop, WhereNothingFitsTheMiddleIsTaken) {
