@@ -7,12 +7,16 @@
 #include "data/resize.h"
 
 #include <algorithm>
+#include <array>
 #include <exception>
 #include <filesystem>
 #include <vector>
 
 namespace ermoe {
 namespace {
+
+// Of noise by the size of its grains, from single pixels to 32: such that quality 90 gives the bytes that photographs have.
+constexpr std::array<int, 6> strengths = {10, 6, 6, 7, 9, 12};
 
 Image noise(int64_t height, int64_t width, RngKey key) {
   Image image{height, width, 3, std::vector<uint8_t>(static_cast<size_t>(height * width * 3))};
@@ -30,9 +34,9 @@ Image photo(int64_t height, int64_t width, RngKey key) {
   Image sum{height, width, 3, std::vector<uint8_t>(static_cast<size_t>(height * width * 3), 0)};
   std::vector<int> total(sum.pixels.size(), 0);
   int weights = 0;
-  for (int octave = 0; octave < 6; ++octave) {
+  for (int octave = 0; octave < static_cast<int>(strengths.size()); ++octave) {
     const int64_t grain = int64_t{1} << octave;
-    const int weight = 1 << octave;
+    const int weight = strengths[static_cast<size_t>(octave)];
     const Image layer = resize(noise(std::max<int64_t>(1, height / grain), std::max<int64_t>(1, width / grain), key.fold(octave)), height,
                                width, ResizeFilter::bilinear);
     for (size_t i = 0; i < total.size(); ++i) total[i] += weight * layer.pixels[i];
