@@ -376,7 +376,7 @@ test_benchmarks() {
   expect "a step" 0 '"useful_share"' "$bin/ermoe-bench" step --router dense --batch 1 --steps 1 --warmup 0 --json
   expect "an unknown op" 2 "op nosuch is not known" "$bin/ermoe-bench" op nosuch
   expect "an unknown workload" 2 "choose from c10, s16, b16" "$bin/ermoe-bench" step --workload c100
-  expect "photographs are made" 0 "" "$bin/ermoe-data" photos photos --count 24 --classes 3 --width 90 --height 60
+  expect "photographs are made" 0 "^24 photographs of 3 classes" "$bin/ermoe-data" photos photos --count 24 --classes 3 --width 90 --height 60
   expect "a folder that exists is not written into" 2 "photos: exists already" "$bin/ermoe-data" photos photos
   expect "images a second" 0 "all of it, as training does +[0-9]" \
     "$bin/ermoe-data" bench photos --images 24 --size 32 --batch 8 --device cpu

@@ -76,6 +76,7 @@ int run(int argc, char** argv) {
   }
   if (made->parsed()) {
     write_made_photos(photos, resolve_threads(0));
+    std::fputs(fmt::format("{} photographs of {} classes in {}\n", photos.count, photos.classes, photos.folder).c_str(), stdout);
     return 0;
   }
   const Inspection found = inspect_path(path, decode ? Look::all : Look::sample, resolve_threads(threads), note);
