@@ -58,14 +58,16 @@ struct MoeConfig {
 };
 
 struct VitConfig {
-  int64_t image_size = 32;  // pixels a side
+  int64_t dimensions = 2;       // 2: images; 3: volumes, whose patches are cubes
+  int64_t image_size = 32;      // pixels a side of a square, voxels of a cube
+  std::vector<int64_t> volume;  // the three sides of a volume that is no cube, with image_size 0; empty: image_size
   int64_t channels = 3;
   int64_t patch = 4;       // P
   int64_t width = 192;     // D
   int64_t depth = 8;       // L
   int64_t heads = 6;       // H
   double mlp_ratio = 4.0;  // F / D of dense blocks
-  int64_t classes = 10;    // Y
+  int64_t classes = 10;    // Y: outputs; 1 for a regression
   Pool pool = Pool::token;
   Positions positions = Positions::learned;
   bool qk_norm = false;
@@ -93,12 +95,13 @@ struct OptimConfig {
   double ema = 0;              // decay of the averaged weights; 0: none
 };
 
-enum class LossKind { cross_entropy, sigmoid };
+enum class LossKind { cross_entropy, sigmoid, l1, l2, huber };
 
 struct LossConfig {
   LossKind kind = LossKind::cross_entropy;
   double smoothing = 0.0;
   std::vector<double> class_weights;  // empty: all 1
+  double delta = 1.0;                 // huber: where its square becomes a line, in the target's unit
 };
 
 }  // namespace ermoe

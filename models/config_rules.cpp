@@ -56,12 +56,27 @@ LayerRule parse_layers(std::string_view text) {
   }
 }
 
+void check_sides(const VitConfig& m) {
+  check_input(m.dimensions == 2 || m.dimensions == 3, "model.dimensions must be 2 (images) or 3 (volumes), not {}", m.dimensions);
+  check_input(m.image_size >= 0, "model.image_size: {} pixels a side", m.image_size);
+  if (!m.volume.empty()) {
+    check_input(m.dimensions == 3, "model.volume gives the sides of volumes, but model.dimensions is {}", m.dimensions);
+    check_input(m.volume.size() == 3, "model.volume wants 3 sides as in 160,192,160, not {}", m.volume.size());
+    check_input(m.image_size == 0, "model.volume cannot be given beside model.image_size {}, which is for cubes", m.image_size);
+    check_input(std::ranges::all_of(m.volume, [](int64_t side) { return side > 0; }), "model.volume: {} voxels have an empty side",
+                fmt::join(m.volume, "x"));
+  }
+  const Shape sides = image_sides(m);
+  check_input(std::ranges::all_of(sides, [&](int64_t side) { return side % m.patch == 0; }),
+              "model.patch: images of {} pixels do not split into patches of {} a side", fmt::join(sides, "x"), m.patch);
+}
+
 void check_shape(const VitConfig& m) {
   check_input(m.width % m.heads == 0, "model.heads: {} heads do not divide model.width {}", m.heads, m.width);
-  check_input(m.positions != Positions::sincos || m.width % 4 == 0, "model.positions: sincos needs a model.width divisible by 4, not {}",
-              m.width);
-  check_input(m.image_size % m.patch == 0, "model.patch: images of {} pixels a side do not split into patches of {}", m.image_size,
-              m.patch);
+  check_sides(m);
+  const int64_t parts = 2 * m.dimensions;
+  check_input(m.positions != Positions::sincos || m.width % parts == 0,
+              "model.positions: sincos in {} dimensions needs a model.width divisible by {}, not {}", m.dimensions, parts, m.width);
 }
 
 void check_basis(const VitConfig& m) {
@@ -149,6 +164,32 @@ int64_t basis_rank(const VitConfig& model) {
   const int64_t eighth = std::max<int64_t>(8, (D + 32) / 64 * 8);  // D/8 to the nearest multiple of 8
   return std::min({eighth, r, D - 1});
 }
+
+Shape image_sides(const VitConfig& model) {
+  if (!model.volume.empty()) return Shape(model.volume);
+  const int64_t side = model.image_size;
+  return model.dimensions == 3 ? Shape{side, side, side} : Shape{side, side};
+}
+
+Shape input_shape(const VitConfig& model, int64_t batch) {
+  std::vector<int64_t> sizes = {batch, model.channels};
+  const Shape sides = image_sides(model);
+  sizes.insert(sizes.end(), sides.begin(), sides.end());
+  return Shape(sizes);
+}
+
+Shape patch_grid(const VitConfig& model) {
+  Shape grid = image_sides(model);
+  for (int axis = 0; axis < grid.rank(); ++axis) grid = grid.with(axis, grid[axis] / model.patch);
+  return grid;
+}
+
+Shape patch_weight_shape(const VitConfig& model) {
+  const int64_t D = model.width, C = model.channels, P = model.patch;
+  return model.dimensions == 3 ? Shape{D, C, P, P, P} : Shape{D, C, P, P};
+}
+
+bool is_regression(LossKind kind) { return kind == LossKind::l1 || kind == LossKind::l2 || kind == LossKind::huber; }
 
 std::vector<std::string> check_model(const VitConfig& model) {
   check_shape(model);

@@ -2,6 +2,7 @@
 // go together. The one place for it: layers, reports and programs ask here. Read next: models/config_rules.cpp.
 #pragma once
 
+#include "core/shape.h"
 #include "models/config.h"
 
 #include <cstdint>
@@ -32,6 +33,18 @@ int64_t factor_rank(const VitConfig& model);
 /// R of the routing basis: as given; else D/E for disjoint bases and D/8 rounded to a multiple of 8 (at least 8) for
 /// the others, never above r or D - 1.
 int64_t basis_rank(const VitConfig& model);
+
+/// Sides of an image (2) or a volume (3), in elements; 0 where they are still to be read off the data.
+Shape image_sides(const VitConfig& model);
+/// What a model of `batch` images takes: (B, C, side, side[, side]).
+Shape input_shape(const VitConfig& model, int64_t batch);
+/// Patches along each of these sides; tokens count them with the last side fastest.
+Shape patch_grid(const VitConfig& model);
+/// (D, C, P, P[, P]), as a convolution of that many dimensions is stored.
+Shape patch_weight_shape(const VitConfig& model);
+
+/// True where the model's output is a number to come close to, not the score of a class.
+bool is_regression(LossKind kind);
 
 /// Throws InputError naming the keys that cannot be had together; returns warnings about settings that are allowed but
 /// odd. Image size, channels and classes may still be 0 (read off the data later): their checks wait.

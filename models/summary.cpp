@@ -1,5 +1,7 @@
 #include "models/summary.h"
 
+#include "models/config_rules.h"
+
 #include <algorithm>
 
 namespace ermoe {
@@ -29,7 +31,7 @@ ModelSummary summarize(Vit& model) {
     if (p->role != Parameter::Role::derived) s.parameters += p->shape.numel();
     if (p->role != Parameter::Role::factor) s.active_parameters += p->shape.numel();
   }
-  s.forward_flops = 2 * patches * static_cast<double>(c.channels * c.patch * c.patch) * D + 2 * D * static_cast<double>(c.classes);
+  s.forward_flops = 2 * patches * static_cast<double>(patch_weight_shape(c).numel()) + 2 * D * static_cast<double>(c.classes);
   s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
   const auto layers = model.moe_layers();
   const auto dense = static_cast<double>(c.depth) - static_cast<double>(layers.size());

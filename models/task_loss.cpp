@@ -1,12 +1,18 @@
 #include "models/task_loss.h"
 
+#include "core/enum_names.h"
+#include "models/config_rules.h"
 #include "ops/cross_entropy.h"
+#include "ops/regression_loss.h"
 
 #include <span>
 
 namespace ermoe {
 
-TaskLoss::TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t classes, DType dtype) : kind_(config.kind) {
+TaskLoss::TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t classes, DType dtype)
+    : kind_(config.kind), delta_(config.delta) {
+  check_input(!is_regression(kind_) || classes == 1, "model.classes: loss.kind {} wants a model of one output, not {}", enum_name(kind_),
+              classes);
   if (config.class_weights.empty()) return;
   check_input(static_cast<int64_t>(config.class_weights.size()) == classes, "loss.class_weights has {} values for {} classes",
               config.class_weights.size(), classes);
@@ -18,8 +24,14 @@ TaskLoss::TaskLoss(const ExecContext& ctx, const LossConfig& config, int64_t cla
 }
 
 Variable TaskLoss::operator()(const ExecContext& ctx, const Variable& logits, const Tensor& targets) const {
-  return kind_ == LossKind::sigmoid ? sigmoid_cross_entropy(ctx, logits, targets, class_weights_)
-                                    : cross_entropy(ctx, logits, targets, class_weights_);
+  switch (kind_) {
+    case LossKind::cross_entropy: return cross_entropy(ctx, logits, targets, class_weights_);
+    case LossKind::sigmoid: return sigmoid_cross_entropy(ctx, logits, targets, class_weights_);
+    case LossKind::l1: return l1_loss(ctx, logits, targets);
+    case LossKind::l2: return l2_loss(ctx, logits, targets);
+    case LossKind::huber: return huber_loss(ctx, logits, targets, delta_);
+  }
+  fail("[task_loss] kind {}", static_cast<int>(kind_));
 }
 
 Variable task_loss(const ExecContext& ctx, const LossConfig& config, const Variable& logits, const Tensor& targets) {

@@ -36,8 +36,8 @@ class TrainStep {
 
   /// Starts a step of `micro_batches` calls of `micro_batch`.
   void begin(const ExecContext& ctx, int64_t micro_batches);
-  /// Forward and backward of one micro-batch. images (B, C, S, S). Random numbers are drawn from ctx.rng and the number of
-  /// micro-batches before this one in the whole training.
+  /// Forward and backward of one micro-batch. images (B, C, S, S), or volumes (B, C, S, S, S). Random numbers are drawn from
+  /// ctx.rng and the number of micro-batches before this one in the whole training.
   void micro_batch(const ExecContext& ctx, const Tensor& images, const LossFn& loss, const Tensor& allow = {});
   /// Finishes the step. A refused one leaves parameters, moments and statistics as they were.
   StepReport finish(const ExecContext& ctx, double lr);

@@ -74,15 +74,15 @@ void VitBlock::visit(const std::string& prefix, const Visitor& visitor) {
 
 Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(config.width), head_(config.width, config.classes) {
   check_model(config);
-  check_input(config.image_size > 0 && config.channels > 0 && config.classes > 0,
+  grid_ = patch_grid(config);
+  check_input(grid_.numel() > 0 && config.channels > 0 && config.classes > 0,
               "model.image_size, model.channels and model.classes must be known");
-  const int64_t D = config.width, grid = config.image_size / config.patch;
-  tokens_ = prefix_tokens() + grid * grid;
-  patch_embed_.weight.shape = {D, config.channels, config.patch, config.patch};
+  const int64_t D = config.width;
+  patch_embed_.weight.shape = patch_weight_shape(config);
   patch_embed_.bias.shape = {D};
   cls_token_.shape = {1, 1, D};
   head_.weight.full_precision = head_.bias.full_precision = true;
-  pos_embed_.shape = {1, tokens_, D};
+  pos_embed_.shape = {1, tokens(), D};
   const std::vector<int64_t> with_experts = moe_blocks(config.moe.layers, config.depth);
   for (int64_t i = 0; i < config.depth; ++i)
     blocks_.push_back(std::make_unique<VitBlock>(config, i, std::ranges::binary_search(with_experts, i)));
@@ -91,8 +91,8 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
 void Vit::allocate(const ExecContext& ctx, DType dtype) {
   arena_ = std::make_unique<ParameterArena>(*ctx.allocator, dtype, parameters_of(*this));
   if (config_.positions == Positions::sincos) {
-    sincos_ = Tensor::zeros(*ctx.allocator, {1, tokens_, config_.width}, dtype, "buffers");
-    fill_sincos(sincos_, prefix_tokens(), config_.image_size / config_.patch);
+    sincos_ = Tensor::zeros(*ctx.allocator, {1, tokens(), config_.width}, dtype, "buffers");
+    fill_sincos(sincos_, prefix_tokens(), grid_);
   }
   for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
 }
@@ -118,7 +118,7 @@ void Vit::move_to(const ExecContext& ctx, DType compute) {
 }
 
 void Vit::init(const ExecContext& ctx, RngKey key) {
-  const double fan_in = static_cast<double>(config_.channels * config_.patch * config_.patch);
+  const auto fan_in = static_cast<double>(patch_embed_.weight.shape.numel() / config_.width);
   fill_normal(patch_embed_.weight.value, std::sqrt(1.0 / fan_in), key_of(key, patch_embed_.weight.name));
   fill(patch_embed_.bias.value, 0);
   if (prefix_tokens() > 0) fill(cls_token_.value, 0);
@@ -132,8 +132,8 @@ void Vit::init(const ExecContext& ctx, RngKey key) {
 
 Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
   const Shape& s = images.shape();
-  check(s.rank() == 4 && s[1] == config_.channels && s[2] == config_.image_size && s[3] == config_.image_size,
-        "[vit] images {} but the model wants (B, {}, {}, {})", s.str(), config_.channels, config_.image_size, config_.image_size);
+  check(s.rank() > 0 && s == input_shape(config_, s[0]), "[vit] images {} but the model wants (B, {}, {})", s.str(), config_.channels,
+        fmt::join(image_sides(config_), ", "));
   Variable x = patch_embed(ctx, cast(ctx, images, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias);
   if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
   const Variable positions = sincos_.defined() ? Variable(sincos_) : Variable(pos_embed_);
@@ -205,21 +205,22 @@ void Vit::visit(const std::string& prefix, const Visitor& visitor) {
   head_.visit(join(prefix, "head"), visitor);
 }
 
-void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid) {
-  const int64_t D = positions.shape()[2], quarter = D / 4;
+void fill_sincos(const Tensor& positions, int64_t prefix, const Shape& grid) {
+  const int64_t D = positions.shape()[2], frequencies = D / (2 * grid.rank());
   dispatch_float(positions.dtype(), "sincos", [&](auto tag) {
     using T = decltype(tag);
-    T* out = positions.data<T>();
-    std::fill_n(out, prefix * D, T(0));
-    for (int64_t p = 0; p < grid * grid; ++p)
-      for (int64_t i = 0; i < quarter; ++i) {
-        const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(quarter));
-        const double row = static_cast<double>(p / grid) * frequency, column = static_cast<double>(p % grid) * frequency;
-        T* at = out + (prefix + p) * D + i;
-        at[0] = static_cast<T>(std::sin(row));
-        at[quarter] = static_cast<T>(std::cos(row));
-        at[2 * quarter] = static_cast<T>(std::sin(column));
-        at[3 * quarter] = static_cast<T>(std::cos(column));
+    T* at = positions.data<T>();
+    std::fill_n(at, positions.numel(), T(0));
+    at += prefix * D;
+    for (int64_t p = 0; p < grid.numel(); ++p, at += D)
+      for (auto [axis, stride] = std::pair(grid.rank() - 1, int64_t{1}); axis >= 0; stride *= grid[axis], --axis) {
+        const auto place = static_cast<double>(p / stride % grid[axis]);
+        T* const part = at + 2 * axis * frequencies;
+        for (int64_t i = 0; i < frequencies; ++i) {
+          const double angle = place * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(frequencies));
+          part[i] = static_cast<T>(std::sin(angle));
+          part[frequencies + i] = static_cast<T>(std::cos(angle));
+        }
       }
   });
 }

@@ -48,7 +48,7 @@ class Vit final : public Module {
   /// The initial values; on the host.
   void init(const ExecContext& ctx, RngKey key);
 
-  /// images (B, C, S, S) -> logits (B, Y).
+  /// images (B, C, S, S), or volumes (B, C, S, S, S) whose sides may differ -> logits (B, Y).
   Variable forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass);
 
   /// After parameters were set from outside: their bf16 copies and what is made from factors.
@@ -67,7 +67,9 @@ class Vit final : public Module {
   const VitConfig& config() const { return config_; }
   ParameterArena& arena() { return *arena_; }
   std::vector<MoeLayer*> moe_layers();
-  int64_t tokens() const { return tokens_; }
+  int64_t tokens() const { return prefix_tokens() + grid_.numel(); }
+  /// Patches along each side of an image or a volume.
+  const Shape& grid() const { return grid_; }
   /// Tokens in front of the patches: 1 with a class token, else 0.
   int64_t prefix_tokens() const { return config_.pool == Pool::token ? 1 : 0; }
   /// A parameter's depth for layer decay: 0 embeddings, 1 … L blocks, L + 1 final norm and head.
@@ -79,8 +81,8 @@ class Vit final : public Module {
   Variable run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass);
 
   VitConfig config_;
-  int64_t tokens_;
-  Linear patch_embed_;   // weight (D, C, P, P)
+  Shape grid_;
+  Linear patch_embed_;   // weight (D, C, P, P[, P])
   Parameter cls_token_;  // (1, 1, D)
   Parameter pos_embed_;  // (1, T, D) where positions are learned
   Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter
@@ -91,7 +93,9 @@ class Vit final : public Module {
   bool stale_ = false;  // factors changed since the last refresh
 };
 
-/// Sine-cosine positions (1, prefix + grid², D), zero for prefix tokens: half of D for rows, half for columns.
-void fill_sincos(const Tensor& positions, int64_t prefix, int64_t grid);
+/// Sine-cosine positions (1, prefix + patches, D) of a grid with n sides, zero for prefix tokens. D falls into n even parts,
+/// one a side in the grid's order (rows, columns); a part is the sines, then the cosines, of the place along that side
+/// at D/2n frequencies from 1 down to nearly 1/10000. D must be a multiple of 2n.
+void fill_sincos(const Tensor& positions, int64_t prefix, const Shape& grid);
 
 }  // namespace ermoe

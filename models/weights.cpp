@@ -92,13 +92,24 @@ void load_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
 
 namespace {
 
-/// Number of patch rows of (1, p + g², D) positions, and their prefix: 0 or 1.
-std::pair<int64_t, int64_t> grid_of(const std::string& path, const Shape& shape) {
+struct StoredGrid {
+  int64_t prefix = 0;
+  Shape sides;
+};
+
+/// The grid of stored (1, p + patches, D) positions, which do not say it themselves: the model's own where as many patches
+/// are there, else a square or a cube; p is 0 or 1.
+StoredGrid grid_of(const std::string& path, const Shape& shape, const Shape& own) {
   for (int64_t prefix : {0, 1}) {
-    const auto grid = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(shape[1] - prefix))));
-    if (grid > 0 && grid * grid == shape[1] - prefix) return {grid, prefix};
+    const int64_t patches = shape[1] - prefix;
+    if (patches > 0 && patches == own.numel()) return {prefix, own};
   }
-  fail_input("{}: pos_embed {} is no square grid of patches", path, shape.str());
+  for (int64_t prefix : {0, 1}) {
+    const double patches = static_cast<double>(shape[1] - prefix);
+    const std::vector<int64_t> sides(static_cast<size_t>(own.rank()), std::llround(std::pow(patches, 1.0 / own.rank())));
+    if (patches > 0 && Shape(sides).numel() == shape[1] - prefix) return {prefix, Shape(sides)};
+  }
+  fail_input("{}: pos_embed {} is no {} grid of patches", path, shape.str(), own.rank() == 3 ? "cubic" : "square");
 }
 
 void adapt(const SafetensorsFile& file, const NamedTensor& entry, const Vit& model, LoadReport& report) {
@@ -110,12 +121,11 @@ void adapt(const SafetensorsFile& file, const NamedTensor& entry, const Vit& mod
   }
   const bool positions = entry.name == "pos_embed" && stored.rank() == 3 && stored[0] == 1 && stored[2] == entry.tensor.shape()[2];
   check_input(positions, "{}: {}", file.path(), shapes);
-  const auto [grid, prefix] = grid_of(file.path(), stored);
-  const int64_t to_grid = model.config().image_size / model.config().patch;
+  const StoredGrid from = grid_of(file.path(), stored, model.grid());
   CachingAllocator host(make_host_source());
   const Tensor original = file.load(entry.name, host, entry.tensor.dtype());
-  copy(resize_positions(original, prefix, model.prefix_tokens(), to_grid), entry.tensor);
-  report.adapted.push_back(fmt::format("pos_embed: {}x{} to {}x{}", grid, grid, to_grid, to_grid));
+  copy(resize_positions(original, from.prefix, from.sides, model.prefix_tokens(), model.grid()), entry.tensor);
+  report.adapted.push_back(fmt::format("pos_embed: {} to {}", fmt::join(from.sides, "x"), fmt::join(model.grid(), "x")));
 }
 
 }  // namespace
@@ -148,35 +158,49 @@ std::array<double, 4> cubic_weights(double t) {
   return {outer(1 + t), inner(t), inner(1 - t), outer(2 - t)};
 }
 
+/// x (before, n, after) to (before, m, after), between neighbours along the middle axis; those beyond the ends repeat them.
+template <typename T>
+Tensor resize_middle(const Tensor& x, int64_t m) {
+  const int64_t before = x.shape()[0], n = x.shape()[1], after = x.shape()[2];
+  Tensor y = Tensor::zeros(x.allocator(), {before, m, after}, x.dtype());
+  for (int64_t i = 0; i < m; ++i) {
+    const double place = (static_cast<double>(i) + 0.5) * static_cast<double>(n) / static_cast<double>(m) - 0.5;
+    const auto second = static_cast<int64_t>(std::floor(place));
+    const auto weights = cubic_weights(place - static_cast<double>(second));
+    for (int64_t k = 0; k < 4; ++k) {
+      const int64_t source = std::clamp<int64_t>(second - 1 + k, 0, n - 1);
+      const auto w = static_cast<T>(weights[static_cast<size_t>(k)]);
+      for (int64_t b = 0; b < before; ++b) {
+        const T* from = x.data<T>() + (b * n + source) * after;
+        T* to = y.data<T>() + (b * m + i) * after;
+        for (int64_t j = 0; j < after; ++j) to[j] += w * from[j];
+      }
+    }
+  }
+  return y;
+}
+
 }  // namespace
 
-Tensor resize_positions(const Tensor& positions, int64_t from_prefix, int64_t to_prefix, int64_t to_grid) {
-  const int64_t D = positions.shape()[2];
-  const auto from_grid = static_cast<int64_t>(std::llround(std::sqrt(static_cast<double>(positions.shape()[1] - from_prefix))));
-  check(from_grid * from_grid + from_prefix == positions.shape()[1], "[resize_positions] {} is no square grid behind {} tokens",
-        positions.shape().str(), from_prefix);
-  Tensor result = Tensor::zeros(positions.allocator(), {1, to_prefix + to_grid * to_grid, D}, positions.dtype());
+Tensor resize_positions(const Tensor& positions, int64_t from_prefix, const Shape& from_grid, int64_t to_prefix, const Shape& to_grid) {
+  const Shape& shape = positions.shape();
+  check(shape.rank() == 3 && shape[1] == from_prefix + from_grid.numel() && from_grid.rank() == to_grid.rank(),
+        "[resize_positions] {} are not {} prefix tokens and a grid {} that becomes {}", shape.str(), from_prefix, from_grid.str(),
+        to_grid.str());
+  const int64_t D = shape[2];
+  Tensor result = Tensor::zeros(positions.allocator(), {1, to_prefix + to_grid.numel(), D}, positions.dtype());
   dispatch_float(positions.dtype(), "resize_positions", [&](auto tag) {
     using T = decltype(tag);
-    const T* from = positions.data<T>();
-    T* to = result.data<T>();
-    std::copy_n(from, std::min(from_prefix, to_prefix) * D, to);
-    const double ratio = static_cast<double>(from_grid) / static_cast<double>(to_grid);
-    const auto place = [&](int64_t i) { return (static_cast<double>(i) + 0.5) * ratio - 0.5; };
-    for (int64_t y = 0; y < to_grid; ++y)
-      for (int64_t x = 0; x < to_grid; ++x) {
-        const double py = std::floor(place(y)), px = std::floor(place(x));
-        const auto wy = cubic_weights(place(y) - py), wx = cubic_weights(place(x) - px);
-        T* out = to + (to_prefix + y * to_grid + x) * D;
-        for (int64_t j = 0; j < 4; ++j)
-          for (int64_t i = 0; i < 4; ++i) {
-            const int64_t sy = std::clamp<int64_t>(static_cast<int64_t>(py) - 1 + j, 0, from_grid - 1);
-            const int64_t sx = std::clamp<int64_t>(static_cast<int64_t>(px) - 1 + i, 0, from_grid - 1);
-            const T* in = from + (from_prefix + sy * from_grid + sx) * D;
-            const auto w = static_cast<T>(wy[static_cast<size_t>(j)] * wx[static_cast<size_t>(i)]);
-            for (int64_t d = 0; d < D; ++d) out[d] += w * in[d];
-          }
-      }
+    std::copy_n(positions.data<T>(), std::min(from_prefix, to_prefix) * D, result.data<T>());
+    Tensor patches = positions.reshape({shape[1], D}).slice(from_prefix, shape[1]);
+    Shape sides = from_grid;
+    for (int axis = 0; axis < sides.rank(); ++axis) {
+      const int64_t before = sides.rows(axis), n = sides[axis];
+      if (n == to_grid[axis]) continue;
+      patches = resize_middle<T>(patches.reshape({before, n, sides.numel() / (before * n) * D}), to_grid[axis]);
+      sides = sides.with(axis, to_grid[axis]);
+    }
+    std::copy_n(patches.data<T>(), patches.numel(), result.data<T>() + to_prefix * D);
   });
   return result;
 }

@@ -34,8 +34,9 @@ void load_weights(const ExecContext& ctx, const std::string& path, Vit& model);
 /// other differences of shape are an InputError. Refreshes what is derived.
 LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model);
 
-/// (1, p + g², D) positions to another grid by cubic convolution (Keys 1981, a = -1/2); the p prefix rows are copied.
-Tensor resize_positions(const Tensor& positions, int64_t from_prefix, int64_t to_prefix, int64_t to_grid);
+/// (1, p + patches, D) positions to another grid of as many sides by cubic convolution (Keys 1981, a = -1/2), one side after
+/// the other; the p prefix rows are copied.
+Tensor resize_positions(const Tensor& positions, int64_t from_prefix, const Shape& from_grid, int64_t to_prefix, const Shape& to_grid);
 
 /// Freezes every parameter whose name matches a pattern ("blocks.*", "*.bias"; * stands for any text, ? for one character). A
 /// pattern that matches nothing is an InputError. Returns how many parameters were frozen. Refreshes what is derived.

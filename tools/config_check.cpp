@@ -1,5 +1,6 @@
 #include "tools/config_check.h"
 
+#include "core/enum_names.h"
 #include "core/error.h"
 #include "models/config_rules.h"
 
@@ -33,6 +34,11 @@ void check_loss(const RunConfig& config) {
   check_input(weights.empty() || classes == 0 || static_cast<int64_t>(weights.size()) == classes,
               "loss.class_weights has {} values for {} classes (model.classes)", weights.size(), classes);
   check_input(weights.empty() || *std::max_element(weights.begin(), weights.end()) > 0, "loss.class_weights are all 0");
+  if (!is_regression(config.loss.kind)) return;
+  const std::string_view kind = enum_name(config.loss.kind);
+  check_input(classes == 0 || classes == 1, "model.classes: loss.kind {} wants one output, not {}", kind, classes);
+  check_input(weights.empty(), "loss.class_weights: loss.kind {} knows no classes", kind);
+  check_input(config.loss.smoothing == 0, "loss.smoothing: loss.kind {} knows no classes", kind);
 }
 
 void check_optim(const RunConfig& config) {
@@ -80,6 +86,12 @@ std::vector<std::string> validate(const RunConfig& config) {
                                    config.train.epochs));
   }
   return warnings;
+}
+
+void require_classes_of_images(const RunConfig& config, std::string_view source) {
+  check_input(config.model.dimensions == 2, "model.dimensions: {} holds images, not volumes", source);
+  check_input(!is_regression(config.loss.kind), "loss.kind: {} holds classes, and {} wants a number an image", source,
+              enum_name(config.loss.kind));
 }
 
 void require_data(const RunConfig& config) { check_input(!config.data.path.empty(), "data.path is not set: give --data PATH"); }

@@ -4,6 +4,7 @@
 #include "tools/run_config.h"
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ermoe {
@@ -11,6 +12,9 @@ namespace ermoe {
 /// Throws InputError naming the keys of an impossible combination; returns warnings. Settings that are still to be read
 /// off the data (0) are taken as fitting: call it again once they are filled in.
 std::vector<std::string> validate(const RunConfig& config);
+
+/// Throws InputError where the model takes volumes or the loss wants numbers: what is read from disk are classes of images.
+void require_classes_of_images(const RunConfig& config, std::string_view source);
 
 /// Throws InputError unless a data set is given.
 void require_data(const RunConfig& config);

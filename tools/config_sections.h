@@ -20,6 +20,7 @@ constexpr Kind kind_of() {
   if constexpr (std::is_same_v<T, double>) return Kind::number;
   if constexpr (std::is_same_v<T, std::string>) return Kind::text;
   if constexpr (std::is_same_v<T, std::vector<double>>) return Kind::numbers;
+  if constexpr (std::is_same_v<T, std::vector<int64_t>>) return Kind::integers;
   if constexpr (std::is_same_v<T, std::vector<std::string>>) return Kind::texts;
 }
 

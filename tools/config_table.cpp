@@ -31,15 +31,18 @@ void add_data(std::vector<Setting>& table) {
 
 void add_model(std::vector<Setting>& table) {
   Section<VitConfig> model(table, "model", [](RunConfig& c) -> VitConfig& { return c.model; });
+  model.add("dimensions", &VitConfig::dimensions, between(2, 3), "2: images; 3: volumes, cut into cubes");
   model.add("image_size", &VitConfig::image_size, between(0, 4096), "pixels a side, images are resized to it; 0: as the data");
+  model.add("volume", &VitConfig::volume, between(1, 4096),
+            "the three sides of volumes that are no cubes, as in 160,192,160; empty: model.image_size");
   model.add("channels", &VitConfig::channels, between(0, 64), "0: as the data");
-  model.add("patch", &VitConfig::patch, between(1, 4096), "pixels a side of a patch");
+  model.add("patch", &VitConfig::patch, between(1, 4096), "pixels a side of a patch, which is a square or a cube");
   model.add("width", &VitConfig::width, between(1, 65536), "width D of a token");
   model.add("depth", &VitConfig::depth, between(1, 1024), "number of blocks");
   model.add("heads", &VitConfig::heads, between(1, 1024), "attention heads; they divide the width");
   model.add("mlp_ratio", &VitConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
             "hidden width of dense blocks, in units of D");
-  model.add("classes", &VitConfig::classes, between(0, 1 << 24), "0: as the data");
+  model.add("classes", &VitConfig::classes, between(0, 1 << 24), "outputs: as many as classes, 1 for a regression; 0: as the data");
   model.add("pool", &VitConfig::pool, "what the head reads: the class token, or the average of the patches");
   model.add("positions", &VitConfig::positions, "position embedding");
   model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
@@ -111,9 +114,10 @@ void add_optim(std::vector<Setting>& table) {
 
 void add_loss(std::vector<Setting>& table) {
   Section<LossConfig> loss(table, "loss", [](RunConfig& c) -> LossConfig& { return c.loss; });
-  loss.add("kind", &LossConfig::kind, "softmax cross-entropy, or a sigmoid per class");
+  loss.add("kind", &LossConfig::kind, "of classes: softmax cross-entropy, or a sigmoid each; of one number: l1, l2, huber");
   loss.add("smoothing", &LossConfig::smoothing, from_to_below(0, 1), "share of the target spread over all classes");
   loss.add("class_weights", &LossConfig::class_weights, at_least(0), "one a class; empty: all 1");
+  loss.add("delta", &LossConfig::delta, above(0), "huber: error from which it grows linearly, in the target's unit");
 }
 
 void add_augment(std::vector<Setting>& table) {

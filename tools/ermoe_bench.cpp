@@ -47,7 +47,7 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   add_choice(app, "--router", step.layer, "what every second block holds");
   add_choice(app, "--orthogonality", step.orthogonality, "how factors are kept orthonormal");
   add_choice(app, "--precision", step.precision, "what ops compute in");
-  app.add_option("--batch", step.batch, "images a step")->check(CLI::Range(1, 4096));
+  app.add_option("--batch", step.batch, "images a step; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
 }
@@ -96,8 +96,9 @@ void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
   app.add_option("--lr", flags.bench.lr, "learning rate")->check(CLI::Range(0.0, 1.0));
   app.add_option("--check-every", flags.bench.check_every, "steps between two looks at the factors")->check(CLI::Range(1, 1000000));
   app.add_option("--method", flags.method, "newton_schulz, gram_schmidt, cholesky_qr, cayley or all");
-  app.add_option("--share-of", flags.share_of, "also run whole steps of this workload (c10, s16, b16) and give the share of each method");
-  app.add_option("--batch", flags.step.batch, "images of these steps")->check(CLI::Range(1, 4096));
+  app.add_option("--share-of", flags.share_of,
+                 "also run whole steps of this workload (c10, s16, b16, ba) and give the share of each method");
+  app.add_option("--batch", flags.step.batch, "images of these steps; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
 }
 
 std::vector<Orthogonality> methods_of(const std::string& name) {
@@ -112,8 +113,9 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
   const auto methods = methods_of(flags.method);
   if (!flags.share_of.empty()) {
     const auto workload = parse_enum<Workload>(flags.share_of);
-    check_input(workload.has_value(), "--share-of {}: choose c10, s16 or b16", flags.share_of);
+    check_input(workload.has_value(), "--share-of {}: choose c10, s16, b16 or ba", flags.share_of);
     flags.step.workload = *workload;
+    flags.step.batch = batch_of(flags.step);
     whole.emplace(engine, flags.step);
   }
   bool kept = true;
@@ -153,6 +155,7 @@ void run_ops(const Engine& engine, BenchReport& report, const OpOptions& options
 void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
   if (flags.steps_only) flags.bench.breaking = Breaking::none;
   if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  flags.bench.batch = batch_of(flags.bench);
   const StepBenchResult result = StepBench(engine, flags.bench).run();
   if (!flags.steps_only) report.set_matrix_rate(matrix_rate(engine, engine.compute_dtype(flags.bench.precision)));
   report.add(flags.bench, result);

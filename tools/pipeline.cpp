@@ -5,6 +5,7 @@
 #include "models/step_times.h"
 #include "ops/augment.h"
 #include "ops/soft_targets.h"
+#include "tools/config_check.h"
 
 #include <algorithm>
 #include <cmath>
@@ -46,6 +47,7 @@ Pipeline::Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnF
       host_(host),
       threads_(config.data.workers > 0 ? static_cast<int>(config.data.workers) : threads),
       warn_(std::move(warn)) {
+  require_classes_of_images(config, config.data.path);
   open(config);
   fill_in_sizes(config);
   if (config.data.mean.empty() || config.data.std.empty()) measure_normalisation(config);

@@ -1,5 +1,6 @@
 #include "tools/session.h"
 
+#include "models/config_rules.h"
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
 
@@ -143,8 +144,7 @@ double Session::shuffled_accuracy() {
 
 /// Images like those of a batch, for dry runs.
 Tensor Session::noise(int64_t images) const {
-  const VitConfig& m = config_.model;
-  const Tensor input = engine_.host_ctx().empty({images, m.channels, m.image_size, m.image_size}, DType::f32);
+  const Tensor input = engine_.host_ctx().empty(input_shape(config_.model, images), DType::f32);
   fill_normal(input, 1.0, RngKey{7});
   return on_device_of(engine_.ctx, input);
 }

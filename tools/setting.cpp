@@ -65,6 +65,17 @@ std::optional<Value> as_value(std::optional<T> parsed) {
   return Value(*std::move(parsed));
 }
 
+template <typename T, typename Parse>
+std::optional<std::vector<T>> parse_all(std::string_view text, Parse parse) {
+  std::vector<T> values;
+  for (const auto& part : split_list(text)) {
+    const std::optional<T> value = parse(part);
+    if (!value) return std::nullopt;
+    values.push_back(*value);
+  }
+  return values;
+}
+
 std::optional<Value> value_from_text(Kind kind, std::string_view text) {
   switch (kind) {
     case Kind::flag: return as_value(parse_flag(text));
@@ -74,15 +85,10 @@ std::optional<Value> value_from_text(Kind kind, std::string_view text) {
     case Kind::rule:
     case Kind::choice: return Value(std::string(text));
     case Kind::texts: return Value(split_list(text));
-    case Kind::numbers: break;
+    case Kind::numbers: return as_value(parse_all<double>(text, parse_number));
+    case Kind::integers: return as_value(parse_all<int64_t>(text, parse_integer));
   }
-  std::vector<double> numbers;
-  for (const auto& part : split_list(text)) {
-    const auto number = parse_number(part);
-    if (!number) return std::nullopt;
-    numbers.push_back(*number);
-  }
-  return Value(std::move(numbers));
+  return std::nullopt;
 }
 
 std::optional<int64_t> integer_from_json(const json& j) {
@@ -108,6 +114,15 @@ std::optional<Value> value_from_json(Kind kind, const json& j) {
     default: break;
   }
   if (!j.is_array()) return std::nullopt;
+  if (kind == Kind::integers) {
+    std::vector<int64_t> integers;
+    for (const json& item : j) {
+      const auto value = integer_from_json(item);
+      if (!value) return std::nullopt;
+      integers.push_back(*value);
+    }
+    return Value(std::move(integers));
+  }
   const auto fits = [&](const json& item) { return kind == Kind::numbers ? item.is_number() : item.is_string(); };
   if (!std::all_of(j.begin(), j.end(), fits)) return std::nullopt;
   if (kind == Kind::numbers) return Value(j.get<std::vector<double>>());
@@ -117,9 +132,9 @@ std::optional<Value> value_from_json(Kind kind, const json& j) {
 bool in_range(const Range& range, const Value& value) {
   if (const auto* i = std::get_if<int64_t>(&value)) return range.holds(static_cast<double>(*i));
   if (const auto* d = std::get_if<double>(&value)) return range.holds(*d);
-  if (const auto* list = std::get_if<std::vector<double>>(&value)) {
-    return std::all_of(list->begin(), list->end(), [&](double d) { return range.holds(d); });
-  }
+  const auto all = [&](const auto& list) { return std::ranges::all_of(list, [&](auto x) { return range.holds(static_cast<double>(x)); }); };
+  if (const auto* list = std::get_if<std::vector<double>>(&value)) return all(*list);
+  if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) return all(*list);
   return true;
 }
 
@@ -183,6 +198,7 @@ std::string Setting::expects() const {
     case Kind::rule: return "text";
     case Kind::choice: return fmt::format("one of {}", fmt::join(choices, ", "));
     case Kind::numbers: return fmt::format("a list of numbers{}", limits);
+    case Kind::integers: return fmt::format("a list of whole numbers{}", limits);
     case Kind::texts: return "a list of texts";
   }
   return {};
@@ -204,6 +220,7 @@ std::string to_text(const Value& value) {
     std::string operator()(double d) const { return fmt::format("{}", d); }
     std::string operator()(const std::string& s) const { return s; }
     std::string operator()(const std::vector<double>& list) const { return fmt::format("{}", fmt::join(list, ",")); }
+    std::string operator()(const std::vector<int64_t>& list) const { return fmt::format("{}", fmt::join(list, ",")); }
     std::string operator()(const std::vector<std::string>& list) const { return join(list, ","); }
   };
   return std::visit(Printer{}, value);

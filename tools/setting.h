@@ -17,10 +17,10 @@
 namespace ermoe {
 
 /// A setting's value on its way between the outside and a struct. Enumerators travel as their names.
-using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>, std::vector<std::string>>;
+using Value = std::variant<bool, int64_t, double, std::string, std::vector<double>, std::vector<int64_t>, std::vector<std::string>>;
 
 /// `rule`: text that may be a bare number in JSON (a threshold).
-enum class Kind { flag, integer, number, text, rule, choice, numbers, texts };
+enum class Kind { flag, integer, number, text, rule, choice, numbers, integers, texts };
 
 enum class End { included, excluded };
 

@@ -8,5 +8,6 @@ set(SOURCES
   summary_test.cpp
   train_step_test.cpp
   vit_test.cpp
+  volume_test.cpp
   weights_test.cpp
 )

@@ -46,6 +46,10 @@ TEST(Summary, FlopsByHand) {
   Vit dense(c);
   const double embed = 2 * 4 * 32 * 16, head = 2 * 16 * 4, attention = 8 * 5 * 256 + 4 * 25 * 16, mlp = 4 * 5 * 16 * 32;
   EXPECT_EQ(summarize(dense).forward_flops, embed + head + 2 * (attention + mlp));
+  // Volumes: T 9, patches 8 · 128 inputs.
+  c.dimensions = 3;
+  Vit volumes(c);
+  EXPECT_EQ(summarize(volumes).forward_flops, 2 * 8 * 128 * 16 + head + 2 * (8 * 9 * 256 + 4 * 81 * 16 + 4 * 9 * 16 * 32));
   // Experts of F 24, two a token; scoring x and c on 4 bases of 4 columns.
   Vit sparse(tiny_config());
   const double scoring = 2 * 2 * 5 * 16 * 16;

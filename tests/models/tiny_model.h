@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/tape.h"
+#include "models/config_rules.h"
 #include "models/optim.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
@@ -66,11 +67,12 @@ inline double largest_of(const Tensor& t) {
 
 class TinyModel {
  public:
-  explicit TinyModel(const VitConfig& config = tiny_config(), DType dtype = DType::f64, uint64_t seed = 1) : model(config), dtype_(dtype) {
+  explicit TinyModel(const VitConfig& config = tiny_config(), DType dtype = DType::f64, uint64_t seed = 1, const LossConfig& loss = {})
+      : model(config), dtype_(dtype), loss_(loss) {
     model.allocate(bench.ctx, dtype);
     model.init(bench.ctx, RngKey{seed});
     liven(RngKey{seed}.fold(1));
-    images = random_input(bench.ctx, {{batch, config.channels, config.image_size, config.image_size}}, dtype, RngKey{3});
+    images = random_input(bench.ctx, {input_shape(config, batch)}, dtype, RngKey{3});
     targets = random_targets();
   }
 
@@ -87,7 +89,7 @@ class TinyModel {
     model.refresh(bench.ctx);
   }
 
-  Variable loss_of(const ExecContext& ctx, const Variable& logits, const Tensor& to) const { return task_loss(ctx, {}, logits, to); }
+  Variable loss_of(const ExecContext& ctx, const Variable& logits, const Tensor& to) const { return task_loss(ctx, loss_, logits, to); }
 
   /// Loss and added terms of one pass without gradients; statistics stay as they are.
   double total_loss() {
@@ -156,6 +158,7 @@ class TinyModel {
 
  private:
   Tensor random_targets() {
+    if (is_regression(loss_.kind)) return random_input(bench.ctx, {{batch, 1}}, dtype_, RngKey{4});
     std::vector<int32_t> labels;
     for (int64_t i = 0; i < batch; ++i) labels.push_back(static_cast<int32_t>(i % model.config().classes));
     const Tensor ids = Tensor::from<int32_t>(bench.allocator, {batch}, labels);
@@ -163,6 +166,7 @@ class TinyModel {
   }
 
   DType dtype_;
+  LossConfig loss_;
 };
 
 /// Checks each trained parameter's gradient at a few random elements against central differences of the whole loss.

@@ -84,6 +84,16 @@ const std::vector<ModelCase>& model_cases() {
          c.moe.z_weight = 0.1;
        }},
       {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
+      {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
+      {"boxes_average_pool_sincos",
+       [](VitConfig& c) {
+         c.dimensions = 3;
+         c.volume = {4, 8, 12};
+         c.image_size = 0;
+         c.width = 12;
+         c.pool = Pool::average;
+         c.positions = Positions::sincos;
+       }},
   };
   return cases;
 }

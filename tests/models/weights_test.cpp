@@ -153,7 +153,7 @@ TEST_F(Weights, StartAModelWithAnotherHeadAndGrid) {
     if (name == "pos_embed") continue;
     EXPECT_TRUE(same_bits(value, (name.starts_with("head.") ? before : source).at(name))) << name;
   }
-  EXPECT_TRUE(same_bits(after.at("pos_embed"), resize_positions(source.at("pos_embed"), 1, 1, 3)));
+  EXPECT_TRUE(same_bits(after.at("pos_embed"), resize_positions(source.at("pos_embed"), 1, {2, 2}, 1, {3, 3})));
 }
 
 TEST_F(Weights, OfADenseModelStartOneWithExperts) {
@@ -210,14 +210,15 @@ Tensor positions(TestBench& bench, int64_t prefix, int64_t grid, const std::func
 TEST(ResizePositions, KeepsTheSameGrid) {
   TestBench bench;
   const Tensor p = random_input(bench.ctx, {{1, 26, 3}}, DType::f32, RngKey{1});
-  EXPECT_TRUE(same_bits(resize_positions(p, 1, 1, 5), p));
+  EXPECT_TRUE(same_bits(resize_positions(p, 1, {5, 5}, 1, {5, 5}), p));
 }
 
 TEST(ResizePositions, KeepsConstantsPrefixAndInnerRamps) {
   TestBench bench;
   const auto ramp = [](double x, double y) { return 3 * x - 2 * y; };
   for (int64_t grid : {6, 11, 16}) {
-    const Tensor resized = resize_positions(positions(bench, 1, 8, ramp), 1, 1, grid), exact = positions(bench, 1, grid, ramp);
+    const Tensor resized = resize_positions(positions(bench, 1, 8, ramp), 1, {8, 8}, 1, {grid, grid}),
+                 exact = positions(bench, 1, grid, ramp);
     for (int64_t i = 0; i < resized.shape()[1]; ++i) {
       const double *got = resized.data<double>() + i * 2, *want = exact.data<double>() + i * 2;
       EXPECT_NEAR(got[1], want[1], 1e-14);
@@ -234,8 +235,8 @@ TEST(ResizePositions, AddsAndDropsAPrefix) {
   TestBench bench;
   const auto ramp = [](double x, double y) { return x + y; };
   const Tensor with = positions(bench, 1, 4, ramp), without = positions(bench, 0, 4, ramp);
-  EXPECT_TRUE(same_bits(resize_positions(with, 1, 0, 4), without));
-  const Tensor added = resize_positions(without, 0, 1, 4);
+  EXPECT_TRUE(same_bits(resize_positions(with, 1, {4, 4}, 0, {4, 4}), without));
+  const Tensor added = resize_positions(without, 0, {4, 4}, 1, {4, 4});
   EXPECT_EQ(added.data<double>()[0], 0);
   EXPECT_TRUE(same_bits(added.reshape({17, 2}).slice(1, 17).clone(), without.reshape({16, 2})));
 }

@@ -14,6 +14,7 @@ Variable extract_3(const ExecContext& ctx, Vars x) { return extract_patches(ctx,
 OP_CASES(PatchEmbedOp, {.name = "one", .inputs = {{.shape = {1, 1, 1, 1}}, {.shape = {1, 1, 1, 1}}, {.shape = {1}}}, .run = embed},
          {.name = "image", .inputs = {{.shape = {2, 3, 6, 9}}, {.shape = {5, 3, 3, 3}}, {.shape = {5}}}, .run = embed},
          {.name = "volume", .inputs = {{.shape = {2, 1, 4, 6, 2}}, {.shape = {7, 1, 2, 2, 2}}, {.shape = {7}}}, .run = embed},
+         {.name = "box", .inputs = {{.shape = {2, 3, 8, 24, 16}}, {.shape = {9, 3, 8, 8, 8}}, {.shape = {9}}}, .run = embed},
          {.name = "large", .inputs = {{.shape = {3, 3, 35, 40}}, {.shape = {17, 3, 5, 5}}, {.shape = {17}}}, .run = embed});
 
 #if defined(ERMOE_WITH_CUDA)

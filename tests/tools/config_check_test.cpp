@@ -56,6 +56,23 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"model.heads", [](RunConfig& c) { c.model.heads = 7; }},
       {"model.patch", [](RunConfig& c) { c.model.image_size = 30; }},
       {"model.positions", [](RunConfig& c) { c.model.width = 6, c.model.positions = Positions::sincos; }},
+      {"model.positions",
+       [](RunConfig& c) { c.model.width = 256, c.model.heads = 8, c.model.dimensions = 3, c.model.positions = Positions::sincos; }},
+      {"model.volume",
+       [](RunConfig& c) {
+         c.model.volume = {8, 8, 8};
+       }},
+      {"model.volume",
+       [](RunConfig& c) {
+         c.model.dimensions = 3, c.model.volume = {8, 8};
+       }},
+      {"model.patch",
+       [](RunConfig& c) {
+         c.model.dimensions = 3, c.model.volume = {8, 8, 9};
+       }},
+      {"model.classes", [](RunConfig& c) { c.loss.kind = LossKind::l1, c.model.classes = 2; }},
+      {"loss.class_weights", [](RunConfig& c) { c.loss.kind = LossKind::l2, c.loss.class_weights = {1}; }},
+      {"loss.smoothing", [](RunConfig& c) { c.loss.kind = LossKind::huber, c.loss.smoothing = 0.1; }},
       {"data.mean",
        [](RunConfig& c) {
          c.data.mean = {0.5}, c.data.std = {1, 1};
@@ -93,6 +110,9 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain, c.model.moe.router = RouterKind::linear; },
       [](RunConfig& c) { c.model.moe.layers = "none", c.model.moe.top_k = 99; },
       [](RunConfig& c) { c.model.moe.layers = "last:8"; },
+      [](RunConfig& c) {
+        c.model.dimensions = 3, c.model.volume = {8, 12, 4}, c.loss.kind = LossKind::l1;
+      },
       [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = CombineRule::raw; },
   };
   for (size_t i = 0; i < cases.size(); ++i) EXPECT_EQ(refusal(cases[i]), "accepted") << i;
@@ -122,6 +142,21 @@ TEST(ConfigCheck, BoundsOfCropsComeInPairs) {
   EXPECT_EQ(fault_of({0.2, 0.9}), "");
   for (const std::vector<double>& wrong : {std::vector<double>{}, {0.5}, {0.9, 0.2}, {0.1, 0.2, 0.3}})
     EXPECT_EQ(fault_of(wrong), "augment.crop_scale wants two values, the smaller one first");
+}
+
+TEST(ConfigCheck, ClassesOfImagesAreNeitherVolumesNorNumbers) {
+  RunConfig volumes, numbers;
+  volumes.model.dimensions = 3;
+  numbers.loss.kind = LossKind::huber;
+  for (const auto& [config, key] : {std::pair{&volumes, "model.dimensions"}, {&numbers, "loss.kind"}}) {
+    try {
+      require_classes_of_images(*config, "some.tar");
+      ADD_FAILURE() << key << " was accepted";
+    } catch (const InputError& e) {
+      EXPECT_TRUE(std::string(e.what()).starts_with(key)) << e.what();
+    }
+  }
+  EXPECT_NO_THROW(require_classes_of_images(RunConfig{}, "some.tar"));
 }
 
 TEST(ConfigCheck, FullBasisIsRefusedWithTheReason) {

@@ -76,12 +76,13 @@ std::string command_refusal(const std::vector<std::string>& words) {
 TEST_F(ConfigFiles, NestedAndDottedKeysMeanTheSame) {
   EXPECT_EQ(from_json(R"({"optim": {"lr": 0.25}})").optim.lr, 0.25);
   EXPECT_EQ(from_json(R"({"optim.lr": 0.25})").optim.lr, 0.25);
-  const RunConfig config =
-      from_json(R"({"moe": {"threshold": 0.2, "router": "vmoe", "center": false}, "data.mean": [0.5], "train.steps": 1e3})");
+  const RunConfig config = from_json(
+      R"({"moe": {"threshold": 0.2, "router": "vmoe", "center": false}, "data.mean": [0.5], "train.steps": 1e3, "model.volume": [8, 1e1, 4]})");
   EXPECT_EQ(config.model.moe.threshold, "0.2");
   EXPECT_EQ(config.model.moe.router, RouterKind::vmoe);
   EXPECT_FALSE(config.model.moe.center);
   EXPECT_EQ(config.data.mean, std::vector<double>{0.5});
+  EXPECT_EQ(config.model.volume, (std::vector<int64_t>{8, 10, 4}));
   EXPECT_EQ(config.train.steps, 1000);
 }
 
@@ -95,9 +96,10 @@ TEST_F(ConfigFiles, RefusalsNameFileAndKey) {
   EXPECT_EQ(refusal(R"({"optim": {"lr": 1, "lr": 2}})"), "run.json: the key 'lr' stands twice in one object");
   EXPECT_EQ(refusal("[1]"), "run.json: the settings must be one JSON object");
   EXPECT_EQ(refusal("{\n  \"optim\": tru }"), "run.json: line 2, column 15 is not JSON: invalid literal");
-  for (const char* bad : {R"({"optim.lr": null})", R"({"optim.lr": {}})", R"({"augment.flip": 1})", R"({"data.mean": 1})",
-                          R"({"data.mean": ["1"]})", R"({"data.path": 5})", R"({"": 1})", R"({".": 1})", R"({"train.batch": 1e300})",
-                          R"({"train.seed": 18446744073709551615})", R"({"data": {"path": "a"}, "resume": "x"})"}) {
+  for (const char* bad :
+       {R"({"optim.lr": null})", R"({"optim.lr": {}})", R"({"augment.flip": 1})", R"({"data.mean": 1})", R"({"model.volume": [1.5]})",
+        R"({"model.volume": 8})", R"({"data.mean": ["1"]})", R"({"data.path": 5})", R"({"": 1})", R"({".": 1})",
+        R"({"train.batch": 1e300})", R"({"train.seed": 18446744073709551615})", R"({"data": {"path": "a"}, "resume": "x"})"}) {
     EXPECT_THROW(from_json(bad), InputError) << bad;
   }
 }

@@ -120,6 +120,8 @@ TEST(ConfigTable, NumbersAreReadStrictly) {
   EXPECT_EQ(config.train.seed, 9223372036854775807u);
   set(config, "data.mean", "0.5,0.25");
   EXPECT_EQ(config.data.mean, (std::vector<double>{0.5, 0.25}));
+  set(config, "model.volume", "160,1e2,7");
+  EXPECT_EQ(config.model.volume, (std::vector<int64_t>{160, 100, 7}));
   set(config, "freeze", "patch_embed.*,pos_embed");
   EXPECT_EQ(config.train.freeze.size(), 2u);
   for (const char* bad : {"", "abc", "1.5", "1e-3", "12x", "nan", "inf", "0x10", " 5", "99999999999999999999", "-1"}) {
@@ -130,6 +132,9 @@ TEST(ConfigTable, NumbersAreReadStrictly) {
   }
   EXPECT_THROW(set(config, "data.std", "0.5,0"), InputError);
   EXPECT_THROW(set(config, "data.std", "0.5,,1"), InputError);
+  for (const char* bad : {"8,0,8", "8,8,4097", "8,,8", "8,1.5,8", "8x8x8"}) {
+    EXPECT_THROW(set(config, "model.volume", bad), InputError) << bad;
+  }
 }
 
 TEST(ConfigTable, RefusalsNameKeyRangeAndChoices) {

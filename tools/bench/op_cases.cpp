@@ -125,11 +125,11 @@ class Cases {
 
   void patch_embed_case() {
     if (!wanted("patch_embed")) return;
-    const int64_t C = model_.channels, S = model_.image_size, P = model_.patch;
+    const Shape weight = patch_weight_shape(model_);
     // The images want no gradient: its work is that of the weight's alone.
-    const Tensor images = random({B, C, S, S});
-    compute_case("patch_embed", fmt::format("({}, {}, {}, {}) in patches of {} to {}", B, C, S, S, P, D),
-                 product(B * (S / P) * (S / P), C * P * P, D), 1, {random({D, C, P, P}), random({D})},
+    const Tensor images = random(input_shape(model_, B));
+    compute_case("patch_embed", fmt::format("{} in patches of {} to {}", images.shape().str(), model_.patch, D),
+                 product(B * patch_grid(model_).numel(), weight.numel() / D, D), 1, {random(weight), random({D})},
                  [images](const ExecContext& c, In x) { return patch_embed(c, Variable(images), x[0], x[1]); });
   }
 

@@ -1,5 +1,6 @@
 #include "tools/bench/step_bench.h"
 
+#include "models/config_rules.h"
 #include "models/summary.h"
 #include "models/task_loss.h"
 
@@ -20,16 +21,51 @@ RouterKind router_of(BenchLayer layer) {
   }
 }
 
+void set_sizes(VitConfig& model, Workload workload) {
+  model.width = workload == Workload::b16 || workload == Workload::ba ? 768 : 384;
+  model.image_size = 224;
+  model.patch = 16;
+  model.classes = 1000;
+  if (workload == Workload::c10) {
+    model.image_size = 32;
+    model.patch = 4;
+    model.classes = 10;
+  }
+  if (workload == Workload::ba) {
+    model.dimensions = 3;
+    model.image_size = 128;
+    model.channels = 1;
+    model.classes = 1;
+  }
+}
+
+/// On the host: a random class an image, or a random number where the model has one output.
+Tensor random_targets(const ExecContext& host, int64_t batch, int64_t outputs) {
+  Tensor targets = host.empty({batch, outputs}, DType::f32, "batch");
+  if (outputs == 1) {
+    fill_normal(targets, 1.0, RngKey{3});
+    return targets;
+  }
+  fill(targets, 0);
+  for (int64_t b = 0; b < batch; ++b) {
+    const auto label = static_cast<int64_t>(uniform_int(RngKey{3}, static_cast<uint64_t>(b), static_cast<uint64_t>(outputs)));
+    targets.data<float>()[b * outputs + label] = 1;
+  }
+  return targets;
+}
+
 }  // namespace
+
+int64_t batch_of(const StepBenchOptions& options) {
+  if (options.batch > 0) return options.batch;
+  return options.workload == Workload::ba ? 32 : 16;
+}
 
 VitConfig workload_model(const StepBenchOptions& options) {
   VitConfig model;
   model.depth = 12;
-  model.width = options.workload == Workload::b16 ? 768 : 384;
+  set_sizes(model, options.workload);
   model.heads = model.width / 64;
-  model.image_size = options.workload == Workload::c10 ? 32 : 224;
-  model.patch = options.workload == Workload::c10 ? 4 : 16;
-  model.classes = options.workload == Workload::c10 ? 10 : 1000;
   model.moe.layers = options.layer == BenchLayer::dense ? "none" : "every:2";
   model.moe.router = router_of(options.layer);
   model.moe.orthogonality = options.orthogonality;
@@ -50,16 +86,12 @@ StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
   model_.allocate(host, DType::f32);
   model_.init(host, RngKey{1});
   if (engine.gpu) model_.move_to(engine.ctx, compute);
-  images_ = host.empty({options.batch, m.channels, m.image_size, m.image_size}, DType::f32, "batch");
+  options_.batch = batch_of(options);
+  if (options.workload == Workload::ba) loss_.kind = LossKind::l1;
+  images_ = host.empty(input_shape(m, options_.batch), DType::f32, "batch");
   fill_normal(images_, 1.0, RngKey{2});
-  targets_ = host.empty({options.batch, m.classes}, DType::f32, "batch");
-  fill(targets_, 0);
-  for (int64_t b = 0; b < options.batch; ++b) {
-    const auto label = static_cast<int64_t>(uniform_int(RngKey{3}, static_cast<uint64_t>(b), static_cast<uint64_t>(m.classes)));
-    targets_.data<float>()[b * m.classes + label] = 1;
-  }
   images_ = on_device_of(engine.ctx, images_);
-  targets_ = on_device_of(engine.ctx, targets_);
+  targets_ = on_device_of(engine.ctx, random_targets(host, options_.batch, m.classes));
 }
 
 StepReport StepBench::step(RecordedStep& steps) {
@@ -76,7 +108,7 @@ StepBenchResult StepBench::run(Orthogonality method) {
   const ExecContext& lasting = engine_.ctx;  // what outlives a step
   Optimizer optimizer(lasting, model_.arena(), optim, stiefel_method(method));
   TrainStep train(model_, optimizer, nullptr, optim.clip);
-  const TaskLoss task(lasting, LossConfig{}, model_.config().classes, DType::f32);
+  const TaskLoss task(lasting, loss_, model_.config().classes, DType::f32);
   const TargetLoss loss = [&](const ExecContext& c, const Variable& output, const Tensor& targets) { return task(c, output, targets); };
   RecordedStep steps(train, options_.running == Running::recorded ? engine_.gpu.get() : nullptr, loss);
   WorkClock clock(engine_);

@@ -13,9 +13,10 @@
 
 namespace ermoe {
 
-/// c10: D 384, 32 px in patches of 4, 10 classes. s16, b16: D 384 and 768, 224 px in patches of 16, 1000 classes. All:
-/// 12 blocks, heads of 64, a class token, 8 experts of which 2 a token in every second block.
-enum class Workload { c10, s16, b16 };
+/// c10: D 384, 32 px in patches of 4, 10 classes. s16, b16: D 384 and 768, 224 px in patches of 16, 1000 classes. ba: D 768,
+/// volumes of 128³ voxels with one channel in patches of 16³, one number to come close to in L1. All: 12 blocks, heads of
+/// 64, a class token, 8 experts of which 2 a token in every second block.
+enum class Workload { c10, s16, b16, ba };
 /// What stands in every second block: a dense network as in the others, or experts behind one of the routers. Experts are
 /// factored for `ermoe` and plain for the others.
 enum class BenchLayer { dense, ermoe, linear, vmoe, switch_lbl };
@@ -30,7 +31,7 @@ struct StepBenchOptions {
   BenchLayer layer = BenchLayer::ermoe;
   Orthogonality orthogonality = Orthogonality::newton_schulz;
   Precision precision = Precision::auto_;
-  int64_t batch = 16;
+  int64_t batch = 0;  // 0: see batch_of
   int64_t steps = 20;
   int64_t warmup = 5;
   Breaking breaking = Breaking::families;
@@ -67,9 +68,13 @@ class StepBench {
   ExecContext ctx_;  // of training steps
   StepBenchOptions options_;
   Vit model_;
-  Tensor images_;   // (B, 3, S, S)
-  Tensor targets_;  // (B, Y), one-hot
+  LossConfig loss_;
+  Tensor images_;   // (B, 3, S, S), or (B, 1, S, S, S)
+  Tensor targets_;  // (B, Y), one-hot; (B, 1) random numbers for ba
 };
+
+/// Images of a step: as asked or, for 0, 32 for ba and 16 for the others.
+int64_t batch_of(const StepBenchOptions& options);
 
 /// The model of a workload.
 VitConfig workload_model(const StepBenchOptions& options);
