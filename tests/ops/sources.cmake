@@ -41,5 +41,6 @@ set(SOURCES
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
+  step_results_test.cpp
   tokens_test.cpp
 )
