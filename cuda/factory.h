@@ -26,7 +26,8 @@ struct GpuInfo {
 
 struct FoundGpus {
   std::vector<GpuInfo> gpus;
-  std::string fault;  // why the driver could not say, in one sentence; empty where there simply is no GPU or no driver
+  std::string fault;      // why the driver could not say, in one sentence; empty where there simply is no GPU or no driver
+  std::string built_for;  // the generations that this build has code for, ERMOE_GPUS with commas: "80,90a"
 };
 
 /// The GPUs that this process may use. Never throws on a broken driver: a run on the CPU does not need one.

@@ -6,6 +6,7 @@
 
 #if defined(ERMOE_WITH_CUDA)
 
+#include "core/gpu_generations.h"
 #include "cuda/factory.h"
 
 #include <gtest/gtest.h>
@@ -15,12 +16,14 @@
 
 namespace ermoe::testing {
 
-/// Null where there is none.
+/// Null where there is none that this build has code for.
 inline Gpu* test_gpu() {
   static const std::unique_ptr<Gpu> gpu = [] {
     const char* kernels = std::getenv("ERMOE_TEST_KERNELS");
     const bool ampere = kernels != nullptr && std::string_view(kernels) == "ampere";
-    return find_gpus().gpus.empty() ? nullptr : make_gpu(0, ampere ? KernelPath::ampere : KernelPath::native);
+    const FoundGpus found = find_gpus();
+    const bool usable = !found.gpus.empty() && runs_on(found.built_for, found.gpus[0].major, found.gpus[0].minor);
+    return usable ? make_gpu(0, ampere ? KernelPath::ampere : KernelPath::native) : nullptr;
   }();
   return gpu.get();
 }

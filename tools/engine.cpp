@@ -4,25 +4,16 @@
 #include <omp.h>
 
 namespace ermoe {
-namespace {
 
-std::unique_ptr<Gpu> find_gpu([[maybe_unused]] DeviceChoice device) {
+Engine::Engine(int threads, uint64_t seed, DeviceChoice device) : Engine(threads, seed, decide_device(device)) {}
+
+Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device)
 #if defined(ERMOE_WITH_CUDA)
-  if (device == DeviceChoice::cpu) return nullptr;
-  const FoundGpus found = find_gpus();
-  if (!found.gpus.empty()) return make_gpu(0);
-  check_input(device == DeviceChoice::auto_, "train.device: cuda was asked for, but this machine has no GPU{}",
-              found.fault.empty() ? "" : ": " + found.fault);
+    : gpu(device.gpu ? make_gpu(*device.gpu) : nullptr),
 #else
-  check_input(device != DeviceChoice::cuda, "train.device: this build computes on the CPU; leave it out or set it to cpu");
+    : gpu(nullptr),
 #endif
-  return nullptr;
-}
-
-}  // namespace
-
-Engine::Engine(int threads, uint64_t seed, DeviceChoice device)
-    : gpu(find_gpu(device)),
+      device_note(device.note),
       allocator(gpu ? gpu->memory() : make_host_source()),
       step_memory(gpu ? gpu->memory() : make_host_source()),
       host(make_host_source()),
@@ -71,11 +62,7 @@ DType Engine::compute_dtype(Precision precision) const {
 
 std::string Engine::device_name() const {
   if (gpu) return fmt::format("{}, {:.1f} GiB", gpu->info().name, static_cast<double>(gpu->info().memory_bytes) / 1073741824.0);
-  std::string name = fmt::format("CPU, {} thread{}", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
-#if defined(ERMOE_WITH_CUDA)
-  name += " (asked for, or no GPU found)";
-#endif
-  return name;
+  return fmt::format("CPU, {} thread{}", omp_get_max_threads(), omp_get_max_threads() == 1 ? "" : "s");
 }
 
 }  // namespace ermoe

@@ -4,6 +4,7 @@
 
 #include "core/context.h"
 #include "cuda/factory.h"
+#include "tools/device_choice.h"
 #include "tools/run_config.h"
 
 #include <memory>
@@ -13,7 +14,7 @@ namespace ermoe {
 
 struct Engine {
   /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each. Throws InputError where a GPU is
-  /// asked for and there is none.
+  /// asked for and there is none that can be used.
   Engine(int threads, uint64_t seed, DeviceChoice device);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -26,6 +27,7 @@ struct Engine {
   std::string device_name() const;
 
   const std::unique_ptr<Gpu> gpu;  // null: the CPU
+  const std::string device_note;   // what the user should know about the choice of device, or empty
   CachingAllocator allocator;
   CachingAllocator step_memory;  // of a GPU's training steps alone: recorded ones go on using it; empty on a CPU
   CachingAllocator host;         // memory beside a GPU's: first values of models, copies for files and metrics
@@ -41,6 +43,8 @@ struct Engine {
   void reset_peak();
 
  private:
+  Engine(int threads, uint64_t seed, const DeviceDecision& device);
+
   Workspace host_workspace_;
   ExecContext host_ctx_;
   Workspace step_workspace_;

@@ -189,6 +189,7 @@ int bench(int argc, char** argv) {
 
   const int threads = resolve_threads(common.threads);
   Engine engine(threads, 0, common.device);
+  if (!engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
   DType dtype = DType::f32;
   if (step_app->parsed()) dtype = engine.compute_dtype(step.bench.precision);
   if (op_app->parsed()) {

@@ -34,6 +34,7 @@ void choose_images(Pipeline& pipeline, const Options& options, const LoadedModel
 int evaluate_model(const Options& options) {
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
+  if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
   LoadedModel model(engine, options.model, note);
   RunConfig config = model.config();
   if (options.batch > 0) config.train.eval_batch = options.batch;

@@ -59,6 +59,7 @@ int predict(const Options& options) {
   const auto images = open_image_files(options.files);
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
+  if (!engine.gpu && !engine.device_note.empty()) complain("computing on the CPU: " + engine.device_note);
   LoadedModel model(engine, options.model, complain);
   model.use_average(nullptr, complain);
   return predict_all(engine, model, *images, options, threads) > 0 ? 1 : 0;

@@ -14,6 +14,7 @@ set(SOURCES
   config_io.cpp
   config_table.cpp
   demo_picture.cpp
+  device_choice.cpp
   engine.cpp
   evaluation.cpp
   evaluation_report.cpp

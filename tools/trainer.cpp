@@ -56,7 +56,8 @@ void Trainer::print_start() {
   Pipeline& data = session_->pipeline();
   const Engine& engine = session_->engine();
   const char* precision = name_of(engine.compute_dtype(config_.train.precision));
-  progress_.message(fmt::format("device   {}, computing in {}", engine.device_name(), precision));
+  const std::string note = engine.device_note.empty() ? "" : fmt::format(" ({})", engine.device_note);
+  progress_.message(fmt::format("device   {}, computing in {}{}", engine.device_name(), precision, note));
   progress_.message(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path,
                                 data.training().size(), data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes,
                                 config_.model.image_size, config_.model.image_size, config_.model.channels));

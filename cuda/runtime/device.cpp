@@ -34,7 +34,7 @@ CurrentDevice::~CurrentDevice() { cudaSetDevice(before_); }
 namespace ermoe {
 
 FoundGpus find_gpus() {
-  FoundGpus found;
+  FoundGpus found{.gpus = {}, .fault = {}, .built_for = ERMOE_GPUS};
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   cudaGetLastError();
@@ -46,7 +46,8 @@ FoundGpus find_gpus() {
     cuda::cuda_check(status, "cudaGetDeviceCount");
     for (int i = 0; i < count; ++i) found.gpus.push_back(cuda::device_info(i));
   } catch (const Error& e) {
-    found = {.gpus = {}, .fault = e.what()};
+    found.gpus.clear();
+    found.fault = e.what();
   }
   return found;
 }

@@ -1,4 +1,5 @@
 #include "core/error.h"
+#include "core/gpu_generations.h"
 #include "cuda/factory.h"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device.h"
@@ -142,7 +143,8 @@ class OwnedStream {
     state.gemm_plans = &plans_;
     state.library_products = wants_library_products();
     state.multiprocessors = info.multiprocessors;
-    state.major = path == KernelPath::ampere ? 8 : info.major;
+    const bool has_hopper = names_generation(ERMOE_GPUS, "90a");
+    state.major = path == KernelPath::ampere || (info.major == 9 && !has_hopper) ? 8 : info.major;
   }
   void give_back() {
     if (state.stream != nullptr) cudaStreamSynchronize(state.stream);

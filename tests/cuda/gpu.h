@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/device.h"
+#include "core/gpu_generations.h"
 #include "cuda/factory.h"
 #include "cuda/runtime/check.h"
 
@@ -15,7 +16,9 @@ namespace ermoe::testing {
 class OnGpu : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (find_gpus().gpus.empty()) GTEST_SKIP() << "no GPU here";
+    const FoundGpus found = find_gpus();
+    if (found.gpus.empty()) GTEST_SKIP() << "no GPU here";
+    if (!runs_on(found.built_for, found.gpus[0].major, found.gpus[0].minor)) GTEST_SKIP() << "no code for this GPU";
   }
 };
 

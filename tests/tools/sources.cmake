@@ -6,6 +6,7 @@ set(SOURCES
   config_io_test.cpp
   config_table_test.cpp
   demo_picture_test.cpp
+  device_choice_test.cpp
   engine_test.cpp
   families_test.cpp
   golden_test.cpp
