@@ -53,7 +53,9 @@ StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, cons
   step_.set_learning_rate(ctx, lr);
   recording_->replay();
   if (meanwhile) meanwhile();
+  Stopwatch watch;
   StepReport report = step_.report(ctx);
+  report.result_wait = watch.lap();
   step_.conclude(report.accepted);
   return report;
 }

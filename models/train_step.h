@@ -19,9 +19,10 @@ namespace ermoe {
 using LossFn = std::function<Variable(const ExecContext&, const Variable& output)>;
 
 struct StepReport {
-  double loss = 0;        // mean task loss over the micro-batches
-  double extra_loss = 0;  // balance terms and the like, weighted
-  double grad_norm = 0;   // before clipping
+  double loss = 0;         // mean task loss over the micro-batches
+  double extra_loss = 0;   // balance terms and the like, weighted
+  double grad_norm = 0;    // before clipping
+  double result_wait = 0;  // seconds that the host waited for a replayed step's results
   bool accepted = false;
   std::string fault;                  // why not: "the gradient of blocks.3.moe.experts.s1 is not finite"
   std::vector<RoutingRecord> routes;  // of the last micro-batch

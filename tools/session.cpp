@@ -118,7 +118,8 @@ SessionStep Session::step() {
   progress_.bad_steps = result.report.accepted ? 0 : progress_.bad_steps + 1;
   progress_.skipped += !result.report.accepted;
   result.seconds = seconds_since(start);
-  result.wait_seconds = pipeline_->wait_seconds() - waited;
+  const bool gpu_was_busy = result.report.result_wait > 1e-4;  // then the wait for the next batch was hidden behind its work
+  result.wait_seconds = gpu_was_busy ? 0 : pipeline_->wait_seconds() - waited;
   return result;
 }
 
@@ -202,8 +203,9 @@ size_t Session::plan_memory() {
   const size_t activations = probe_activations();
   size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
-  const size_t training = engine_.memory().live + std::max(activations, step);
-  return std::max(training, probe_evaluation());
+  const size_t live = engine_.memory().live, training = live + std::max(activations, step), evaluation = probe_evaluation();
+  if (!engine_.gpu) return std::max(training, evaluation);
+  return training + (evaluation > live ? evaluation - live : 0);  // a GPU's steps keep their memory while an evaluation runs
 }
 
 }  // namespace ermoe

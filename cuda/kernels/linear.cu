@@ -1,9 +1,8 @@
 // The affine map on the GPU: one product by cublasLt in each direction, bound by arithmetic from widths of a few hundred on.
-// The bias is added where the product leaves its registers; its gradient is taken along by the weight's product where cublasLt
-// can, and otherwise costs another reading of dy. Contract: ops/kernels/linear.h.
+// The bias is added where the product leaves its registers; its gradient costs another reading of dy (cublasLt's epilogue for it
+// measured slower than that). Contract: ops/kernels/linear.h.
 #include "ops/kernels/linear.h"
 
-#include "cuda/device/sum_partials.cuh"
 #include "cuda/runtime/gemm.h"
 #include "ops/kernels/column_sum.h"
 
@@ -27,15 +26,6 @@ void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy
 template <typename T>
 void linear_backward_parameters(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Destination<Master<T>> dw,
                                 Destination<Master<T>> db, float* scratch) {
-  if (dw.data != nullptr && db.data != nullptr) {
-    const GemmShape shape = packed_gemm(Trans::yes, Trans::no, dims.out, dims.in, dims.rows);
-    float* const sums = db.mode == Accumulate::add ? scratch : db.data;  // the product's epilogue cannot add
-    if (gemm_with_sums(stream, shape, 1, dy, x, dw.mode == Accumulate::add ? 1 : 0, dw.data, sums)) {
-      if (db.mode == Accumulate::add)
-        sum_partials<1>(stream, {.chunks = 1, .cols = dims.out, .partials = scratch, .sums = {db}}, "linear_backward_parameters");
-      return;
-    }
-  }
   if (dw.data != nullptr) linear_backward_w(stream, dims, dy, x, dw.data, dw.mode);
   if (db.data != nullptr) column_sum(stream, {dims.rows, dims.out, dims.out}, dy, scratch, db.data, db.mode);
 }

@@ -15,7 +15,6 @@ struct GemmPlan {
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
   bool found = false;
-  bool compared = false;  // of a plan with sums: with the one without them
 
   GemmPlan() = default;
   ~GemmPlan() {
@@ -87,17 +86,8 @@ void find_algorithm(const StreamState& state, const GemmPlans::Key& key, GemmPla
   plan.algorithm = result.algo;
 }
 
-/// Which of the library's kernels an algorithm belongs to.
-int32_t family_of(const GemmPlan& plan) {
-  int32_t id = -1;
-  size_t written = 0;
-  blas_check(cublasLtMatmulAlgoConfigGetAttribute(&plan.algorithm, CUBLASLT_ALGO_CONFIG_ID, &id, sizeof id, &written),
-             "cublasLtMatmulAlgoConfigGetAttribute");
-  return id;
-}
-
-/// How the bias or the sums are accessed depends on their address's alignment, so that is known before the search.
-std::unique_ptr<GemmPlan> make_plan(const StreamState& state, const GemmPlans::Key& key, const void* vector) {
+/// How the bias is accessed depends on its address's alignment, so that is known before the search.
+std::unique_ptr<GemmPlan> make_plan(const StreamState& state, const GemmPlans::Key& key, const void* bias) {
   const GemmShape& s = key.shape;
   const cudaDataType_t in = key.in_bytes == 2 ? CUDA_R_16BF : CUDA_R_32F, out = key.out_bytes == 2 ? CUDA_R_16BF : CUDA_R_32F;
   const bool ta = s.ta == Trans::yes, tb = s.tb == Trans::yes, tf32 = key.in_bytes == 4 && key.products == FloatProducts::tf32;
@@ -106,10 +96,9 @@ std::unique_ptr<GemmPlan> make_plan(const StreamState& state, const GemmPlans::K
              "cublasLtMatmulDescCreate");
   set(plan->product, CUBLASLT_MATMUL_DESC_TRANSA, tb ? CUBLAS_OP_T : CUBLAS_OP_N);
   set(plan->product, CUBLASLT_MATMUL_DESC_TRANSB, ta ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (key.vector != GemmPlans::Vector::none) {
-    const bool sums = key.vector == GemmPlans::Vector::sums;
-    set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BIAS);
-    set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+  if (bias != nullptr) {
+    set(plan->product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(plan->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   }
   plan->a = layout_of(in, ta ? s.k : s.m, ta ? s.m : s.k, s.lda, s, s.stride_a);
   plan->b = layout_of(in, tb ? s.n : s.k, tb ? s.k : s.n, s.ldb, s, s.stride_b);
@@ -126,7 +115,7 @@ void check_sizes(const GemmShape& s) {
 /// The plan for a product, looked up or made.
 template <typename In, typename Out>
 GemmPlan& plan_of(const StreamState& state, const GemmShape& s, const In* a, const In* b, const Out* c, FloatProducts products,
-                  GemmPlans::Vector kind, const Out* vector) {
+                  const Out* bias) {
   const GemmPlans::Key key{.shape = s,
                            .in_bytes = sizeof(In),
                            .out_bytes = sizeof(Out),
@@ -134,17 +123,15 @@ GemmPlan& plan_of(const StreamState& state, const GemmShape& s, const In* a, con
                            .align_a = alignment_of(a, s.stride_a, sizeof(In)),
                            .align_b = alignment_of(b, s.stride_b, sizeof(In)),
                            .align_c = alignment_of(c, s.stride_c, sizeof(Out)),
-                           .vector = kind,
-                           .align_vector = vector == nullptr ? 0 : alignment_of(vector, 0, sizeof(Out))};
+                           .align_bias = bias == nullptr ? 0 : alignment_of(bias, 0, sizeof(Out))};
   std::unique_ptr<GemmPlan>& plan = state.gemm_plans->plans[key];
-  if (!plan) plan = make_plan(state, key, vector);
+  if (!plan) plan = make_plan(state, key, bias);
   return *plan;
 }
 
 /// A product whose plan was found.
-void run(const StreamState& state, const GemmPlan& plan, float alpha, const void* a, const void* b, float beta, void* c,
-         const void* vector) {
-  if (vector != nullptr) set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+void run(const StreamState& state, const GemmPlan& plan, float alpha, const void* a, const void* b, float beta, void* c, const void* bias) {
+  if (bias != nullptr) set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   blas_check(cublasLtMatmul(state.blas_lt, plan.product, &alpha, b, plan.b, a, plan.a, &beta, c, plan.c, c, plan.c, &plan.algorithm,
                             state.scratch, state.scratch_bytes, state.stream),
              "cublasLtMatmul");
@@ -159,33 +146,13 @@ void gemm(const Stream& stream, const GemmShape& s, float alpha, const In* a, co
   check_sizes(s);
   if (s.k == 0) return plain_gemm(stream, s, alpha, a, b, beta, c, bias);
   const StreamState& state = state_of(stream);
-  const auto kind = bias == nullptr ? GemmPlans::Vector::none : GemmPlans::Vector::bias;
-  const GemmPlan& plan = plan_of(state, s, a, b, c, products, kind, bias);
+  const GemmPlan& plan = plan_of(state, s, a, b, c, products, bias);
   if (!plan.found) return plain_gemm(stream, s, alpha, a, b, beta, c, bias);
   run(state, plan, alpha, a, b, beta, c, bias);
-}
-
-template <typename In>
-bool gemm_with_sums(const Stream& stream, const GemmShape& s, float alpha, const In* a, const In* b, float beta, float* c, float* sums) {
-  if (s.m == 0 || s.n == 0 || s.k == 0 || s.batch != 1) return false;
-  check_sizes(s);
-  const StreamState& state = state_of(stream);
-  GemmPlan& plan = plan_of(state, s, a, b, c, FloatProducts::exact, GemmPlans::Vector::sums, sums);
-  if (!plan.found) return false;
-  if (!plan.compared) {  // kernels of an older generation would lose more than another reading of A costs
-    const GemmPlan& plain = plan_of<In, float>(state, s, a, b, c, FloatProducts::exact, GemmPlans::Vector::none, nullptr);
-    plan.compared = true;
-    plan.found = plain.found && family_of(plain) == family_of(plan);
-    if (!plan.found) return false;
-  }
-  run(state, plan, alpha, a, b, beta, c, sums);
-  return true;
 }
 
 template void gemm(const Stream&, const GemmShape&, float, const float*, const float*, float, float*, const float*, FloatProducts);
 template void gemm(const Stream&, const GemmShape&, float, const bf16*, const bf16*, float, bf16*, const bf16*, FloatProducts);
 template void gemm(const Stream&, const GemmShape&, float, const bf16*, const bf16*, float, float*, const float*, FloatProducts);
-template bool gemm_with_sums(const Stream&, const GemmShape&, float, const float*, const float*, float, float*, float*);
-template bool gemm_with_sums(const Stream&, const GemmShape&, float, const bf16*, const bf16*, float, float*, float*);
 
 }  // namespace ermoe::cuda

@@ -49,11 +49,6 @@ template <typename In, typename Out>
 void gemm(const Stream& stream, const GemmShape& shape, float alpha, const In* a, const In* b, float beta, Out* c,
           const Out* bias = nullptr, FloatProducts products = FloatProducts::exact);
 
-/// The same without a bias; besides, sums (m) = Σ_k op(A), where cublasLt gives them on the product's way with the kernels that it
-/// would take without them. Else it does nothing and returns false; so it does where any size is 0.
-template <typename In>
-bool gemm_with_sums(const Stream& stream, const GemmShape& shape, float alpha, const In* a, const In* b, float beta, float* c, float* sums);
-
 /// The same as `gemm` by one plain kernel that takes any shape and alignment: where cublasLt has no algorithm, k = 0 among them.
 template <typename In, typename Out>
 void plain_gemm(const Stream& stream, const GemmShape& shape, float alpha, const In* a, const In* b, float beta, Out* c, const Out* bias);
@@ -68,17 +63,12 @@ class GemmPlans {
   GemmPlans(const GemmPlans&) = delete;
   GemmPlans& operator=(const GemmPlans&) = delete;
 
-  /// What comes with a product: a bias that is added, or sums that are left.
-  enum class Vector { none, bias, sums };
-
   /// Everything that the choice of an algorithm depends on: types in bytes, and what addresses are multiples of.
   struct Key {
     GemmShape shape;
     int in_bytes, out_bytes;
     FloatProducts products;
-    uint32_t align_a, align_b, align_c;
-    Vector vector;
-    uint32_t align_vector;  // 0 where there is none
+    uint32_t align_a, align_b, align_c, align_bias;  // 0: no bias
     auto operator<=>(const Key&) const = default;
   };
   std::map<Key, std::unique_ptr<GemmPlan>> plans;

@@ -40,7 +40,7 @@ void linear_backward_x(const Stream& stream, const LinearDims& dims, const T* dy
 template <typename T>
 void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Master<T>* dw, Accumulate mode);
 
-/// dW (+)= dyᵀ x and db (+)= Σ_rows dy, which may come out of one reading of dy. Either may be unwanted. `scratch` is as large as
+/// dW (+)= dyᵀ x and db (+)= Σ_rows dy, either of which may be unwanted. `scratch` is as large as
 /// the partials of a column sum over dy.
 template <typename T>
 void linear_backward_parameters(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Destination<Master<T>> dw,
