@@ -74,7 +74,7 @@ CachingAllocator::~CachingAllocator() { trim(); }
 
 Block CachingAllocator::allocate(size_t bytes, const char* scope) {
   const size_t wanted = exact_ ? std::max<size_t>(bytes, 1) : round_size(bytes);
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   Block block{nullptr, wanted, scope};
   const auto it = free_.lower_bound(wanted);
   if (it != free_.end() && it->first <= 2 * wanted) {
@@ -82,7 +82,7 @@ Block CachingAllocator::allocate(size_t bytes, const char* scope) {
     block.data = it->second;
     free_.erase(it);
   } else {
-    block.data = take_from_source(wanted, scope);
+    block.data = take_from_source(wanted, scope, lock);
   }
   stats_.live += block.bytes;
   stats_.peak = std::max(stats_.peak, stats_.live);
@@ -103,28 +103,63 @@ void CachingAllocator::release(const Block& block) noexcept {
   free_.emplace(block.bytes, block.data);
 }
 
-void* CachingAllocator::take_from_source(size_t bytes, const char* scope) {
+void* CachingAllocator::take_from_source(size_t bytes, const char* scope, std::unique_lock<std::mutex>& lock) {
   stats_.source_calls += 1;
   void* data = source_->allocate(bytes);
-  if (data == nullptr) {  // give the cache back and try once more
-    for (const auto& [size, cached] : free_) {
-      source_->release(cached, size);
-      stats_.reserved -= size;
-    }
-    free_.clear();
+  for (CachingAllocator* giver : {this, other_}) {
+    if (data != nullptr || giver == nullptr) continue;
+    lock.unlock();  // the two may wait for each other
+    giver->give_back();
+    lock.lock();
     data = source_->allocate(bytes);
   }
   if (data == nullptr) {
-    std::string users;
-    std::vector<std::pair<const char*, size_t>> sorted(live_by_scope_.begin(), live_by_scope_.end());
-    std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.second > b.second; });
-    for (size_t i = 0; i < std::min<size_t>(5, sorted.size()); ++i)
-      users += fmt::format("{}{} {:.1f} MiB", i > 0 ? ", " : "", sorted[i].first, static_cast<double>(sorted[i].second) / 1048576.0);
-    fail("[memory] out of memory: {:.1f} MiB wanted for {}, {:.1f} MiB in use (largest: {}); a smaller batch needs less",
-         static_cast<double>(bytes) / 1048576.0, scope, static_cast<double>(stats_.live) / 1048576.0, users);
+    lock.unlock();
+    refuse(bytes, scope);
   }
   stats_.reserved += bytes;
   return data;
+}
+
+void CachingAllocator::refuse(size_t bytes, const char* scope) const {
+  const auto mib = [](size_t n) { return static_cast<double>(n) / 1048576.0; };
+  size_t live = stats().live;
+  std::map<std::string, size_t> merged;
+  for (const auto& [name, used] : users()) merged[name] += used;
+  if (other_ != nullptr) {
+    live += other_->stats().live;
+    for (const auto& [name, used] : other_->users()) merged[name] += used;
+  }
+  std::vector<std::pair<std::string, size_t>> sorted(merged.begin(), merged.end());
+  std::ranges::sort(sorted, [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string largest;
+  for (size_t i = 0; i < std::min<size_t>(5, sorted.size()); ++i)
+    largest += fmt::format("{}{} {:.1f} MiB", i > 0 ? ", " : "", sorted[i].first, mib(sorted[i].second));
+  throw OutOfMemory(fmt::format("[memory] out of memory on the {}: {:.1f} MiB wanted for {}, {:.1f} MiB free, {:.1f} MiB in use{}",
+                                device_.is_cuda() ? "GPU" : "CPU", mib(bytes), scope, mib(source_->available()), mib(live),
+                                largest.empty() ? "" : fmt::format(" (largest: {})", largest)));
+}
+
+void CachingAllocator::share(CachingAllocator& a, CachingAllocator& b) {
+  a.other_ = &b;
+  b.other_ = &a;
+}
+
+std::shared_ptr<const void> CachingAllocator::keep_cache(std::function<void()> let_go) {
+  const std::lock_guard lock(mutex_);
+  const auto keeper = keepers_.insert(keepers_.end(), std::move(let_go));
+  return {&*keeper, [this, keeper](const void*) {
+            const std::lock_guard ending(mutex_);
+            keepers_.erase(keeper);
+          }};
+}
+
+void CachingAllocator::give_back() {
+  std::unique_lock lock(mutex_);
+  const std::list<std::function<void()>> keepers = keepers_;  // each may take itself off the list
+  lock.unlock();
+  for (const auto& let_go : keepers) let_go();
+  trim();
 }
 
 AllocatorStats CachingAllocator::stats() const {
@@ -151,6 +186,7 @@ void CachingAllocator::reset_peak() {
 
 void CachingAllocator::trim() {
   const std::lock_guard lock(mutex_);
+  if (!keepers_.empty()) return;
   for (const auto& [size, data] : free_) {
     source_->release(data, size);
     stats_.reserved -= size;

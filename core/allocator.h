@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -65,6 +67,9 @@ enum class Fill { none, poison };
 /// Best fit over cached blocks; a block up to twice the wanted size is taken. Thread-safe.
 /// It must outlive every tensor it gave out memory for.
 ///
+/// When its source has no more, it gives its cached blocks back and tries again; then another allocator of the same device does,
+/// if `share` made the two known to each other.
+///
 /// With ERMOE_GPU_MEMORY=exact in the environment a GPU's blocks are as large as asked for, not cached and not filled:
 /// slow, but a memory checker then sees a read behind a tensor, of a freed one, or of bytes that nobody wrote.
 class CachingAllocator {
@@ -80,7 +85,7 @@ class CachingAllocator {
   /// Whether every block is one of the source's own, of the size that was asked for.
   bool exact() const { return exact_; }
   /// `scope` is a string literal that names the user in statistics.
-  /// Throws `Error` with the largest users when the source has no more.
+  /// Throws `OutOfMemory` with what the device has free and the largest users when the source has no more.
   Block allocate(size_t bytes, const char* scope);
   void release(const Block& block) noexcept;
 
@@ -88,11 +93,20 @@ class CachingAllocator {
   /// Live bytes by scope, largest first.
   std::vector<std::pair<std::string, size_t>> users() const;
   void reset_peak();
-  /// Gives every cached block back to the source.
+  /// Gives every cached block back to the source; none while the cache is kept.
   void trim();
 
+  /// Makes the two give back for each other. Both must live as long as either allocates.
+  static void share(CachingAllocator& a, CachingAllocator& b);
+
+  /// While the result lives, no cached block goes back to the source: recorded work goes on using blocks that were given back
+  /// to this allocator. `let_go` is called when memory runs out; it may end the result's life, or leave it.
+  [[nodiscard]] std::shared_ptr<const void> keep_cache(std::function<void()> let_go);
+
  private:
-  void* take_from_source(size_t bytes, const char* scope);
+  void* take_from_source(size_t bytes, const char* scope, std::unique_lock<std::mutex>& lock);
+  [[noreturn]] void refuse(size_t bytes, const char* scope) const;
+  void give_back();
 
   std::unique_ptr<MemorySource> source_;
   Device device_;
@@ -102,6 +116,8 @@ class CachingAllocator {
   std::multimap<size_t, void*> free_;
   std::map<const char*, size_t> live_by_scope_;
   AllocatorStats stats_;
+  CachingAllocator* other_ = nullptr;
+  std::list<std::function<void()>> keepers_;
 };
 
 }  // namespace ermoe

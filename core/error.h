@@ -22,6 +22,12 @@ class InputError : public Error {
   using Error::Error;
 };
 
+/// A device has no more memory. Whoever knows what the user could do about it catches this and says so.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Throws `Error`. Messages of ops start with their tag: `[layer_norm] x (…, D=384) but weight (192)`.
 template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> message, Args&&... args) {

@@ -30,7 +30,7 @@ StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, cons
   MicroBatch first = next(0);
   if (gpu_ == nullptr) return run_ops(ctx, std::move(first), micro_batches, next, lr, meanwhile);
   if (!fits(ctx, first, micro_batches)) {
-    recording_.reset();
+    forget();
     inputs_.assign(static_cast<size_t>(micro_batches), first);
     rng_ = ctx.rng;
     seen_ = 0;
@@ -72,7 +72,14 @@ StepReport RecordedStep::run_ops(const ExecContext& ctx, MicroBatch first, int64
   return step_.finish(ctx, lr);
 }
 
+void RecordedStep::forget() {
+  if (recording_ == nullptr) return;  // or it is just being made
+  recording_.reset();
+  kept_.reset();
+}
+
 void RecordedStep::record(const ExecContext& ctx) {
+  std::shared_ptr<const void> kept = ctx.allocator->keep_cache([this] { forget(); });
   recording_ = gpu_->record([&] {
     step_.begin(ctx, std::ssize(inputs_));
     for (size_t i = 0; i < inputs_.size(); ++i) {
@@ -83,6 +90,7 @@ void RecordedStep::record(const ExecContext& ctx) {
     step_.judge(ctx);
     gpu_->record_if(step_.decision(), [&] { step_.apply(ctx); });
   });
+  kept_ = std::move(kept);
 }
 
 }  // namespace ermoe

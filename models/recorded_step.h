@@ -37,6 +37,9 @@ class RecordedStep {
   /// Whether steps are replayed by now.
   bool recorded() const { return recording_ != nullptr; }
 
+  /// Lets go of what was recorded and of the memory that it uses; the next step is recorded anew.
+  void forget();
+
  private:
   StepReport run_ops(const ExecContext& ctx, MicroBatch first, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& next,
                      double lr, const std::function<void()>& meanwhile);
@@ -48,8 +51,9 @@ class RecordedStep {
   TrainStep& step_;
   Gpu* gpu_;
   TargetLoss loss_;
-  std::vector<MicroBatch> inputs_;  // what recorded work reads
-  RngKey rng_;                      // what it draws from
+  std::vector<MicroBatch> inputs_;    // what recorded work reads
+  RngKey rng_;                        // what it draws from
+  std::shared_ptr<const void> kept_;  // the cache that holds what recorded work uses between its first kernel and its last
   std::unique_ptr<Recording> recording_;
   int64_t seen_ = 0;  // steps of these inputs' shapes
 };

@@ -25,6 +25,7 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads
 #endif
   omp_set_num_threads(threads);  // after OpenBLAS, whose OpenMP build passes its own number on to OpenMP
+  if (gpu) CachingAllocator::share(allocator, step_memory);
   ctx.allocator = &allocator;
   ctx.workspace = &workspace;
   ctx.comm = &comm;
@@ -48,6 +49,11 @@ AllocatorStats Engine::memory() const {
   all.reserved += steps.reserved;
   all.source_calls += steps.source_calls;
   return all;
+}
+
+size_t Engine::room() const {
+  const AllocatorStats all = memory();
+  return allocator.source().available() + all.reserved - all.live;
 }
 
 void Engine::reset_peak() {

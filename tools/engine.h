@@ -40,6 +40,8 @@ struct Engine {
   const ExecContext& step_ctx() const { return gpu ? step_ : ctx; }
   /// Of the device's memory, training steps' included.
   AllocatorStats memory() const;
+  /// Bytes that can still be had: what the device has free and what is cached.
+  size_t room() const;
   void reset_peak();
 
  private:

@@ -3,6 +3,7 @@
 #include "models/config_rules.h"
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
+#include "tools/memory_advice.h"
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +15,20 @@ namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Runs `work`; where memory runs out, what `advice` says is added to the sentence.
+template <typename Work, typename Advice>
+auto advised(Work&& work, Advice&& advice) {
+  try {
+    return work();
+  } catch (const OutOfMemory& e) {
+    throw OutOfMemory(fmt::format("{}; {}", e.what(), advice()));
+  }
+}
+
+std::string evaluation_advice(const TrainConfig& train) {
+  return fmt::format("evaluation takes {} images at a time: a smaller train.eval_batch needs less", evaluation_batch(train));
 }
 
 }  // namespace
@@ -112,8 +127,9 @@ SessionStep Session::step() {
   ctx.rng = RngKey{config_.train.seed}.fold(3);
   result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
   const auto meanwhile = engine_.gpu ? std::function<void()>([this] { make_ahead(); }) : nullptr;
-  result.report = recorded_step_->run(
-      ctx, config_.train.accumulate, [this](int64_t micro) { return next_batch(micro); }, result.lr, meanwhile);
+  const auto next = [this](int64_t micro) { return next_batch(micro); };
+  result.report =
+      advised([&] { return recorded_step_->run(ctx, config_.train.accumulate, next, result.lr, meanwhile); }, [this] { return advice(); });
   progress_.step += 1;
   progress_.bad_steps = result.report.accepted ? 0 : progress_.bad_steps + 1;
   progress_.skipped += !result.report.accepted;
@@ -131,8 +147,11 @@ std::unique_ptr<AveragedWeights> Session::use_average() {
 
 Evaluation Session::evaluate(const EvaluationProgress& progress) {
   const auto averaged = use_average();
-  Evaluation result = ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), last_routing_.get(),
-                                      ExpertOrder::own, progress);
+  const auto work = [&] {
+    return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), last_routing_.get(),
+                           ExpertOrder::own, progress);
+  };
+  Evaluation result = advised(work, [this] { return evaluation_advice(config_.train); });
   last_routing_ = result.collector;
   return result;
 }
@@ -150,11 +169,10 @@ Tensor Session::noise(int64_t images) const {
   return on_device_of(engine_.ctx, input);
 }
 
-/// A dry run of one micro-batch of noise, forward and backward: its highest live bytes above what was live before.
-size_t Session::probe_activations() {
+/// A dry run of one micro-batch of noise of so many images, forward and backward: its highest live bytes above what was live before.
+size_t Session::probe_activations(int64_t images) {
   ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
-  const int64_t images = config_.train.batch / config_.train.accumulate;
   const size_t before = engine_.memory().live;
   engine_.reset_peak();
   train_step_->begin(ctx, 1);
@@ -199,11 +217,31 @@ size_t Session::probe_evaluation() {
   return engine_.memory().peak;
 }
 
+/// What would fit, from dry runs of a few images: called when a step found no memory, which has been given back by then.
+std::string Session::advice() {
+  const int64_t batch = config_.train.batch, accumulate = config_.train.accumulate;
+  const int64_t few = std::clamp<int64_t>(batch / accumulate / 4, 1, 8);
+  int64_t fitting = 0;
+  try {
+    recorded_step_->forget();
+    model_->discard_step();
+    const MeasuredImages first{.images = few, .bytes = probe_activations(few)};
+    const MeasuredImages second{.images = 2 * few, .bytes = probe_activations(2 * few)};
+    fitting = images_that_fit(first, second, engine_.room());
+  } catch (const OutOfMemory&) {
+    return "a few images do not fit either: a smaller train.batch, or a smaller model, needs less";
+  }
+  return batch_advice(batch, accumulate, fitting);
+}
+
 size_t Session::plan_memory() {
-  const size_t activations = probe_activations();
+  const int64_t images = config_.train.batch / config_.train.accumulate;
+  const size_t activations = advised([&] { return probe_activations(images); }, [this] { return advice(); });
   size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
-  const size_t live = engine_.memory().live, training = live + std::max(activations, step), evaluation = probe_evaluation();
+  const size_t live = engine_.memory().live, training = live + std::max(activations, step);
+  const auto probe = [this] { return probe_evaluation(); };
+  const size_t evaluation = advised(probe, [this] { return evaluation_advice(config_.train); });
   if (!engine_.gpu) return std::max(training, evaluation);
   return training + (evaluation > live ? evaluation - live : 0);  // a GPU's steps keep their memory while an evaluation runs
 }

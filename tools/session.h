@@ -55,14 +55,16 @@ class Session {
   int threads() const { return threads_; }
 
   /// Predicted peak of the engine's memory in bytes, from a dry run of one micro-batch and one of an evaluation, whose
-  /// memory is thereby taken before the first step. Leaves the training state alone.
+  /// memory is thereby taken before the first step. Leaves the training state alone. Like `step` and `evaluate` it throws
+  /// OutOfMemory with a batch that would fit.
   size_t plan_memory();
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
   void set_layer_decay();
   Tensor noise(int64_t images) const;
-  size_t probe_activations();
+  size_t probe_activations(int64_t images);
+  std::string advice();
   size_t probe_evaluation();
   MicroBatch make_batch(int64_t step, int64_t micro);
   MicroBatch next_batch(int64_t micro);

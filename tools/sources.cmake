@@ -24,6 +24,7 @@ set(SOURCES
   loaded_model.cpp
   made_photos.cpp
   main_guard.cpp
+  memory_advice.cpp
   metrics_log.cpp
   pipeline.cpp
   prediction.cpp

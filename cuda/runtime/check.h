@@ -7,8 +7,9 @@
 
 namespace ermoe::cuda {
 
-/// Throws `Error` unless `status` is success: "[cuda] cudaMalloc: out of memory (cudaErrorMemoryAllocation, device.cpp:41 on
-/// HOST)". `api` names the call. A launch is checked by `cuda_check(cudaGetLastError(), "gelu_forward")`.
+/// Throws `Error` unless `status` is success: "[cuda] cudaSetDevice: invalid device ordinal (cudaErrorInvalidDevice,
+/// device.cpp:41 on HOST)"; `OutOfMemory` with what the GPU has free where that is the fault. `api` names the call. A launch is checked by
+/// `cuda_check(cudaGetLastError(), "gelu_forward")`.
 void cuda_check(cudaError_t status, const char* api, const std::source_location& where = std::source_location::current());
 
 }  // namespace ermoe::cuda

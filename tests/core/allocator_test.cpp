@@ -160,6 +160,89 @@ TEST(Allocator, GivesItsCacheBackBeforeItFails) {
   EXPECT_TRUE(out.empty()) << "the source did not get everything back";
 }
 
+/// Two sources of one memory of `limit` bytes.
+class SharedSource final : public MemorySource {
+ public:
+  SharedSource(size_t limit, size_t& held) : limit_(limit), held_(held) {}
+  Device device() const override { return {}; }
+  Stream stream() const override { return {}; }
+  size_t available() const override { return limit_ - held_; }
+  void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
+  void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { source_->copy(to, from, bytes); }
+  void set(void* to, uint8_t byte, size_t bytes) override { source_->set(to, byte, bytes); }
+  void* allocate(size_t bytes) override {
+    if (held_ + bytes > limit_) return nullptr;
+    held_ += bytes;
+    return source_->allocate(bytes);
+  }
+  void release(void* block, size_t bytes) noexcept override {
+    held_ -= bytes;
+    source_->release(block, bytes);
+  }
+
+ private:
+  std::unique_ptr<MemorySource> source_ = make_host_source();
+  size_t limit_;
+  size_t& held_;
+};
+
+constexpr size_t mebibyte = 1048576;
+
+struct SharedMemory {
+  SharedMemory() { CachingAllocator::share(first, second); }
+  size_t held = 0;
+  CachingAllocator first{std::make_unique<SharedSource>(8 * mebibyte, held)}, second{std::make_unique<SharedSource>(8 * mebibyte, held)};
+};
+
+TEST(Allocator, TheOtherOfADeviceGivesItsCacheBackBeforeOneFails) {
+  SharedMemory memory;
+  for (int round = 0; round < 2; ++round) {  // either way
+    memory.second.release(memory.second.allocate(6 * mebibyte, "cached"));
+    const Block block = memory.first.allocate(4 * mebibyte, "x");
+    EXPECT_EQ(memory.second.stats().reserved, 0u);
+    memory.first.release(block);
+    const Block back = memory.second.allocate(6 * mebibyte, "y");
+    EXPECT_EQ(memory.first.stats().reserved, 0u);
+    memory.second.release(back);
+  }
+}
+
+TEST(Allocator, RefusesInOneSentenceWithWhatIsFreeAndTheUsersOfBoth) {
+  SharedMemory memory;
+  const Block a = memory.first.allocate(2 * mebibyte, "weights"), b = memory.second.allocate(4 * mebibyte, "gelu"),
+              c = memory.second.allocate(1 * mebibyte, "weights");
+  try {
+    memory.first.allocate(6 * mebibyte, "attention");
+    ADD_FAILURE() << "more than there is";
+  } catch (const OutOfMemory& e) {
+    EXPECT_STREQ(e.what(),
+                 "[memory] out of memory on the CPU: 6.0 MiB wanted for attention, 1.0 MiB free, 7.0 MiB in use "
+                 "(largest: gelu 4.0 MiB, weights 3.0 MiB)");
+  }
+  memory.first.release(a);
+  memory.second.release(b);
+  memory.second.release(c);
+}
+
+TEST(Allocator, AKeptCacheStaysUntilItsKeeperLetsGo) {
+  SharedMemory memory;
+  bool stubborn = true;
+  std::shared_ptr<const void> keeper = memory.second.keep_cache([&] {
+    if (!stubborn) keeper.reset();
+  });
+  const Block recorded = memory.second.allocate(6 * mebibyte, "recorded");
+  memory.second.release(recorded);
+  memory.second.trim();
+  EXPECT_EQ(memory.second.stats().reserved, recorded.bytes);
+  EXPECT_THROW(memory.first.allocate(4 * mebibyte, "x"), OutOfMemory);
+  EXPECT_EQ(memory.second.stats().reserved, recorded.bytes);
+  stubborn = false;
+  memory.first.release(memory.first.allocate(4 * mebibyte, "x"));
+  EXPECT_EQ(keeper, nullptr);
+  EXPECT_EQ(memory.second.stats().reserved, 0u);
+}
+
 TEST(Allocator, ExactBlocksOfAGpuHaveTheSizeAskedForAndGoStraightBack) {
   setenv("ERMOE_GPU_MEMORY", "exact", 1);
   std::map<void*, size_t> out;

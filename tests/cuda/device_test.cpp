@@ -22,11 +22,21 @@ TEST(FindGpus, AnswersWithAndWithoutOne) {
 TEST(CudaCheck, SaysCallTextFileAndLine) {
   EXPECT_NO_THROW(cuda::cuda_check(cudaSuccess, "cudaMalloc"));
   try {
-    cuda::cuda_check(cudaErrorMemoryAllocation, "cudaMalloc");
+    cuda::cuda_check(cudaErrorInvalidValue, "cudaMemcpy");
     ADD_FAILURE() << "nothing was thrown";
   } catch (const Error& e) {
     const std::string message = e.what();
-    EXPECT_TRUE(message.starts_with("[cuda] cudaMalloc: out of memory (cudaErrorMemoryAllocation, device_test.cpp:")) << message;
+    EXPECT_TRUE(message.starts_with("[cuda] cudaMemcpy: invalid argument (cudaErrorInvalidValue, device_test.cpp:")) << message;
+  }
+}
+
+TEST(CudaCheck, MemoryThatIsMissingIsAFaultOfItsOwn) {
+  try {
+    cuda::cuda_check(cudaErrorMemoryAllocation, "cudaGraphInstantiate");
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const OutOfMemory& e) {
+    const std::string message = e.what();
+    EXPECT_TRUE(message.starts_with("[cuda] cudaGraphInstantiate: out of memory on the GPU (cudaErrorMemoryAllocation)")) << message;
   }
 }
 

@@ -10,6 +10,7 @@ set(SOURCES
   engine_test.cpp
   families_test.cpp
   golden_test.cpp
+  memory_advice_test.cpp
   prediction_test.cpp
   progress_test.cpp
   run_folder_test.cpp
