@@ -108,7 +108,7 @@ void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<
 
 void add_device_flag(CLI::App& app, DeviceChoice& device) {
   const auto store = [&device](const std::string& name) { device = *parse_enum<DeviceChoice>(name); };
-  app.add_option_function<std::string>("--device", store, "auto (a GPU where there is one), cpu or cuda")
+  app.add_option_function<std::string>("--device", store, "auto (a GPU where there is one that the build has code for), cpu or cuda")
       ->check(CLI::IsMember(std::vector<std::string>{"auto", "cpu", "cuda"}));
 }
 

@@ -152,7 +152,10 @@ void add_train(std::vector<Setting>& table) {
       .short_name = "max_bad_steps";
   train.add("seed", &TrainConfig::seed, at_least(0), "of everything random").short_name = "seed";
   train.add("threads", &TrainConfig::threads, between(0, 4096), "0: the cores that this process may use").short_name = "threads";
-  train.add("device", &TrainConfig::device, "auto: a GPU where there is one; cuda is refused where there is none").short_name = "device";
+  train
+      .add("device", &TrainConfig::device,
+           "auto: a GPU where there is one that the build has code for; cuda is refused where there is none")
+      .short_name = "device";
   train.add("precision", &TrainConfig::precision, "what ops compute in; auto: bf16 on a GPU, f32 on a CPU; weights stay f32");
   train.add("out", &TrainConfig::out, "run folder; empty: runs/NAME, or the date and time").short_name = "out";
   train.add("name", &TrainConfig::name, "of the run, for its folder and report");
