@@ -166,7 +166,9 @@ __global__ void __launch_bounds__(threads) randaugment_kernel(RandAugmentDims di
 
 void randaugment(const Stream& stream, const RandAugmentDims& dims, const uint8_t* pixels, uint8_t* varied, uint8_t* scratch) {
   if (dims.batch == 0 || dims.side == 0) return;
-  Prepared prepared{.cleared = cleared_bits(dims.strength), .threshold = solarize_threshold(dims.strength)};
+  Prepared prepared{};
+  prepared.cleared = cleared_bits(dims.strength);
+  prepared.threshold = solarize_threshold(dims.strength);
   for (int sign : {0, 1}) {
     const double strength = sign == 0 ? dims.strength : -dims.strength;
     prepared.factors[sign] = blend_factor(strength);

@@ -256,7 +256,8 @@ std::map<int32_t, int64_t> epoch_counts(const ImageDataset& dataset, int threads
   Loader loader(dataset, Sampler(dataset.size(), {3, 0, 1, 20, Mode::train}), host, options);
   std::map<int32_t, int64_t> counts;
   for (int64_t s = 0; s < loader.steps_per_epoch(); ++s) {
-    for (const int32_t label : loader.next().labels.span<int32_t>()) ++counts[label];
+    const Batch batch = loader.next();  // a temporary would end before its labels are read
+    for (const int32_t label : batch.labels.span<int32_t>()) ++counts[label];
   }
   EXPECT_EQ(loader.bad_files(), 0);
   return counts;
