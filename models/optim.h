@@ -31,7 +31,7 @@ class Optimizer {
   /// Then the norm of the arena's gradients, the clipping to `clip` (0: none) and whether the step is taken: not where the
   /// norm is not finite or `faults` (any shape, f32, may be undefined) is not 0 all over.
   void judge(const ExecContext& ctx, double clip, const Tensor& faults);
-  /// Then the step; nothing where it was refused, but that orthonormal factors are retracted once more.
+  /// Then the step. After a refusal it would retract orthonormal factors once more: do not call it then.
   void step(const ExecContext& ctx);
   /// What was decided. `read_step_state` waits for it.
   const Tensor& state() const { return state_; }

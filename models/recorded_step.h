@@ -12,7 +12,7 @@
 namespace ermoe {
 
 struct MicroBatch {
-  Tensor images;   // (B, C, S, S)
+  Tensor images;   // (B, C, S, S), or (B, C, S, S, S) for volumes
   Tensor targets;  // as the loss takes them
   Tensor allow;    // (N, E) u8, or undefined
 };
@@ -29,7 +29,9 @@ class RecordedStep {
   /// first steps of a shape run op by op, the third is recorded, and from then on replayed until a shape changes; then it starts
   /// again. Bit for bit it makes no difference.
   ///
-  /// ctx's memory must serve training steps alone: recorded work goes on using it. `meanwhile`, if given, runs on the host after
+  /// ctx's memory must serve training steps alone: recorded work goes on using it, in the mode and with the allocator of the step
+  /// that was recorded. Memory that is given back at once (CachingAllocator::exact) cannot be recorded over: then nothing is.
+  /// `meanwhile`, if given, runs on the host after
   /// everything is queued and before it waits for the result.
   StepReport run(const ExecContext& ctx, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& next, double lr,
                  const std::function<void()>& meanwhile = {});

@@ -109,12 +109,14 @@ StepReport TrainStep::report(const ExecContext& ctx) {
   Stopwatch watch;
   const StepResults results = read_step_results(results_);
   const StepState state = read_step_state(optimizer_.state());
+  const double waited = watch.lap();
+  report_.result_wait = waited;
   report_.loss = results.loss;
   report_.extra_loss = results.extra_loss;
   report_.grad_norm = state.grad_norm;
   report_.accepted = state.accepted != 0;
   report_.fault = report_.accepted ? "" : find_fault(ctx, results);
-  report_.times.optimizer += watch.lap();
+  report_.times.optimizer += waited + watch.lap();
   return report_;
 }
 

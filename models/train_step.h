@@ -22,7 +22,7 @@ struct StepReport {
   double loss = 0;         // mean task loss over the micro-batches
   double extra_loss = 0;   // balance terms and the like, weighted
   double grad_norm = 0;    // before clipping
-  double result_wait = 0;  // seconds that the host waited for a replayed step's results
+  double result_wait = 0;  // seconds that the host waited for the results
   bool accepted = false;
   std::string fault;                  // why not: "the gradient of blocks.3.moe.experts.s1 is not finite"
   std::vector<RoutingRecord> routes;  // of the last micro-batch
@@ -55,7 +55,7 @@ class TrainStep {
   /// Where the decision lies: not 0 where the step is taken. In the device's memory.
   const int32_t* decision() const { return accepted_flag(optimizer_.state()); }
   void set_learning_rate(const ExecContext& ctx, double lr) { optimizer_.set_learning_rate(ctx, lr); }
-  /// Micro-batches of the training so far, where it goes on from a checkpoint.
+  /// Micro-batches of the training so far, where it goes on from a checkpoint. Not while a recording of the step lives.
   void set_draws(int64_t draws);
 
  private:

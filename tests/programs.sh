@@ -377,12 +377,12 @@ test_benchmarks() {
   expect "an op at another workload's shapes" 0 "^project_off .*(768, 672)" "$bin/ermoe-bench" op project_off --list --workload b16 --batch 1
   expect "a step" 0 '"useful_share"' "$bin/ermoe-bench" step --router dense --batch 1 --steps 1 --warmup 0 --json
   expect "an unknown op" 2 "op nosuch is not known" "$bin/ermoe-bench" op nosuch
-  expect "an unknown workload" 2 "choose from c10, s16, b16" "$bin/ermoe-bench" step --workload c100
-  expect "photographs are made" 0 "^24 photographs of 3 classes" "$bin/ermoe-data" photos photos --count 24 --classes 3 --width 90 --height 60
-  expect "a folder that exists is not written into" 2 "photos: exists already" "$bin/ermoe-data" photos photos
+  expect "an unknown workload" 2 "choose from c10, s16, b16, ba" "$bin/ermoe-bench" step --workload c100
+  expect "photographs are made" 0 "^24 photographs of 3 classes" "$bin/ermoe-data" photos made_up --count 24 --classes 3 --width 90 --height 60
+  expect "a folder that exists is not written into" 2 "made_up: exists already" "$bin/ermoe-data" photos made_up
   expect "images a second" 0 "all of it, as training does +[0-9]" \
-    "$bin/ermoe-data" bench photos --images 24 --size 32 --batch 8 --device cpu
-  expect "random parts of them train" 0 "done .*test accuracy" train "${tiny[@]}" --data photos --model.image_size 32 \
+    "$bin/ermoe-data" bench made_up --images 24 --size 32 --batch 8 --device cpu
+  expect "random parts of them train" 0 "done .*test accuracy" train "${tiny[@]}" --data made_up --model.image_size 32 \
     --augment.resized_crop --train.batch 8 --train.steps 4 --out parts
   expect "factors stay orthonormal" 0 "within 5e-06" "$bin/ermoe-bench" orthogonality --width 32 --steps 200 --method all
 }

@@ -47,8 +47,11 @@ class StreamedBatches final : public BatchSource {
     if (!ahead_) ahead_.emplace(ctx, loader_->next());
     DeviceBatch batch = ahead_->finish();
     ahead_.reset();
-    if (ctx.device.is_cuda() && loader_->ready()) ahead_.emplace(ctx, loader_->next());
+    prefetch(ctx);
     return batch;
+  }
+  void prefetch(const ExecContext& ctx) override {
+    if (!ahead_ && ctx.device.is_cuda() && loader_->ready()) ahead_.emplace(ctx, loader_->next());
   }
   Cursor cursor() const override { return ahead_ ? ahead_->at() : loader_->cursor(); }
   void seek(Cursor at) override {

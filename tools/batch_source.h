@@ -25,6 +25,8 @@ class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual DeviceBatch next(const ExecContext& ctx) = 0;
+  /// Starts to bring the next batch, if it can be had at once. Before long work is queued: an upload waits for what was queued.
+  virtual void prefetch(const ExecContext&) {}
   /// Of the batch that `next` will give: what a checkpoint stores.
   virtual Cursor cursor() const = 0;
   virtual void seek(Cursor at) = 0;

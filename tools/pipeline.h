@@ -57,6 +57,8 @@ class Pipeline {
   double wait_seconds() const { return batches_->wait_seconds(); }
   /// The next training micro-batch, augmented with `key` unless `plain`.
   TrainingBatch next(const ExecContext& ctx, RngKey key, bool mixing);
+  /// Starts to bring the images of the batch after this one, where they are ready. Before long work is queued.
+  void prefetch(const ExecContext& ctx) { batches_->prefetch(ctx); }
 
   /// Calls `fn` for every evaluation batch in order.
   void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn);

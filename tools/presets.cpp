@@ -37,7 +37,7 @@ constexpr std::string_view kCifar10Small = R"({
   "train": {"epochs": 40, "batch": 128, "name": "cifar10-small"}
 })";
 
-// Some minutes on one GPU. What limits small vision transformers on 50,000 images is seeing each too often unvaried: every
+// For one GPU. What limits small vision transformers on 50,000 images is seeing each too often unvaried: every
 // means of variation is on, and only the last epochs see whole images. Experts of half the usual width make a block with
 // experts cost what a dense one does.
 constexpr std::string_view kCifar10 = R"({
@@ -52,7 +52,7 @@ constexpr std::string_view kCifar10 = R"({
   "checkpoint": {"keep": 1}
 })";
 
-// The same in small: whether all is well, in two minutes.
+// The same in small: whether all is well.
 constexpr std::string_view kCifar10Smoke = R"({
   "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "width": 192, "depth": 6, "heads": 3, "pool": "average",
             "drop_path": 0.05},
@@ -84,7 +84,7 @@ constexpr std::string_view kImagenetS16 = R"({
 constexpr std::array kPresets = {
     Preset{"fashion-mnist", "28 x 28 grey images of clothes; minutes on a CPU", kFashionMnist},
     Preset{"cifar10-small", "a small model for a part of CIFAR-10; minutes on a CPU", kCifar10Small},
-    Preset{"cifar10", "CIFAR-10 in earnest; some minutes on a large GPU", kCifar10},
+    Preset{"cifar10", "CIFAR-10 in earnest, for a GPU", kCifar10},
     Preset{"cifar10-smoke", "CIFAR-10 as a quick look whether all is well on a GPU", kCifar10Smoke},
     Preset{"imagenet-s16", "a vision transformer S/16 with experts on ImageNet-1k, 300 epochs, for GPUs", kImagenetS16},
 };

@@ -3,7 +3,8 @@
 # (memcheck), bytes read that nobody wrote (initcheck), races in shared memory (racecheck), barriers that not all
 # threads reach (synccheck). Ends with a table; exit code 1 where a tool reported something or a test failed.
 #
-# Memcheck runs what users run. The other tools take cublasLt's kernels badly: initcheck does not see all that they write,
+# Memory is taken exact: every tensor a block of its own, so that a byte too far is seen; steps then run op by op. `replays` are
+# memcheck on steps as users run them, recorded and replayed on cached memory. The other tools take cublasLt's kernels badly: initcheck does not see all that they write,
 # and under racecheck they end in an exception; so there every product is made by a plain kernel of the engine's own.
 set -uo pipefail
 
@@ -13,7 +14,7 @@ usage: tools/sanitize_gpu.sh
 variables
   BUILD   folder of the build (build/sanitize); made where it is missing, with the kernels' line numbers
   OUT     where logs go, one a process (build/sanitize/logs)
-  TOOLS   "memcheck steps racecheck initcheck synccheck": what runs, in this order
+  TOOLS   "memcheck steps replays racecheck initcheck synccheck": what runs, in this order
   FILTER  "*Gpu*" which tests of single ops, as --gtest_filter has it
   SHARDS  40      processes that the tests are dealt to
   JOBS    14      of them at a time
@@ -34,7 +35,7 @@ command -v compute-sanitizer >/dev/null || { echo "sanitize_gpu.sh: compute-sani
 
 # shellcheck disable=SC2086
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DERMOE_CUDA=ON -DCMAKE_CUDA_FLAGS=-lineinfo ${CMAKE:-} >/dev/null || exit 2
-cmake --build "$build" -j "$cores" --target ermoe_tests_ops ermoe_tests_cuda ermoe_tests_tools ermoe-bench >"$build/build.log" ||
+cmake --build "$build" -j "$cores" --target ermoe_tests_ops ermoe_tests_cuda ermoe_tests_models ermoe_tests_tools ermoe-bench >"$build/build.log" ||
   { tail -40 "$build/build.log"; exit 2; }
 mkdir -p "$OUT"
 END=$(($(date +%s) + ${LIMIT:-3600}))
@@ -104,8 +105,22 @@ list_steps() {
   done
 }
 
-for tool in ${TOOLS:-memcheck steps racecheck initcheck synccheck}; do
-  if [[ $tool == steps ]]; then list_steps; else list_tests "$tool"; fi
+list_replays() {
+  local s
+  for ((s = 0; s < 6; ++s)); do
+    echo "replay-tests-$s memcheck ERMOE_GPU_MEMORY=cached GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_models --gtest_filter=*RecordedOnGpu*"
+  done
+  for step in "c10 --batch 8" "s16 --batch 4"; do
+    echo "replay-step-${step%% *} memcheck ERMOE_GPU_MEMORY=cached -- $build/tools/ermoe-bench step --device cuda --steps-only --steps 3 --warmup 2 --workload $step"
+  done
+}
+
+for tool in ${TOOLS:-memcheck steps replays racecheck initcheck synccheck}; do
+  case $tool in
+    steps) list_steps ;;
+    replays) list_replays ;;
+    *) list_tests "$tool" ;;
+  esac
 done >"$OUT/jobs.txt"
 xargs -d '\n' -P "${JOBS:-14}" -I{} bash -c 'run_line "$1"' _ {} <"$OUT/jobs.txt"
 

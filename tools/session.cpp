@@ -126,6 +126,7 @@ SessionStep Session::step() {
   ctx.mode = Mode::train;
   ctx.rng = RngKey{config_.train.seed}.fold(3);
   result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
+  pipeline_->prefetch(engine_.ctx);
   const auto meanwhile = engine_.gpu ? std::function<void()>([this] { make_ahead(); }) : nullptr;
   const auto next = [this](int64_t micro) { return next_batch(micro); };
   result.report =

@@ -5,6 +5,8 @@
 #include "core/error.h"
 #include "cuda/runtime/check.h"
 
+#include <exception>
+#include <type_traits>
 #include <utility>
 
 namespace ermoe::cuda {
@@ -13,37 +15,38 @@ namespace {
 struct GraphDeleter {
   void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
 };
+struct RunnableDeleter {
+  void operator()(cudaGraphExec_t runnable) const { cudaGraphExecDestroy(runnable); }
+};
 using Graph = std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, GraphDeleter>;
 
 class GraphRecording final : public Recording {
  public:
   GraphRecording(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
-    cuda_check(cudaGraphInstantiate(&runnable_, graph, 0), "cudaGraphInstantiate");
-    cuda_check(cudaGraphUpload(runnable_, stream_), "cudaGraphUpload");
+    cudaGraphExec_t runnable = nullptr;
+    cuda_check(cudaGraphInstantiate(&runnable, graph, 0), "cudaGraphInstantiate");
+    runnable_.reset(runnable);
+    cuda_check(cudaGraphUpload(runnable, stream_), "cudaGraphUpload");
   }
-  ~GraphRecording() override {
-    cudaStreamSynchronize(stream_);
-    cudaGraphExecDestroy(runnable_);
-  }
-  void replay() override { cuda_check(cudaGraphLaunch(runnable_, stream_), "cudaGraphLaunch"); }
+  ~GraphRecording() override { cudaStreamSynchronize(stream_); }
+  void replay() override { cuda_check(cudaGraphLaunch(runnable_.get(), stream_), "cudaGraphLaunch"); }
 
  private:
   cudaStream_t stream_;
-  cudaGraphExec_t runnable_ = nullptr;
+  std::unique_ptr<std::remove_pointer_t<cudaGraphExec_t>, RunnableDeleter> runnable_;
 };
 
-/// Runs `work` while `stream` captures, and ends the capture in any case.
-cudaGraph_t captured(cudaStream_t stream, const std::function<void()>& work) {
-  cudaGraph_t graph = nullptr;
+/// Runs `work` while `stream` captures, and ends the capture in any case. Null where what it began with is lost.
+cudaGraph_t captured(cudaStream_t stream, const std::function<void()>& work, std::exception_ptr& error) {
   try {
     work();
   } catch (...) {
-    cudaStreamEndCapture(stream, &graph);
-    cudaGetLastError();
-    if (graph != nullptr) cudaGraphDestroy(graph);
-    throw;
+    error = std::current_exception();
   }
-  cuda_check(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+  cudaGraph_t graph = nullptr;
+  const cudaError_t status = cudaStreamEndCapture(stream, &graph);
+  if (error) cudaGetLastError();  // of the capture that failed with the work
+  if (!error) cuda_check(status, "cudaStreamEndCapture");
   return graph;
 }
 
@@ -85,7 +88,9 @@ class SideStream {
 
 std::unique_ptr<Recording> record(StreamState& state, const std::function<void()>& work) {
   cuda_check(cudaStreamBeginCapture(state.stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
-  const Graph graph(captured(state.stream, work));
+  std::exception_ptr error;
+  const Graph graph(captured(state.stream, work, error));
+  if (error) std::rethrow_exception(error);
   return std::make_unique<GraphRecording>(graph.get(), state.stream);
 }
 
@@ -110,7 +115,9 @@ void record_if(StreamState& state, const int32_t* flag, const std::function<void
   cuda_check(
       cudaStreamBeginCaptureToGraph(state.stream, params.conditional.phGraph_out[0], nullptr, nullptr, 0, cudaStreamCaptureModeRelaxed),
       "cudaStreamBeginCaptureToGraph");
-  captured(state.stream, work);  // the body belongs to its node
+  std::exception_ptr error;
+  captured(state.stream, work, error);  // the body belongs to its node
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace ermoe::cuda

@@ -1,5 +1,7 @@
 #include "ops/dropout.h"
 
+#include "ops/step_results.h"
+#include "tests/gpu_bench.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 #include "tests/ops/thread_case.h"
@@ -41,6 +43,24 @@ TEST(Dropout, MeanOverKeysIsTheInput) {
       }
     }
 }
+
+/// A number in the device's memory, folded in when the kernel runs, is a number folded in before.
+void folds_in_the_number(const ExecContext& plain) {
+  for (Drop drop : {Drop{dropout}, Drop{stochastic_depth}}) {
+    const Variable x(random_input(plain, {Shape{37, 9}}, DType::f32, RngKey{1}));
+    const Tensor holder = make_step_results(plain, 41);
+    ExecContext drawing = plain;
+    drawing.draw = draw_number(holder);
+    const auto late = to_doubles(on_host(plain, drop(drawing, x, 0.5, RngKey{7}).value));
+    EXPECT_EQ(late, to_doubles(on_host(plain, drop(plain, x, 0.5, RngKey{7}.fold(41)).value)));
+    EXPECT_NE(late, to_doubles(on_host(plain, drop(plain, x, 0.5, RngKey{7}).value)));
+  }
+}
+
+TEST(Dropout, FoldsInTheNumberOfTheDevice) { folds_in_the_number(TestBench().ctx); }
+#if defined(ERMOE_WITH_CUDA)
+TEST(Dropout, GpuFoldsInTheNumberOfTheDevice) { ERMOE_NEEDS_GPU(folds_in_the_number(GpuBench().ctx)); }
+#endif
 
 TEST(Dropout, ElementsAreKeptIndependently) {
   TestBench bench;

@@ -27,7 +27,9 @@ TEST(ImagesThatFit, GrowWithTheRoom) {
   for (size_t room = 0; room < 5000; room += 100) {
     const int64_t fitting = images_that_fit({.images = 1, .bytes = 130}, {.images = 3, .bytes = 250}, room);
     EXPECT_GE(fitting, last);
-    if (fitting > 0) EXPECT_LE(70 + 60 * static_cast<size_t>(fitting), room);
+    if (fitting > 0) {
+      EXPECT_LE(70 + 60 * static_cast<size_t>(fitting), room);
+    }
     last = fitting;
   }
   EXPECT_GT(last, 50);
