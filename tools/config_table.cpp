@@ -17,7 +17,8 @@ void add_data(std::vector<Setting>& table) {
   data.add("path", &DataConfig::path, "data set: a folder, an archive, or a file of one of the formats in docs/").short_name = "data";
   data.add("max_bad", &DataConfig::max_bad, between(0, 1), "share of unreadable samples at which the run stops");
   data.add("workers", &DataConfig::workers, between(0, 1024), "threads that read and decode; 0: as many as train.threads");
-  data.add("gpu_cache", &DataConfig::gpu_cache, between(0, 1), "share of a GPU's free memory for all images, decoded once; 0: none");
+  data.add("gpu_cache", &DataConfig::gpu_cache, between(0, 1),
+           "share of a GPU's free memory for all images, decoded once; 0: none (nor with augment.resized_crop)");
   data.add("mean", &DataConfig::mean, "per channel, for images in [0, 1]; empty: measured on the training images");
   data.add("std", &DataConfig::std, above(0), "per channel, likewise");
   data.add("crop_pct", &DataConfig::crop_pct, between(0.1, 1), "share of the shorter side that the centre crop keeps");
@@ -31,7 +32,7 @@ void add_data(std::vector<Setting>& table) {
 
 void add_model(std::vector<Setting>& table) {
   Section<VitConfig> model(table, "model", [](RunConfig& c) -> VitConfig& { return c.model; });
-  model.add("dimensions", &VitConfig::dimensions, between(2, 3), "2: images; 3: volumes, cut into cubes");
+  model.add("dimensions", &VitConfig::dimensions, between(2, 3), "2: images; 3: volumes, cut into cubes (no reader for their files yet)");
   model.add("image_size", &VitConfig::image_size, between(0, 4096), "pixels a side, images are resized to it; 0: as the data");
   model.add("volume", &VitConfig::volume, between(1, 4096),
             "the three sides of volumes that are no cubes, as in 160,192,160; empty: model.image_size");
@@ -114,7 +115,8 @@ void add_optim(std::vector<Setting>& table) {
 
 void add_loss(std::vector<Setting>& table) {
   Section<LossConfig> loss(table, "loss", [](RunConfig& c) -> LossConfig& { return c.loss; });
-  loss.add("kind", &LossConfig::kind, "of classes: softmax cross-entropy, or a sigmoid each; of one number: l1, l2, huber");
+  loss.add("kind", &LossConfig::kind,
+           "of classes: softmax cross-entropy, or a sigmoid each; of one number (no reader for such targets yet): l1, l2, huber");
   loss.add("smoothing", &LossConfig::smoothing, from_to_below(0, 1), "share of the target spread over all classes");
   loss.add("class_weights", &LossConfig::class_weights, at_least(0), "one a class; empty: all 1");
   loss.add("delta", &LossConfig::delta, above(0), "huber: error from which it grows linearly, in the target's unit");
