@@ -2,6 +2,7 @@
 # Installs what is missing, builds, and runs every test that this machine can run.
 #   ./test.sh              Release build
 #   ./test.sh --preset asan  under the address and undefined-behaviour sanitizers
+# ERMOE_WERROR=ON: warnings are errors, as for who works on the engine; another compiler may know more of them.
 # Real data for some tests: ERMOE_TEST_DATA=FOLDER (they skip without it).
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,7 +14,7 @@ case "${1:-}" in
 esac
 
 third_party/install.sh
-cmake --preset "$preset" >"/tmp/ermoe-configure.$$" || { cat "/tmp/ermoe-configure.$$"; exit 1; }
+cmake --preset "$preset" ${ERMOE_WERROR:+-DERMOE_WERROR="$ERMOE_WERROR"} >"/tmp/ermoe-configure.$$" || { cat "/tmp/ermoe-configure.$$"; exit 1; }
 sed -n '/ERMoE/,/compiler cache/p' "/tmp/ermoe-configure.$$"
 rm -f "/tmp/ermoe-configure.$$"
 cmake --build "build/$preset" -j "$(nproc)"

@@ -25,7 +25,8 @@ TEST(L2Normalize, RowsHaveUnitLengthAndAZeroRowStaysZero) {
   const Variable leaf = tape.leaf(x), y = l2_normalize(ctx, leaf, 1e-12);
   for (int64_t r = 0; r < 3; ++r) {
     double squares = 0;
-    for (double v : y.value.at(r).span<double>()) squares += v * v;
+    const Tensor row = y.value.at(r);
+    for (const double v : row.span<double>()) squares += v * v;
     EXPECT_NEAR(squares, r == 1 ? 0 : 1, 1e-14);
   }
   tape.backward(ctx, y, random_input(ctx, {Shape{3, 7}}, DType::f64, RngKey{2}));

@@ -39,7 +39,8 @@ TEST(LayerNorm, RowsHaveZeroMeanAndUnitVariance) {
   const Variable y = layer_norm(bench.ctx, Variable(x), Variable(ones), Variable(Tensor::zeros(bench.allocator, {n}, DType::f64)), 0);
   for (int64_t r = 0; r < 4; ++r) {
     double sum = 0, squares = 0;
-    for (double v : y.value.at(r).span<double>()) {
+    const Tensor row = y.value.at(r);
+    for (const double v : row.span<double>()) {
       sum += v;
       squares += v * v;
     }

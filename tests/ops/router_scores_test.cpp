@@ -136,7 +136,8 @@ TEST(SubspaceCosine, AZeroTokenHasNoGradient) {
   const Variable s = subspace_cosine(ctx, token, basis, {});
   tape.backward(ctx, s, random_input(ctx, {{2, 3}}, DType::f32, RngKey{3}));
   for (int64_t i = 0; i < 8; ++i) EXPECT_EQ(tape.grad(token).data<float>()[i] != 0.0f, i >= 4) << i;
-  for (float v : tape.grad(basis).span<float>()) EXPECT_TRUE(std::isfinite(v));
+  const Tensor gradient = tape.grad(basis);
+  for (const float v : gradient.span<float>()) EXPECT_TRUE(std::isfinite(v));
 }
 
 TEST(RouterScores, RefuseWidthsThatDiffer) {

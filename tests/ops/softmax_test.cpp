@@ -20,7 +20,8 @@ TEST(Softmax, FarApartLogitsGiveFiniteRowsThatSumToOne) {
   const Variable y = softmax(bench.ctx, Variable(Tensor::from<float>(bench.allocator, {3, 3}, values)));
   for (int64_t r = 0; r < 3; ++r) {
     double sum = 0;
-    for (float v : y.value.at(r).span<float>()) sum += v;
+    const Tensor row = y.value.at(r);
+    for (const float v : row.span<float>()) sum += v;
     EXPECT_NEAR(sum, 1, 1e-6) << "row " << r;
   }
   EXPECT_EQ(y.value.data<float>()[0], 1.0f);
