@@ -62,13 +62,14 @@ StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, cons
 StepReport RecordedStep::run_ops(const ExecContext& ctx, MicroBatch first, int64_t micro_batches,
                                  const std::function<MicroBatch(int64_t)>& next, double lr, const std::function<void()>& meanwhile) {
   step_.begin(ctx, micro_batches);
-  for (int64_t i = 0; i < micro_batches; ++i) {
-    const MicroBatch batch = i == 0 ? std::move(first) : next(i);
-    const auto loss = [&](const ExecContext& c, const Variable& output) { return loss_(c, output, batch.targets); };
-    step_.micro_batch(ctx.with_rng(ctx.rng.fold(static_cast<uint64_t>(i))), batch.images, loss, batch.allow);
-  }
+  for (int64_t i = 0; i < micro_batches; ++i) micro_batch(ctx, i, i == 0 ? std::move(first) : next(i));
   if (meanwhile) meanwhile();
   return step_.finish(ctx, lr);
+}
+
+void RecordedStep::micro_batch(const ExecContext& ctx, int64_t number, const MicroBatch& batch) {
+  const auto loss = [&](const ExecContext& c, const Variable& output) { return loss_(c, output, batch.targets); };
+  step_.micro_batch(ctx.with_rng(ctx.rng.fold(static_cast<uint64_t>(number))), batch.images, loss, batch.allow);
 }
 
 void RecordedStep::forget() {
@@ -81,11 +82,7 @@ void RecordedStep::record(const ExecContext& ctx) {
   std::shared_ptr<const void> kept = ctx.allocator->keep_cache([this] { forget(); });
   recording_ = gpu_->record([&] {
     step_.begin(ctx, std::ssize(inputs_));
-    for (size_t i = 0; i < inputs_.size(); ++i) {
-      const MicroBatch& batch = inputs_[i];
-      const auto loss = [&](const ExecContext& c, const Variable& output) { return loss_(c, output, batch.targets); };
-      step_.micro_batch(ctx.with_rng(ctx.rng.fold(i)), batch.images, loss, batch.allow);
-    }
+    for (int64_t i = 0; i < std::ssize(inputs_); ++i) micro_batch(ctx, i, inputs_[static_cast<size_t>(i)]);
     step_.judge(ctx);
     gpu_->record_if(step_.decision(), [&] { step_.apply(ctx); });
   });

@@ -31,8 +31,7 @@ class RecordedStep {
   ///
   /// ctx's memory must serve training steps alone: recorded work goes on using it, in the mode and with the allocator of the step
   /// that was recorded. Memory that is given back at once (CachingAllocator::exact) cannot be recorded over: then nothing is.
-  /// `meanwhile`, if given, runs on the host after
-  /// everything is queued and before it waits for the result.
+  /// `meanwhile`, if given, runs on the host after everything is queued and before it waits for the result.
   StepReport run(const ExecContext& ctx, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& next, double lr,
                  const std::function<void()>& meanwhile = {});
 
@@ -45,6 +44,7 @@ class RecordedStep {
  private:
   StepReport run_ops(const ExecContext& ctx, MicroBatch first, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& next,
                      double lr, const std::function<void()>& meanwhile);
+  void micro_batch(const ExecContext& ctx, int64_t number, const MicroBatch& batch);
   void record(const ExecContext& ctx);
   bool fits(const ExecContext& ctx, const MicroBatch& first, int64_t micro_batches) const;
 

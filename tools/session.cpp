@@ -210,7 +210,7 @@ size_t Session::probe_evaluation() {
       ForwardPass pass;
       const Variable logits = model_->forward(ctx, Variable(noise(rows)), pass);
       const Tensor labels = Tensor::zeros(*ctx.allocator, {rows}, DType::i32);
-      task_loss(ctx, config_.loss, logits, soft_targets(ctx, labels, config_.model.classes, 0));
+      (*loss_)(ctx, logits, soft_targets(ctx, labels, config_.model.classes, 0));
     }
   }
   const std::vector<Buffer*> buffers = buffers_of(*model_);

@@ -16,17 +16,26 @@
 namespace ermoe::testing {
 namespace {
 
-/// Host memory of a limited size that checks what it gets back, and may pass for a GPU's.
-class LimitedSource final : public MemorySource {
+/// Host memory from the system; how much of it there is, its kind decides.
+class HostMemory : public MemorySource {
  public:
-  explicit LimitedSource(size_t limit, std::map<void*, size_t>& out, Device device = {}) : limit_(limit), out_(out), device_(device) {}
-  Device device() const override { return device_; }
+  Device device() const override { return {}; }
   Stream stream() const override { return {}; }
-  size_t available() const override { return limit_ - held_; }
   void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
   void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
   void copy(void* to, const void* from, size_t bytes) override { source_->copy(to, from, bytes); }
   void set(void* to, uint8_t byte, size_t bytes) override { source_->set(to, byte, bytes); }
+
+ protected:
+  const std::unique_ptr<MemorySource> source_ = make_host_source();
+};
+
+/// Host memory of a limited size that checks what it gets back, and may pass for a GPU's.
+class LimitedSource final : public HostMemory {
+ public:
+  explicit LimitedSource(size_t limit, std::map<void*, size_t>& out, Device device = {}) : limit_(limit), out_(out), device_(device) {}
+  Device device() const override { return device_; }
+  size_t available() const override { return limit_ - held_; }
   void* allocate(size_t bytes) override {
     if (held_ + bytes > limit_) return nullptr;
     void* block = source_->allocate(bytes);
@@ -42,7 +51,6 @@ class LimitedSource final : public MemorySource {
   }
 
  private:
-  std::unique_ptr<MemorySource> source_ = make_host_source();
   size_t limit_, held_ = 0;
   std::map<void*, size_t>& out_;
   Device device_;
@@ -161,16 +169,10 @@ TEST(Allocator, GivesItsCacheBackBeforeItFails) {
 }
 
 /// Two sources of one memory of `limit` bytes.
-class SharedSource final : public MemorySource {
+class SharedSource final : public HostMemory {
  public:
   SharedSource(size_t limit, size_t& held) : limit_(limit), held_(held) {}
-  Device device() const override { return {}; }
-  Stream stream() const override { return {}; }
   size_t available() const override { return limit_ - held_; }
-  void upload(void* to, const void* host, size_t bytes) override { source_->upload(to, host, bytes); }
-  void download(void* host, const void* from, size_t bytes) override { source_->download(host, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { source_->copy(to, from, bytes); }
-  void set(void* to, uint8_t byte, size_t bytes) override { source_->set(to, byte, bytes); }
   void* allocate(size_t bytes) override {
     if (held_ + bytes > limit_) return nullptr;
     held_ += bytes;
@@ -182,7 +184,6 @@ class SharedSource final : public MemorySource {
   }
 
  private:
-  std::unique_ptr<MemorySource> source_ = make_host_source();
   size_t limit_;
   size_t& held_;
 };

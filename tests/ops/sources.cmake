@@ -28,6 +28,7 @@ set(SOURCES
   matmul_test.cpp
   mix_batch_test.cpp
   mlp_test.cpp
+  orthogonal_step_gpu_test.cpp
   orthogonal_step_test.cpp
   patch_embed_test.cpp
   project_off_test.cpp
