@@ -16,6 +16,7 @@ set(SOURCES
   kernels/condition.cu
   kernels/cosine.cu
   kernels/cross_entropy.cu
+  kernels/dense_wgmma.cu
   kernels/dispatch.cu
   kernels/dropout.cu
   kernels/embedding.cu

@@ -48,7 +48,7 @@ inline void linear_backward_parameters(const ExecContext& ctx, const LinearDims&
           const auto at = [](const GradSlot& slot) {
             return Destination<Master<T>>{slot.dst.defined() ? slot.dst.data<Master<T>>() : nullptr, slot.mode};
           };
-          const auto scratch = ctx.workspace->borrow<float>(db.dst.defined() ? sum.partials() : 0);
+          const auto scratch = ctx.workspace->borrow<float>(db.dst.defined() ? cuda::linear_backward_scratch(ctx.stream, dims) : 0);
           cuda::linear_backward_parameters(ctx.stream, dims, dy.data<T>(), x.data<T>(), at(dw), at(db), scratch.data());
         });
   });

@@ -19,10 +19,27 @@ struct DenseMlp {
     linear_backward_parameters(ctx, down, activation, dy, master_slot(out, 3), master_slot(out, 4));
     if (!out.wants(0) && !out.wants(1) && !out.wants(2)) return;
     const Tensor& dpre = activation;  // which has been read for the last time: the widest tensor is not needed twice
-    linear_backward_input(ctx, down, w2, dy, {dpre, Accumulate::overwrite});
-    gelu_gradient(ctx, dpre, master_slot(out, 2));
-    linear_backward_parameters(ctx, up, x, dpre, master_slot(out, 1), {});
+    const GradSlot dw1 = master_slot(out, 1), db1 = master_slot(out, 2);
+    if (gelu_gradient_in_product(ctx, dy, dpre)) {
+      linear_backward_parameters(ctx, up, x, dpre, dw1, db1);
+    } else {
+      linear_backward_input(ctx, down, w2, dy, {dpre, Accumulate::overwrite});
+      gelu_gradient(ctx, dpre, db1);
+      linear_backward_parameters(ctx, up, x, dpre, dw1, {});
+    }
     if (out.wants(0)) linear_backward_input(ctx, up, w1, dpre, out.into(0));
+  }
+
+  /// dpre = (dy W2) gelu'(pre) where one kernel makes it; else false, and nothing.
+  bool gelu_gradient_in_product(const ExecContext& ctx, const Tensor& dy, const Tensor& dpre) const {
+    bool made = false;
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
+      using T = decltype(tag);
+      on_device(
+          ctx, tag, [](auto) {},
+          [&](auto) { made = cuda::linear_gelu_backward_x(ctx.stream, down, dy.data<T>(), w2.data<T>(), pre.data<T>(), dpre.data<T>()); });
+    });
+    return made;
   }
 
   /// d *= gelu'(pre), and db1 (+)= its sum over rows, where that is wanted.
@@ -67,13 +84,19 @@ MlpDims mlp_dims(const Variable& x, const MlpParameters& p) {
   return {.up = {.rows = rows, .in = w1[1], .out = w1[0]}, .down = {.rows = rows, .in = w2[1], .out = w2[0]}};
 }
 
-void apply_gelu(const ExecContext& ctx, const Tensor& x, const Tensor& y) {
+/// pre = w1 x + b1, activation = gelu(pre).
+void hidden_layer(const ExecContext& ctx, const LinearDims& dims, const Tensor& x, const MlpParameters& p, const Tensor& pre,
+                  const Tensor& activation) {
   dispatch_compute(x.dtype(), DenseMlp::name, [&](auto tag) {
     using T = decltype(tag);
-    const GeluDims dims{x.numel()};
+    const T *w = p.w1.value.data<T>(), *b = p.b1.defined() ? p.b1.value.data<T>() : nullptr;
     on_device(
-        ctx, tag, [&](auto) { cpu::gelu_forward(dims, x.data<T>(), y.data<T>()); },
-        [&](auto) { cuda::gelu_forward(ctx.stream, dims, x.data<T>(), y.data<T>()); });
+        ctx, tag,
+        [&](auto) {
+          cpu::linear_forward(dims, x.data<T>(), w, b, pre.data<T>());
+          cpu::gelu_forward({pre.numel()}, pre.data<T>(), activation.data<T>());
+        },
+        [&](auto) { cuda::linear_gelu_forward(ctx.stream, dims, x.data<T>(), w, b, pre.data<T>(), activation.data<T>()); });
   });
 }
 
@@ -82,8 +105,7 @@ void apply_gelu(const ExecContext& ctx, const Tensor& x, const Tensor& y) {
 Variable mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p) {
   const auto [up, down] = mlp_dims(x, p);
   const Tensor pre = ctx.empty({up.rows, up.out}, x.dtype()), activation = ctx.empty({up.rows, up.out}, x.dtype());
-  linear_forward(ctx, up, x.value, p.w1.value, p.b1.value, pre);
-  apply_gelu(ctx, pre, activation);
+  hidden_layer(ctx, up, x.value, p, pre, activation);
   Tensor y = ctx.empty(x.shape().with(-1, down.out), x.dtype());
   linear_forward(ctx, down, activation, p.w2.value, p.b2.value, y);
   return record(ctx, std::move(y), {&x, &p.w1, &p.b1, &p.w2, &p.b2},

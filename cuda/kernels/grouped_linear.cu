@@ -11,20 +11,6 @@
 namespace ermoe::cuda {
 namespace {
 
-/// Tensor cores read A and B by 16 bytes.
-template <Product P>
-bool rows_are_aligned(const GroupedProduct<bf16>& p) {
-  return all_aligned(p.a, p.b) && p.dims.in % 8 == 0 && (P == Product::forward || p.dims.out % 8 == 0);
-}
-
-/// What the kernels for Hopper want on top of it. Later generations do not run its instructions.
-template <Product P>
-bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
-  const GroupedLinearDims& d = p.dims;
-  return state_of(stream).major == 9 && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
-         (P == Product::weight || all_aligned(p.c, p.second)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
-}
-
 /// Products of rows without a finish, and `weight` without the bias gradient: on any GPU.
 template <Product P, typename T>
 void multiply(const Stream& stream, const GroupedProduct<T>& p) {
@@ -37,7 +23,7 @@ void multiply(const Stream& stream, const GroupedProduct<T>& p) {
 template <Product P, Finish F, typename T>
 bool multiply_on_hopper(const Stream& stream, const GroupedProduct<T>& p) {
   if constexpr (sizeof(T) == sizeof(bf16)) {
-    if (!rows_are_aligned<P>(p) || !suits_wgmma<P>(stream, p)) return false;
+    if (!suits_wgmma<P>(stream, p)) return false;
     grouped_wgmma<P, F>(stream, p);
     return true;
   }
@@ -167,7 +153,7 @@ void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDim
   if (dw.data != nullptr && dims.in > 0) {
     const GroupedProduct<T> p{.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw.data, .mode = dw.mode, .bias_sums = db};
     if constexpr (sizeof(T) == sizeof(bf16))
-      if (rows_are_aligned<Product::weight>(p) && suits_wgmma<Product::weight>(stream, p)) return grouped_wgmma_weight(stream, p, scratch);
+      if (suits_wgmma<Product::weight>(stream, p)) return grouped_wgmma_weight(stream, p, scratch);
     multiply<Product::weight>(stream, p);
   }
   if (db.data != nullptr) sum_rows(stream, dims, offsets, dy, db, scratch);

@@ -27,12 +27,16 @@ struct GroupedProduct {
   const T* a = nullptr;  // x, dy, dy
   const T* b = nullptr;  // w, w, x
   const T* bias = nullptr;
-  const int32_t* offsets = nullptr;  // (E+1)
+  const int32_t* offsets = nullptr;  // (E+1); null: one expert has all rows
   void* c = nullptr;                 // T; float for `weight`
   Accumulate mode = Accumulate::overwrite;
   T* second = nullptr;             // laid out as C
   Destination<float> bias_sums{};  // of `weight`: db (E, O), where it is wanted
 };
+
+/// Where the rows of expert e begin and end.
+__device__ __forceinline__ int rows_begin(const int32_t* offsets, int e) { return offsets != nullptr ? offsets[e] : 0; }
+__device__ __forceinline__ int rows_end(const int32_t* offsets, int e, int rows) { return offsets != nullptr ? offsets[e + 1] : rows; }
 
 /// Columns of C, and what separates neighbouring rows of A, B and C in memory.
 template <Product P>
@@ -67,7 +71,7 @@ inline int64_t most_row_tiles(const GroupedLinearDims& d, int64_t rows_a_tile) {
 __device__ __forceinline__ RowTile find_row_tile(const int32_t* offsets, int experts, int rows, int index, int rows_a_tile) {
   int begin = 0;
   for (int e = 0; e <= experts; ++e) {
-    const int end = e < experts ? offsets[e + 1] : rows, tiles = (end - begin + rows_a_tile - 1) / rows_a_tile;
+    const int end = e < experts ? rows_end(offsets, e, rows) : rows, tiles = (end - begin + rows_a_tile - 1) / rows_a_tile;
     if (index < tiles) {
       const int first = begin + index * rows_a_tile;
       return {e, first, min(first + rows_a_tile, end)};
@@ -89,9 +93,9 @@ __device__ __forceinline__ GroupedTile<T> find_tile(const GroupedProduct<T>& p, 
   if constexpr (P == Product::weight) {
     const int down = static_cast<int>((d.out + tile_m - 1) / tile_m), e = index / across / down;
     const int64_t row = static_cast<int64_t>(index / across % down) * tile_m;
-    const int first = p.offsets[e];
+    const int first = rows_begin(p.offsets, e);
     t.m = static_cast<int>(min(d.out - row, static_cast<int64_t>(tile_m)));
-    t.k = p.offsets[e + 1] - first;
+    t.k = rows_end(p.offsets, e, static_cast<int>(d.rows)) - first;
     t.a = p.a + first * d.out + row;
     t.b = p.b + first * d.in + column;
     t.c = (e * d.out + row) * d.in + column;
@@ -133,6 +137,20 @@ __device__ __forceinline__ void write_pair(Out* to, float first, float second, i
     if (left >= 1) to[0] = narrow<Out>(add ? widen(to[0]) + first : first);
     if (left >= 2) to[1] = narrow<Out>(add ? widen(to[1]) + second : second);
   }
+}
+
+/// Tensor cores read A and B by 16 bytes.
+template <Product P>
+bool rows_are_aligned(const GroupedProduct<bf16>& p) {
+  return all_aligned(p.a, p.b) && p.dims.in % 8 == 0 && (P == Product::forward || p.dims.out % 8 == 0);
+}
+
+/// Whether Hopper's kernels below take it. Later generations do not run their instructions.
+template <Product P>
+bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
+  const GroupedLinearDims& d = p.dims;
+  return state_of(stream).major == 9 && rows_are_aligned<P>(p) && d.rows > 0 && d.experts > 0 && d.in > 0 && d.out > 0 && d.out % 8 == 0 &&
+         (P == Product::weight || all_aligned(p.c, p.second)) && reinterpret_cast<uintptr_t>(p.bias) % 4 == 0;
 }
 
 /// Fused multiply-adds for float32, and for bf16 whose rows are not aligned to 16 bytes.

@@ -32,7 +32,7 @@ struct Walk {
         rows(static_cast<int>(p.dims.rows)),
         across(static_cast<int>((columns_of<P>(p.dims) + tile_n - 1) / tile_n)),
         index(static_cast<int>(blockIdx.x)),
-        end(experts > 0 ? p.offsets[1] : rows) {}
+        end(experts > 0 ? rows_end(p.offsets, 0, rows) : rows) {}
 
   /// Moves to the block's next tile; false behind the last one.
   __device__ __forceinline__ bool next(int tile_n) {
@@ -44,7 +44,7 @@ struct Walk {
       before += tiles;
       begin = end;
       ++expert;
-      end = expert < experts ? offsets[expert + 1] : rows;
+      end = expert < experts ? rows_end(offsets, expert, rows) : rows;
     }
     first = begin + (row_tile - before) * tile_m;
     column = (index - row_tile * across) * tile_n;

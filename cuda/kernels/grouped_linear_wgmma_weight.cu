@@ -72,7 +72,8 @@ __device__ __forceinline__ Unit find_unit(const GroupedProduct<bf16>& p, const C
   const int tiles = cut.down * cut.across;
   int index = static_cast<int>(blockIdx.x), waiting = 0;
   for (int e = 0; e < static_cast<int>(p.dims.experts); ++e) {
-    const int begin = p.offsets[e], rows = p.offsets[e + 1] - begin, parts = max(1, (rows + cut.part_rows - 1) / cut.part_rows);
+    const int begin = rows_begin(p.offsets, e), rows = rows_end(p.offsets, e, static_cast<int>(p.dims.rows)) - begin;
+    const int parts = max(1, (rows + cut.part_rows - 1) / cut.part_rows);
     if (index < parts * tiles) {
       const int part = index / tiles, tile = index % tiles, slices = (rows + slice - 1) / slice;
       const int from = part * slices / parts * slice, to = min(rows, (part + 1) * slices / parts * slice);

@@ -40,11 +40,19 @@ void linear_backward_x(const Stream& stream, const LinearDims& dims, const T* dy
 template <typename T>
 void linear_backward_w(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Master<T>* dw, Accumulate mode);
 
-/// dW (+)= dyᵀ x and db (+)= Σ_rows dy, either of which may be unwanted. `scratch` is as large as
-/// the partials of a column sum over dy.
+/// dW (+)= dyᵀ x and db (+)= Σ_rows dy, which may come out of one reading of dy. Either may be unwanted. `scratch` has
+/// `linear_backward_scratch` floats.
 template <typename T>
 void linear_backward_parameters(const Stream& stream, const LinearDims& dims, const T* dy, const T* x, Destination<Master<T>> dw,
                                 Destination<Master<T>> db, float* scratch);
+int64_t linear_backward_scratch(const Stream& stream, const LinearDims& dims);
+
+/// pre = x Wᵀ + b, y = gelu(pre).
+template <typename T>
+void linear_gelu_forward(const Stream& stream, const LinearDims& dims, const T* x, const T* w, const T* b, T* pre, T* y);
+/// dpre (rows, in) = (dy W) gelu'(pre) in one product. False, and nothing is done, where that is not faster than two steps.
+template <typename T>
+bool linear_gelu_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, const T* pre, T* dpre);
 
 }  // namespace cuda
 }  // namespace ermoe

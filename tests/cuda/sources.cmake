@@ -1,4 +1,5 @@
 set(SOURCES
+  dense_wgmma_test.cpp
   device_test.cpp
   grouped_linear_speed_test.cpp
   grouped_linear_test.cpp
