@@ -1,6 +1,6 @@
 // LayerNorm on the GPU, bound by memory: x read and y written once forward; x and dy read, dx written once backward.
-// A row stays in the registers of one warp, or of a whole block where it is wide, so that the statistics cost no second
-// reading. Weights' gradients gather in registers too, over the rows of one chunk, and are added up by a second launch.
+// A row stays in the registers of some lanes of a warp, or of a whole block where it is wide, so that the statistics cost no
+// second reading. Weights' gradients gather in registers too, over the rows of one chunk, and are added up by a second launch.
 // Contract: ops/kernels/layer_norm.h.
 #include "ops/kernels/layer_norm.h"
 
@@ -16,17 +16,23 @@ namespace {
 
 constexpr int threads = 256;
 
-/// How a row lies in registers: `Packs` packs of `Width` elements in each of the threads of `Warps` warps.
-template <int Width, int Packs, int Warps>
+/// How a row lies in registers: `Packs` packs of `Width` elements in each of `Group` threads, a part of a warp or a block. Lanes
+/// with several packs each keep more bytes on their way than a whole warp with one and a half.
+template <int Width, int Packs, int Group>
 struct Layout {
-  static constexpr int width = Width, packs = Packs, group = Warps * warp_size, rows = threads / group;
+  static constexpr int width = Width, packs = Packs, group = Group, rows = threads / group;
+  static_assert(Group <= warp_size || Group == threads);
 
   static __device__ int row() { return static_cast<int>(threadIdx.x) / group; }
   /// First column of pack k; beyond the row where there is none.
   static __device__ int column(int k) { return (k * group + static_cast<int>(threadIdx.x) % group) * Width; }
   static __device__ float sum(float value) {
-    if constexpr (Warps == 1) return warp_sum(value);
-    return block_sum<threads>(value);
+    if constexpr (Group == threads) return block_sum<threads>(value);
+    // Groups of one warp may be in different rounds of a loop: each syncs its own lanes.
+    const unsigned lanes = Group == warp_size ? all_lanes : ((1u << Group % warp_size) - 1) << threadIdx.x % warp_size / Group * Group;
+#pragma unroll
+    for (int distance = Group / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(lanes, value, distance);
+    return value;
   }
 };
 
@@ -148,9 +154,9 @@ __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, int64_t r
   }
 }
 
-/// Adds up the warps' sums of a chunk, warp after warp, and leaves them in its row of `out`.
+/// Adds up the groups' sums of a chunk, one after the other, and leaves them in its row of `out`.
 template <typename L>
-__device__ __forceinline__ void gather_warps(int cols, const float (&mine)[L::packs][L::width], float* shared, float* out) {
+__device__ __forceinline__ void gather_groups(int cols, const float (&mine)[L::packs][L::width], float* shared, float* out) {
   for (int row = 0; row < L::rows; ++row) {
     if (L::row() == row) {
 #pragma unroll
@@ -182,8 +188,8 @@ __global__ void __launch_bounds__(threads, Blocks) backward_kernel(BackwardArgs<
   const int64_t chunk = blockIdx.x, end = min(a.rows, (chunk + 1) * a.chunk);
   for (int64_t r = chunk * a.chunk + L::row(); r < end; r += L::rows) backward_row<T, L>(a, r, w, dw, db);
   if (a.dw == nullptr) return;
-  gather_warps<L>(a.cols, dw, shared, a.dw + chunk * a.cols);
-  gather_warps<L>(a.cols, db, shared, a.db + chunk * a.cols);
+  gather_groups<L>(a.cols, dw, shared, a.dw + chunk * a.cols);
+  gather_groups<L>(a.cols, db, shared, a.db + chunk * a.cols);
 }
 
 /// Calls `fn` with the smallest of the layouts that hold a row.
@@ -197,11 +203,12 @@ void with_layout(int64_t cols, Fn&& fn) {
 template <typename T, typename Fn, typename... Pointers>
 void choose_layout(int64_t cols, Fn&& fn, Pointers... pointers) {
   constexpr int V = pack_width<T>;
-  if (cols % V != 0 || !all_aligned(pointers...)) return with_layout<Layout<1, 2, 1>, Layout<1, 4, 8>, Layout<1, 16, 8>>(cols, fn);
+  if (cols % V != 0 || !all_aligned(pointers...)) return with_layout<Layout<1, 2, 32>, Layout<1, 4, 256>, Layout<1, 16, 256>>(cols, fn);
   if constexpr (V == 8)
-    with_layout<Layout<8, 1, 1>, Layout<8, 2, 1>, Layout<8, 3, 1>, Layout<8, 4, 1>, Layout<8, 1, 8>, Layout<8, 2, 8>>(cols, fn);
+    with_layout<Layout<8, 1, 32>, Layout<8, 3, 16>, Layout<8, 2, 32>, Layout<8, 3, 32>, Layout<8, 4, 32>, Layout<8, 1, 256>,
+                Layout<8, 2, 256>>(cols, fn);
   else
-    with_layout<Layout<4, 1, 1>, Layout<4, 3, 1>, Layout<4, 6, 1>, Layout<4, 2, 8>, Layout<4, 4, 8>>(cols, fn);
+    with_layout<Layout<4, 1, 32>, Layout<4, 3, 32>, Layout<4, 6, 32>, Layout<4, 2, 256>, Layout<4, 4, 256>>(cols, fn);
 }
 
 }  // namespace
