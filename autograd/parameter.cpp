@@ -10,12 +10,26 @@ Variable::Variable(Parameter& p) : value(p.compute.defined() ? p.compute : p.val
   if (!p.frozen) edge.parameter = &p;
 }
 
+namespace {
+
+/// By role; among factors the orthonormal ones first, those of one shape side by side: they are stepped together.
+bool before(const Parameter* a, const Parameter* b) {
+  if (a->role != b->role) return a->role < b->role;
+  if (a->role != Parameter::Role::factor || a->orthonormal != b->orthonormal)
+    return a->role == Parameter::Role::factor && a->orthonormal && !b->orthonormal;
+  if (!a->orthonormal) return false;
+  const int64_t wide = a->shape.numel(), other = b->shape.numel();
+  return wide != other ? wide > other : a->shape[-1] < b->shape[-1];
+}
+
+}  // namespace
+
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters)
     : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters)
     : dtype_(dtype), parameters_(std::move(parameters)) {
-  std::ranges::stable_sort(parameters_, {}, [](const Parameter* p) { return p->role; });
+  std::ranges::stable_sort(parameters_, before);
   const auto alignment = static_cast<int64_t>(64 / size_of(dtype));
   const auto padded = [&](const Parameter* p) { return (p->shape.numel() + alignment - 1) / alignment * alignment; };
   for (auto role : {Parameter::Role::direct, Parameter::Role::derived, Parameter::Role::factor}) {

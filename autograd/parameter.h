@@ -37,8 +37,9 @@ struct Parameter {
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
 };
 
-/// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given; roles are kept together,
-/// direct first, then derived, then factors: the first two are what ranks reduce.
+/// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given, but for two things: roles are kept
+/// together, direct first, then derived, then factors (the first two are what ranks reduce); and of the factors the orthonormal
+/// ones come first, those of one shape side by side.
 class ParameterArena {
  public:
   /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. With

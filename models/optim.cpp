@@ -37,7 +37,16 @@ Tensor section_window(const ParameterArena& arena, const Tensor& section, const 
   return section.window(static_cast<int64_t>(bytes) / static_cast<int64_t>(size_of(arena.dtype())), p.shape);
 }
 
-Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method)
+namespace {
+
+/// What a GPU steps at once: enough matrices of 384 columns to keep it busy, and scratch memory of some hundred MB at most. A CPU
+/// takes parameter by parameter, whose scratch stays in its caches.
+constexpr int64_t most_elements_of_a_batch = int64_t{1} << 24;
+
+}  // namespace
+
+Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
+                     std::optional<int64_t> together)
     : arena_(arena), method_(method), rule_{.beta1 = config.beta1, .beta2 = config.beta2, .eps = config.eps} {
   Tensor m[3], v[3];
   for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) {
@@ -61,6 +70,8 @@ Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimC
                        .decay = p->decay ? config.weight_decay : 0});
   }
   table_ = AdamwTable(ctx, arena.dtype(), entries);
+  const auto factors = static_cast<size_t>(Parameter::Role::factor);
+  make_batches(m[factors], v[factors], together.value_or(ctx.device.is_cuda() ? most_elements_of_a_batch : 0));
   state_ = make_step_state(ctx);
 }
 
@@ -76,18 +87,44 @@ void Optimizer::step(const ExecContext& ctx, double lr, double grad_scale) {
 
 void Optimizer::step(const ExecContext& ctx) {
   orthogonal_seconds_ = 0;
-  for (const Slot& slot : slots_)
-    if (slot.parameter->orthonormal && slot.parameter->shape.numel() > 0) step_orthonormal(ctx, slot);
+  for (const Batch& batch : batches_) step_orthonormal(ctx, batch);
   table_.step(ctx, rule_, state_);
 }
 
+/// Values, gradients and moments of factors are laid out alike, each in a section of its own.
+void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elements) {
+  struct Run {
+    int64_t first, count, rows, cols;  // first: element of the section
+    double lr_scale;
+    int64_t elements() const { return count * rows * cols; }
+  };
+  const Tensor values = arena_.values(Parameter::Role::factor);
+  std::vector<Run> runs;
+  for (const Slot& slot : slots_) {
+    const Parameter& p = *slot.parameter;
+    if (!p.orthonormal || p.shape.numel() == 0) continue;
+    const int64_t rows = p.shape[-2], cols = p.shape[-1];
+    const Run own{(p.value.raw() - values.raw()) / static_cast<int64_t>(size_of(arena_.dtype())), p.shape.numel() / (rows * cols), rows,
+                  cols, p.lr_scale};
+    const bool fits = !runs.empty() && runs.back().rows == rows && runs.back().cols == cols && runs.back().lr_scale == own.lr_scale &&
+                      runs.back().first + runs.back().elements() == own.first && runs.back().elements() + own.elements() <= most_elements;
+    if (fits)
+      runs.back().count += own.count;
+    else
+      runs.push_back(own);
+  }
+  for (const Run& run : runs) {
+    const auto part = [&](const Tensor& section) { return section.window(run.first, {run.count, run.rows, run.cols}); };
+    batches_.push_back({part(values), part(arena_.grads(Parameter::Role::factor)), part(m), part(v), run.lr_scale});
+  }
+}
+
 /// The rate is in the direction, since the host need not know it.
-void Optimizer::step_orthonormal(const ExecContext& ctx, const Slot& slot) {
-  const Parameter& p = *slot.parameter;
-  const Tensor direction = ctx.empty(p.shape, p.value.dtype(), "orthogonal step");
-  adam_direction(ctx, rule_, state_, p.lr_scale, p.grad, slot.m, slot.v, direction);
+void Optimizer::step_orthonormal(const ExecContext& ctx, const Batch& batch) {
+  const Tensor direction = ctx.empty(batch.value.shape(), batch.value.dtype(), "orthogonal step");
+  adam_direction(ctx, rule_, state_, batch.lr_scale, batch.grad, batch.m, batch.v, direction);
   Stopwatch watch;
-  stiefel_step(ctx, p.value, direction, 1, method_);
+  stiefel_step(ctx, batch.value, direction, 1, method_);
   orthogonal_seconds_ += watch.lap();
 }
 

@@ -9,6 +9,7 @@
 #include "ops/orthogonal_step.h"
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,10 @@ double learning_rate(const OptimConfig& config, int64_t step, int64_t total);
 
 class Optimizer {
  public:
-  /// State for every parameter that is neither derived nor frozen. `arena` must outlive this.
-  Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method);
+  /// State for every parameter that is neither derived nor frozen. `arena` must outlive this. `together`: up to how many elements
+  /// orthonormal factors of one shape are stepped as one batch; left out: what suits the device.
+  Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
+            std::optional<int64_t> together = {});
 
   /// One step with the arena's gradients scaled by `grad_scale`.
   void step(const ExecContext& ctx, double lr, double grad_scale);
@@ -35,6 +38,9 @@ class Optimizer {
   void step(const ExecContext& ctx);
   /// What was decided. `read_step_state` waits for it.
   const Tensor& state() const { return state_; }
+
+  /// How many calls step all orthonormal factors.
+  int64_t batches() const { return std::ssize(batches_); }
 
   /// Seconds of the last step that went into steps on the Stiefel manifold.
   double orthogonal_seconds() const { return orthogonal_seconds_; }
@@ -50,14 +56,21 @@ class Optimizer {
     Parameter* parameter;
     Tensor m, v;
   };
-  void step_orthonormal(const ExecContext& ctx, const Slot& slot);
+  /// Orthonormal parameters of one shape and rate that lie side by side in memory, as one batch of matrices.
+  struct Batch {
+    Tensor value, grad, m, v;  // (matrices, rows, cols)
+    double lr_scale = 1;
+  };
+  void make_batches(const Tensor& m, const Tensor& v, int64_t most_elements);
+  void step_orthonormal(const ExecContext& ctx, const Batch& batch);
 
   ParameterArena& arena_;
   StiefelMethod method_;
   AdamRule rule_;
   std::vector<Slot> slots_;
-  AdamwTable table_;  // of the slots that are not orthonormal
-  Tensor state_;      // StepState, on the device
+  std::vector<Batch> batches_;  // of the slots that are orthonormal
+  AdamwTable table_;            // of the slots that are not orthonormal
+  Tensor state_;                // StepState, on the device
   double orthogonal_seconds_ = 0;
 };
 

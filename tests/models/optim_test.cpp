@@ -111,6 +111,28 @@ TEST(Optimizer, LayerDecayScalesTheStepOfAParameter) {
   EXPECT_NEAR(largest_difference(scaled.parameter("blocks.1.moe.experts.U1").value, start), 0.25 * full, 0.01 * full);
 }
 
+TEST(Optimizer, MatricesOfSeveralLayersStepTogetherAsOneByOne) {
+  for (const Basis basis : {Basis::leading, Basis::disjoint, Basis::untied}) {
+    VitConfig config = tiny_config();
+    config.moe.layers = "0,1";
+    config.moe.basis = basis;
+    TinyModel alone(config), together(config);
+    Optimizer one_by_one(alone.bench.ctx, alone.model.arena(), {}, StiefelMethod::newton_schulz, 0);
+    Optimizer batched(together.bench.ctx, together.model.arena(), {}, StiefelMethod::newton_schulz, 1 << 20);
+    EXPECT_LT(batched.batches(), one_by_one.batches());
+    for (int step = 0; step < 3; ++step) {
+      for (TinyModel* tiny : {&alone, &together}) {
+        tiny->model.refresh(tiny->bench.ctx);
+        tiny->differentiate();
+      }
+      one_by_one.step(alone.bench.ctx, 1e-2, 1.0);
+      batched.step(together.bench.ctx, 1e-2, 1.0);
+    }
+    const Snapshot a = alone.values(), b = together.values();
+    for (const auto& [name, value] : a) EXPECT_LE(largest_difference(value, b.at(name)), 1e-12) << name;
+  }
+}
+
 TEST(Optimizer, StateIsNamedAndLeavesOutWhatIsFrozen) {
   TinyModel tiny;
   tiny.parameter("cls_token").frozen = true;
