@@ -26,7 +26,7 @@ struct BenchFlags {
 CLI::App* add_bench(CLI::App& app, BenchFlags& flags) {
   CLI::App* bench = app.add_subcommand("bench", "how many images a second reach a model: decoding, scaling, variation");
   bench->add_option("path", flags.bench.path, "a data set of photographs")->required();
-  bench->add_option("--images", flags.bench.images, "read in each part of the measurement")->check(CLI::Range(1, 100000000));
+  bench->add_option("--images", flags.bench.images, "read in each part of the measurement, at least")->check(CLI::Range(1, 100000000));
   bench->add_option("--size", flags.bench.size, "pixels a side that a model wants")->check(CLI::Range(1, 4096));
   bench->add_option("--batch", flags.bench.batch, "images a batch")->check(CLI::Range(1, 65536));
   bench->add_option("--threads", flags.threads, "0: the cores that this process may use")->check(CLI::Range(0, 1024));

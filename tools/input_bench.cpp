@@ -68,15 +68,17 @@ std::string bench_input(Engine& engine, const InputBench& settings) {
   SampleReader reader(data, format, 0);
   std::vector<uint8_t> out(static_cast<size_t>(format.elements()));
   add("one core: the same, scaled", rate_of(alone, [&](int64_t i) { reader.read_crop(i, {}, key(i), out.data()); }));
-  const int64_t batch = std::min(settings.batch, data.size()), batches = std::max<int64_t>(2, settings.images / batch);
+  // A thread makes a batch, and as many as there are threads lie ready: only what comes after several such rounds is a rate.
+  const int64_t batch = std::min(settings.batch, data.size()), ready = std::max<int64_t>(1, settings.threads);
+  const int64_t batches = std::max(4 * ready, settings.images / batch);
   const auto loader = loader_of(engine, data, settings);
-  loader->next();  // memory is taken, threads are on their way
+  for (int64_t i = 0; i < ready; ++i) loader->next();
   add(fmt::format("{} threads: batches of {}", settings.threads, batch),
       static_cast<double>(batch) * rate_of(batches, [&](int64_t) { loader->next(); }));
   add(fmt::format("{}: flip, RandAugment, erasing, normalising", engine.device_name()), augment_rate(engine, settings));
   const auto source = streamed_batches(loader_of(engine, data, settings));
   const auto vary = [&](int64_t i) { augment(engine.ctx, source->next(engine.ctx).images, varied, grey_level, key(i)); };
-  vary(0);
+  for (int64_t i = 0; i < ready; ++i) vary(i);
   add("all of it, as training does", static_cast<double>(batch) * rate_of(batches, [&](int64_t i) {
                                        vary(i);
                                        if (i + 1 == batches) wait_for(engine);

@@ -11,7 +11,7 @@ namespace ermoe {
 
 struct InputBench {
   std::string path;
-  int64_t images = 2000;  // read in each part
+  int64_t images = 2000;  // read in each part at least
   int64_t size = 224;     // pixels a side
   int64_t batch = 128;
   int threads = 1;
