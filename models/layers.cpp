@@ -1,7 +1,7 @@
 #include "models/layers.h"
 
+#include "ops/add.h"
 #include "ops/attention.h"
-#include "ops/layer_norm.h"
 #include "ops/layer_scale.h"
 #include "ops/linear.h"
 #include "ops/mlp.h"
@@ -27,9 +27,16 @@ void Linear::visit(const std::string& prefix, const Visitor& visitor) {
   visitor(join(prefix, "bias"), bias);
 }
 
+Variable Residual::sum(const ExecContext& ctx) const { return branch.defined() ? add(ctx, x, branch) : x; }
+
 LayerNorm::LayerNorm(int64_t width) { weight.shape = bias.shape = {width}; }
 
 Variable LayerNorm::forward(const ExecContext& ctx, const Variable& x) { return layer_norm(ctx, x, weight, bias, eps); }
+
+NormedSum LayerNorm::forward(const ExecContext& ctx, const Residual& x) {
+  if (!x.branch.defined()) return {x.x, forward(ctx, x.x)};
+  return add_layer_norm(ctx, x.x, x.branch, weight, bias, eps);
+}
 
 void LayerNorm::init() {
   fill(weight.value, 1);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/module.h"
+#include "ops/layer_norm.h"
 
 namespace ermoe {
 
@@ -16,6 +17,14 @@ struct Linear final : Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 };
 
+/// x + branch, not added up yet: the LayerNorm that reads the sum adds on the way.
+struct Residual {
+  Variable x;
+  Variable branch;  // undefined: x is the sum
+
+  Variable sum(const ExecContext& ctx) const;
+};
+
 struct LayerNorm final : Module {
   explicit LayerNorm(int64_t width);
   static constexpr double eps = 1e-6;
@@ -23,6 +32,7 @@ struct LayerNorm final : Module {
   Parameter bias;    // (D)
 
   Variable forward(const ExecContext& ctx, const Variable& x);
+  NormedSum forward(const ExecContext& ctx, const Residual& x);
   void init();
   void visit(const std::string& prefix, const Visitor& visitor) override;
 };

@@ -27,16 +27,21 @@ MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
   const bool first_run = !pinned.made;
   const bool collect = ctx.training() || pass.collect_statistics;
-  const RouterInput in{
-      .x = x, .c = wants_context() ? c : Variable(), .allow = pass.allow, .statistics = collect ? Statistics::collect : Statistics::read};
+  const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
+  // One view for the router and the experts: their gradients meet in it, added by the kernels that make them.
+  const Variable tokens = reshape(ctx, x, {B * T, D});
+  const RouterInput in{.x = tokens,
+                       .c = wants_context() ? reshape(ctx, c, tokens.shape()) : Variable(),
+                       .images = B,
+                       .allow = pass.allow,
+                       .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   if (pass.shuffle_experts) routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all());
   if (first_run) {
     pass.routes.push_back(
         {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
   }
-  const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
-  const Variable rows = dispatch(ctx, reshape(ctx, x, {B * T, D}), routing.plan);
+  const Variable rows = dispatch(ctx, tokens, routing.plan);
   const Variable outputs = experts_->forward(ctx, rows, routing.plan);
   Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
   for (const LossTerm& term : routing.losses) {

@@ -17,11 +17,12 @@ namespace ermoe {
 /// Whether a pass adds to the routers' running statistics or only reads them.
 enum class Statistics { read, collect };
 
-/// What a router sees. B and T are known, since some rules work image by image.
+/// What a router sees.
 struct RouterInput {
-  Variable x;    // (B, T, D) the experts' input tokens
-  Variable c;    // (B, T, D) their context; undefined unless wants_context()
-  Tensor allow;  // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
+  Variable x;          // (N, D) the experts' input tokens
+  Variable c;          // (N, D) their context; undefined unless wants_context()
+  int64_t images = 1;  // B; the tokens of an image lie side by side, and some rules work image by image
+  Tensor allow;        // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
   Statistics statistics = Statistics::read;
 };
 

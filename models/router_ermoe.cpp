@@ -53,17 +53,15 @@ Selection ErmoeRouter::select(const ExecContext& ctx, const Tensor& scores, cons
 }
 
 Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) {
-  const int64_t N = in.x.shape()[0] * in.x.shape()[1], D = in.x.shape()[2];
-  const Variable x = reshape(ctx, in.x, {N, D});
-  const Variable c = in.c.defined() ? reshape(ctx, in.c, {N, D}) : Variable();
-  const Variable s = score(ctx, x, c);  // (N, E)
+  const int64_t N = in.x.shape()[0], D = in.x.shape()[1];
+  const Variable s = score(ctx, in.x, in.c);  // (N, E)
   if (!pinned.made) {
     pinned.threshold = threshold(ctx);
     pinned.selection = select(ctx, s.value, in.allow, pinned.threshold);
     pinned.made = true;
     if (in.statistics == Statistics::collect) {
       if (!sums_.defined()) sums_ = make_router_sums(ctx, {.N = N, .D = D, .E = dims_.experts, .K = moe_.top_k});
-      accumulate_router_stats(ctx, x.value, c.value, s.value, in.allow, moe_.top_k, sums_);
+      accumulate_router_stats(ctx, in.x.value, in.c.value, s.value, in.allow, moe_.top_k, sums_);
     }
   }
   Routing routing;

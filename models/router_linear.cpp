@@ -7,7 +7,6 @@
 #include "ops/linear.h"
 #include "ops/scale.h"
 #include "ops/softmax.h"
-#include "ops/tokens.h"
 
 #include <cmath>
 
@@ -51,8 +50,7 @@ std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Var
 }
 
 Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) {
-  const int64_t B = in.x.shape()[0], N = B * in.x.shape()[1], D = in.x.shape()[2];
-  const Variable raw = linear(ctx, reshape(ctx, in.x, {N, D}), weight_, Variable());
+  const Variable raw = linear(ctx, in.x, weight_, Variable());
   const Variable logits = cast(ctx, raw, weight_.value.dtype());  // (N, E); f32 also where the model computes in bf16
   const Variable noised = noisy(ctx, logits);
   const Variable probabilities = softmax(ctx, noised);
@@ -64,7 +62,7 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
     pinned.made = true;
   }
   Routing routing;
-  routing.losses = loss_terms(ctx, logits, noised, probabilities, pinned.selection.ids, B);
+  routing.losses = loss_terms(ctx, logits, noised, probabilities, pinned.selection.ids, in.images);
   routing.weights = gather_slots(ctx, probabilities, pinned.selection.ids);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
   routing.scores = probabilities.value;

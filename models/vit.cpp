@@ -35,11 +35,10 @@ Variable VitBlock::branch(const ExecContext& ctx, Variable y, LayerScale& scale,
   return stochastic_depth(ctx, y, drop_path_, ctx.rng.fold(2 * id + 1));
 }
 
-Variable VitBlock::forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned) {
-  const Variable tokens = norm1_.forward(ctx, x);
+Residual VitBlock::forward(const ExecContext& ctx, Residual in, ForwardPass& pass, PinnedSelection& pinned) {
+  const auto [x, tokens] = norm1_.forward(ctx, std::exchange(in, {}));  // nobody needs the branch's memory any more
   const AttentionOutput attended = attn_.forward(ctx, tokens);
-  const Variable h = add(ctx, x, branch(ctx, attended.y, ls1_, 1));
-  const Variable normed = norm2_.forward(ctx, h);
+  const auto [h, normed] = norm2_.forward(ctx, {x, branch(ctx, attended.y, ls1_, 1)});
   Variable y;
   if (moe_) {
     Variable context;
@@ -49,7 +48,7 @@ Variable VitBlock::forward(const ExecContext& ctx, const Variable& x, ForwardPas
   } else {
     y = mlp_->forward(ctx, normed);
   }
-  return add(ctx, h, branch(ctx, y, ls2_, 2));
+  return {h, branch(ctx, y, ls2_, 2)};
 }
 
 void VitBlock::init(const ExecContext& ctx, RngKey key) {
@@ -140,24 +139,25 @@ Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
   return dropout(ctx, add_rows(ctx, x, positions), config_.dropout, ctx.rng.fold(1));
 }
 
-Variable Vit::run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass) {
+Residual Vit::run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPass& pass) {
   VitBlock& block = *blocks_[i];
   const ExecContext own = ctx.with_rng(ctx.rng.fold(100 + i));
   if (!config_.recompute || ctx.tape == nullptr) {
     PinnedSelection pinned;
-    return block.forward(own, x, pass, pinned);
+    return block.forward(own, std::move(x), pass, pinned);
   }
   auto pinned = std::make_shared<PinnedSelection>();
   const auto again = [&block, &pass, pinned](const ExecContext& c, std::span<const Variable> in) {
-    return block.forward(c, in[0], pass, *pinned);
+    return block.forward(c, {in[0], {}}, pass, *pinned).sum(c);
   };
-  return recompute(own, again, {x});
+  return {recompute(own, again, {x.sum(own)}), {}};
 }
 
 Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
   if (stale_) refresh_derived(ctx);
-  Variable x = embed(ctx, images);
-  for (size_t i = 0; i < blocks_.size(); ++i) x = run_block(ctx, i, x, pass);
+  Residual stream{embed(ctx, images), {}};
+  for (size_t i = 0; i < blocks_.size(); ++i) stream = run_block(ctx, i, std::move(stream), pass);
+  const Variable x = stream.sum(ctx);
   const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
   // Logits are compared with each other: the head computes in the precision of its weights, which are f32 (or f64) always.
   return head_.forward(ctx, cast(ctx, norm_.forward(ctx, pooled), arena_->dtype()));

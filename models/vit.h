@@ -16,8 +16,8 @@ class VitBlock final : public Module {
  public:
   VitBlock(const VitConfig& config, int64_t index, bool with_experts);
 
-  /// x (B, T, D) -> (B, T, D). `ctx.rng` is this block's key.
-  Variable forward(const ExecContext& ctx, const Variable& x, ForwardPass& pass, PinnedSelection& pinned);
+  /// x (B, T, D) -> (B, T, D), whose last addition is left to whoever reads it. `ctx.rng` is this block's key.
+  Residual forward(const ExecContext& ctx, Residual x, ForwardPass& pass, PinnedSelection& pinned);
 
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
   void init(const ExecContext& ctx, RngKey key);
@@ -78,7 +78,7 @@ class Vit final : public Module {
 
  private:
   Variable embed(const ExecContext& ctx, const Variable& images);
-  Variable run_block(const ExecContext& ctx, size_t i, const Variable& x, ForwardPass& pass);
+  Residual run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPass& pass);
 
   VitConfig config_;
   Shape grid_;

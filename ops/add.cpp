@@ -44,7 +44,11 @@ Tensor forward(const ExecContext& ctx, const AddDims& dims, const Variable& x, c
 Variable add(const ExecContext& ctx, const Variable& a, const Variable& b) {
   check_floats("add", {&a, &b});
   check(b.defined() && a.shape() == b.shape(), "[add] {} and {}", a.shape().str(), b.shape().str());
-  return record(ctx, forward(ctx, {1, a.value.numel()}, a, b), {&a, &b}, Add{});
+  return record_sum(ctx, forward(ctx, {1, a.value.numel()}, a, b), a, b);
+}
+
+Variable record_sum(const ExecContext& ctx, Tensor y, const Variable& a, const Variable& b) {
+  return record(ctx, std::move(y), {&a, &b}, Add{});
 }
 
 Variable add_rows(const ExecContext& ctx, const Variable& x, const Variable& p) {

@@ -1,5 +1,6 @@
 #include "ops/layer_norm.h"
 
+#include "ops/add.h"
 #include "ops/checks.h"
 #include "ops/destination.h"
 #include "ops/kernels/layer_norm.h"
@@ -36,37 +37,77 @@ struct LayerNorm {
   }
 };
 
-LayerNormDims dims_of(const Variable& x, const Variable& w, const Variable& b, double eps) {
-  check_floats(LayerNorm::name, {&x, &w, &b});
-  check(w.defined() && b.defined(), "[layer_norm] x {} but no weight or no bias", x.shape().str());
-  check(x.shape().rank() >= 1 && w.shape() == Shape{x.shape()[-1]}, "[layer_norm] x {} but weight {}", x.shape().str(), w.shape().str());
-  check(b.shape() == w.shape(), "[layer_norm] x {} but bias {}", x.shape().str(), b.shape().str());
-  return {.rows = x.shape().rows(), .cols = x.shape()[-1], .eps = eps};
+/// The op's results beside its sum, and what it checks of x, weight and bias.
+struct Rows {
+  LayerNormDims dims;
+  Tensor y, mean, rstd;
+};
+
+Rows rows_of(const ExecContext& ctx, const char* op, const Variable& x, const Variable& w, const Variable& b, double eps) {
+  check_floats(op, {&x, &w, &b});
+  const Shape& shape = x.shape();
+  check(w.defined() && b.defined(), "[{}] x {} but no weight or no bias", op, shape.str());
+  check(shape.rank() >= 1 && w.shape() == Shape{shape[-1]}, "[{}] x {} but weight {}", op, shape.str(), w.shape().str());
+  check(b.shape() == w.shape(), "[{}] x {} but bias {}", op, shape.str(), b.shape().str());
+  check(!ctx.device.is_cuda() || shape[-1] <= cuda::layer_norm_columns, "[{}] x {}: a GPU normalises rows of at most {}", op, shape.str(),
+        cuda::layer_norm_columns);
+  const DType sums = master_of(x.dtype());
+  return {.dims = {.rows = shape.rows(), .cols = shape[-1], .eps = eps},
+          .y = ctx.empty(shape, x.dtype()),
+          .mean = ctx.empty({shape.rows()}, sums),
+          .rstd = ctx.empty({shape.rows()}, sums)};
 }
 
 }  // namespace
 
 Variable layer_norm(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b, double eps) {
-  const LayerNormDims dims = dims_of(x, w, b, eps);
-  Tensor y = ctx.empty(x.shape(), x.dtype());
-  const Tensor mean = ctx.empty({dims.rows}, master_of(x.dtype())), rstd = ctx.empty({dims.rows}, master_of(x.dtype()));
+  const Rows rows = rows_of(ctx, LayerNorm::name, x, w, b, eps);
+  const LayerNormDims& dims = rows.dims;
   dispatch_compute(x.dtype(), LayerNorm::name, [&](auto tag) {
     using T = decltype(tag);
     using M = Master<T>;
     on_device(
         ctx, tag,
         [&](auto) {
-          cpu::layer_norm_forward(dims, x.value.data<T>(), w.value.data<T>(), b.value.data<T>(), y.data<T>(), mean.data<M>(),
-                                  rstd.data<M>());
+          cpu::layer_norm_forward(dims, x.value.data<T>(), w.value.data<T>(), b.value.data<T>(), rows.y.data<T>(), rows.mean.data<M>(),
+                                  rows.rstd.data<M>());
         },
         [&](auto) {
-          check(dims.cols <= cuda::layer_norm_columns, "[layer_norm] x {}: a GPU normalises rows of at most {}", x.shape().str(),
-                cuda::layer_norm_columns);
-          cuda::layer_norm_forward(ctx.stream, dims, x.value.data<T>(), w.value.data<T>(), b.value.data<T>(), y.data<T>(), mean.data<M>(),
-                                   rstd.data<M>());
+          cuda::layer_norm_forward(ctx.stream, dims, x.value.data<T>(), w.value.data<T>(), b.value.data<T>(), rows.y.data<T>(),
+                                   rows.mean.data<M>(), rows.rstd.data<M>());
         });
   });
-  return record(ctx, std::move(y), {&x, &w, &b}, LayerNorm{.dims = dims, .x = x.value, .w = w.value, .mean = mean, .rstd = rstd});
+  return record(ctx, rows.y, {&x, &w, &b}, LayerNorm{.dims = dims, .x = x.value, .w = w.value, .mean = rows.mean, .rstd = rows.rstd});
+}
+
+NormedSum add_layer_norm(const ExecContext& ctx, const Variable& x, const Variable& branch, const Variable& w, const Variable& b,
+                         double eps) {
+  constexpr const char* op = "add_layer_norm";
+  check_floats(op, {&x, &branch});
+  check(branch.defined() && x.shape() == branch.shape(), "[{}] x {} but branch {}", op, x.shape().str(), branch.shape().str());
+  const Rows rows = rows_of(ctx, op, x, w, b, eps);
+  const LayerNormDims& dims = rows.dims;
+  const Tensor total = ctx.empty(x.shape(), x.dtype());
+  dispatch_compute(x.dtype(), op, [&](auto tag) {
+    using T = decltype(tag);
+    using M = Master<T>;
+    on_device(
+        ctx, tag,
+        [&](auto) {
+          cpu::add_layer_norm_forward(dims, x.value.data<T>(), branch.value.data<T>(), w.value.data<T>(), b.value.data<T>(),
+                                      total.data<T>(), rows.y.data<T>(), rows.mean.data<M>(), rows.rstd.data<M>());
+        },
+        [&](auto) {
+          cuda::add_layer_norm_forward(ctx.stream, dims, x.value.data<T>(), branch.value.data<T>(), w.value.data<T>(), b.value.data<T>(),
+                                       total.data<T>(), rows.y.data<T>(), rows.mean.data<M>(), rows.rstd.data<M>());
+        });
+  });
+  // One forward kernel, but two nodes: on the way back the second adds to the gradient that the sum has already, in place, and the
+  // first hands that tensor on. No kernel is left to fuse.
+  Variable sum = record_sum(ctx, total, x, branch);
+  Variable normed =
+      record(ctx, rows.y, {&sum, &w, &b}, LayerNorm{.dims = dims, .x = total, .w = w.value, .mean = rows.mean, .rstd = rows.rstd});
+  return {std::move(sum), std::move(normed)};
 }
 
 }  // namespace ermoe

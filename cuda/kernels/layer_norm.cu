@@ -1,9 +1,11 @@
-// LayerNorm on the GPU, bound by memory: x read and y written once forward; x and dy read, dx written once backward.
-// A row stays in the registers of some lanes of a warp, or of a whole block where it is wide, so that the statistics cost no
-// second reading. Weights' gradients gather in registers too, over the rows of one chunk, and are added up by a second launch.
+// LayerNorm on the GPU, bound by memory: x read and y written once forward (and a branch read, its sum with x written, where a
+// residual connection ends here); x and dy read, dx written once backward. A row stays in the registers of some lanes of a warp,
+// or of a whole block where it is wide, so that the statistics cost no second reading. Weights' gradients gather in registers too,
+// over the rows of one chunk, and are added up by a second launch; that leaves few warps, so backward fetches a row ahead.
 // Contract: ops/kernels/layer_norm.h.
 #include "ops/kernels/layer_norm.h"
 
+#include "cuda/device/mma.cuh"
 #include "cuda/device/pack.cuh"
 #include "cuda/device/reduce.cuh"
 #include "cuda/device/sum_partials.cuh"
@@ -49,15 +51,37 @@ __device__ __forceinline__ void keep_narrow(Pack<float, V>&) {}
 
 template <typename T>
 struct ForwardArgs {
-  int64_t rows;
-  int cols;
-  float eps;
+  int64_t rows = 0;
+  int cols = 0;
+  float eps = 0;
   const T *x, *w, *b;
+  const T* branch = nullptr;  // where rows are sums
+  T* sum = nullptr;
   T* y;
   float *mean, *rstd;
 };
 
-template <typename T, typename L>
+/// What a row is: x, or x + branch. Chosen at compile time, since a branch takes registers.
+enum class RowOf { x, sum };
+
+/// x + branch as it is rounded, kept in x and stored.
+template <typename L, typename T>
+__device__ __forceinline__ void add_branch(const ForwardArgs<T>& a, int64_t row, Pack<T, L::width> (&x)[L::packs]) {
+  constexpr int V = L::width;
+  Pack<T, V> branch[L::packs];
+#pragma unroll
+  for (int k = 0; k < L::packs; ++k)
+    if (L::column(k) < a.cols) branch[k] = load<V>(a.branch + row + L::column(k));
+#pragma unroll
+  for (int k = 0; k < L::packs; ++k) {
+    if (L::column(k) >= a.cols) continue;
+#pragma unroll
+    for (int i = 0; i < V; ++i) x[k].v[i] = narrow<T>(widen(x[k].v[i]) + widen(branch[k].v[i]));
+    store(a.sum + row + L::column(k), x[k]);
+  }
+}
+
+template <typename T, typename L, RowOf Row>
 __global__ void __launch_bounds__(threads) forward_kernel(ForwardArgs<T> a) {
   constexpr int V = L::width;
   Pack<T, V> w[L::packs], b[L::packs];
@@ -71,6 +95,7 @@ __global__ void __launch_bounds__(threads) forward_kernel(ForwardArgs<T> a) {
 #pragma unroll
     for (int k = 0; k < L::packs; ++k)
       if (L::column(k) < a.cols) x[k] = load<V>(a.x + r * a.cols + L::column(k));
+    if constexpr (Row == RowOf::sum) add_branch<L>(a, r * a.cols, x);
 #pragma unroll
     for (int k = 0; k < L::packs; ++k)
       if (L::column(k) < a.cols)
@@ -108,21 +133,50 @@ struct BackwardArgs {
   float *dw, *db;  // (chunks, cols); null where neither gradient is wanted
 };
 
+/// What backward reads of a row. Packs of 16 bytes are fetched a round ahead into shared memory, where a thread fills and reads slots of
+/// its own: that takes no registers, which the sums for dw and db leave few of, and no barrier. Narrower packs are read on the spot.
+template <typename T, typename L>
+struct RowAhead {
+  static constexpr int V = L::width;
+  static constexpr bool ahead = sizeof(Pack<T, V>) == 16;
+  enum Operand { x, dy, dx };                                       // dx: what is added to
+  static constexpr int operands = sizeof(T) == 2 ? 3 : 2;           // that are fetched ahead: f32's slots of dx would not fit everywhere
+  static constexpr int slots = ahead ? 2 * L::packs * threads : 0;  // of one operand: this round's and the next one's
+
+  Pack<T, V>* memory;  // (operands, 2, packs, threads)
+
+  __device__ Pack<T, V>* slot(Operand which, int round, int k) const {
+    return memory + which * slots + (round * L::packs + k) * threads + threadIdx.x;
+  }
+  /// Starts on row r for round 0 or 1.
+  __device__ void fetch(const BackwardArgs<T>& a, int64_t r, int round) const {
+    if constexpr (!ahead) return;
+    const bool add = operands > dx && a.dx != nullptr && a.mode == Accumulate::add;
+#pragma unroll
+    for (int k = 0; k < L::packs; ++k) {
+      if (L::column(k) >= a.cols) continue;
+      const int64_t at = r * a.cols + L::column(k);
+      copy_async_16(shared_address(slot(x, round, k)), a.x + at, true);
+      copy_async_16(shared_address(slot(dy, round, k)), a.dy + at, true);
+      if (add) copy_async_16(shared_address(slot(dx, round, k)), a.dx + at, true);
+    }
+  }
+  __device__ Pack<T, V> take(Operand which, const T* from, int64_t r, int64_t cols, int round, int k) const {
+    if constexpr (ahead)
+      if (which < operands) return *slot(which, round, k);
+    return load<V>(from + r * cols + L::column(k));
+  }
+};
+
 /// One row: dx, and what it adds to the sums for dw and db. `w` lies in shared memory.
 template <typename T, typename L>
-__device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, int64_t r, const T* w, float (&dw)[L::packs][L::width],
-                                             float (&db)[L::packs][L::width]) {
+__device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const RowAhead<T, L>& row, int64_t r, int round, float mean,
+                                             float rstd, const T* w, float (&dw)[L::packs][L::width], float (&db)[L::packs][L::width]) {
   constexpr int V = L::width;
-  const bool add = a.mode == Accumulate::add && a.dx != nullptr;
-  Pack<T, V> x[L::packs], dy[L::packs], old[L::packs];
+  Pack<T, V> x[L::packs], dy[L::packs];
 #pragma unroll
-  for (int k = 0; k < L::packs; ++k) {
-    if (L::column(k) >= a.cols) continue;
-    const int64_t at = r * a.cols + L::column(k);
-    x[k] = load<V>(a.x + at), dy[k] = load<V>(a.dy + at);
-    if (add) old[k] = load<V>(a.dx + at);
-  }
-  const float mean = a.mean[r], rstd = a.rstd[r];
+  for (int k = 0; k < L::packs; ++k)
+    if (L::column(k) < a.cols) x[k] = row.take(row.x, a.x, r, a.cols, round, k), dy[k] = row.take(row.dy, a.dy, r, a.cols, round, k);
   float sum = 0, dot = 0;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
@@ -139,39 +193,55 @@ __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, int64_t r
     keep_narrow(x[k]), keep_narrow(dy[k]);
   }
   if (a.dx == nullptr) return;
+  const bool add = a.mode == Accumulate::add;
   const float inverse = 1.0f / static_cast<float>(a.cols), mean_g = L::sum(sum) * inverse, slope = L::sum(dot) * rstd * rstd * inverse;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
     if (L::column(k) >= a.cols) continue;
     const auto weight = load<V>(w + L::column(k));
-    Pack<T, V> dx;
+    Pack<T, V> old{}, dx;
+    if (add) old = row.take(row.dx, a.dx, r, a.cols, round, k);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float d = rstd * (widen(dy[k].v[i]) * widen(weight.v[i]) - mean_g - (widen(x[k].v[i]) - mean) * slope);
-      dx.v[i] = narrow<T>(add ? widen(old[k].v[i]) + d : d);
+      dx.v[i] = narrow<T>(add ? widen(old.v[i]) + d : d);
     }
     store(a.dx + r * a.cols + L::column(k), dx);
   }
 }
 
-/// Adds up the groups' sums of a chunk, one after the other, and leaves them in its row of `out`.
+/// Floats that `gather_groups` needs.
 template <typename L>
-__device__ __forceinline__ void gather_groups(int cols, const float (&mine)[L::packs][L::width], float* shared, float* out) {
-  for (int row = 0; row < L::rows; ++row) {
-    if (L::row() == row) {
+constexpr int gather_floats = L::rows > 1 ? threads / warp_size* L::group* L::packs* L::width : 0;
+
+/// Adds up the groups' sums of a chunk, those of a warp first, and leaves them in its row of `out`. `shared`: (warps, packs, width, group).
+template <typename L>
+__device__ __forceinline__ void gather_groups(int cols, float (&mine)[L::packs][L::width], float* shared, float* out) {
+  constexpr int V = L::width, held = L::packs * V, warps = threads / warp_size;
+  if constexpr (L::rows == 1) {
 #pragma unroll
-      for (int k = 0; k < L::packs; ++k)
-        if (L::column(k) < cols)
+    for (int k = 0; k < L::packs; ++k)
+      if (L::column(k) < cols)
 #pragma unroll
-          for (int i = 0; i < L::width; ++i) {
-            const float before = row == 0 ? 0.0f : shared[L::column(k) + i];
-            if (row == L::rows - 1)
-              out[L::column(k) + i] = before + mine[k][i];
-            else
-              shared[L::column(k) + i] = before + mine[k][i];
-          }
-    }
-    __syncthreads();
+        for (int i = 0; i < V; ++i) out[L::column(k) + i] = mine[k][i];
+    return;
+  }
+  const int lane = static_cast<int>(threadIdx.x) % warp_size, warp = static_cast<int>(threadIdx.x) / warp_size;
+  __syncthreads();  // what lay there has been read
+#pragma unroll
+  for (int j = 0; j < held; ++j) {
+    float sum = mine[j / V][j % V];
+#pragma unroll
+    for (int distance = L::group; distance < warp_size; distance *= 2) sum += __shfl_xor_sync(all_lanes, sum, distance);
+    if (lane < L::group) shared[(warp * held + j) * L::group + lane] = sum;
+  }
+  __syncthreads();
+  for (int c = static_cast<int>(threadIdx.x); c < cols; c += threads) {
+    const int pack = c / V, at = (pack / L::group * V + c % V) * L::group + pack % L::group;
+    float total = 0;
+#pragma unroll
+    for (int i = 0; i < warps; ++i) total += shared[i * held * L::group + at];
+    out[c] = total;
   }
 }
 
@@ -179,17 +249,29 @@ __device__ __forceinline__ void gather_groups(int cols, const float (&mine)[L::p
 template <typename T, typename L, int Blocks>
 __global__ void __launch_bounds__(threads, Blocks) backward_kernel(BackwardArgs<T> a) {
   constexpr int V = L::width, width = L::group * L::packs * V;
-  __shared__ float shared[L::rows > 1 ? width : 1];
+  extern __shared__ __align__(16) unsigned char scratch[];  // rows on their way, then the groups' sums
   __shared__ alignas(16) unsigned char weights[sizeof(T) * width];
   T* const w = reinterpret_cast<T*>(weights);
   for (int c = static_cast<int>(threadIdx.x); c < a.cols; c += threads) w[c] = a.w[c];
   __syncthreads();
-  float dw[L::packs][V] = {}, db[L::packs][V] = {};
+  float dw[L::packs][V] = {}, db[L::packs][V] = {}, next_mean = 0, next_rstd = 0;
+  const RowAhead<T, L> row{reinterpret_cast<Pack<T, V>*>(scratch)};
   const int64_t chunk = blockIdx.x, end = min(a.rows, (chunk + 1) * a.chunk);
-  for (int64_t r = chunk * a.chunk + L::row(); r < end; r += L::rows) backward_row<T, L>(a, r, w, dw, db);
+  const auto fetch = [&](int64_t r, int round) {
+    if (r < end) row.fetch(a, r, round), next_mean = a.mean[r], next_rstd = a.rstd[r];
+    commit_copies();  // an empty group too, so that the count of groups stays right
+  };
+  int64_t r = chunk * a.chunk + L::row();
+  fetch(r, 0);
+  for (int round = 0; r < end; r += L::rows, round ^= 1) {
+    const float mean = next_mean, rstd = next_rstd;
+    fetch(r + L::rows, round ^ 1);
+    wait_copies<1>();
+    backward_row<T, L>(a, row, r, round, mean, rstd, w, dw, db);
+  }
   if (a.dw == nullptr) return;
-  gather_groups<L>(a.cols, dw, shared, a.dw + chunk * a.cols);
-  gather_groups<L>(a.cols, db, shared, a.db + chunk * a.cols);
+  gather_groups<L>(a.cols, dw, reinterpret_cast<float*>(scratch), a.dw + chunk * a.cols);
+  gather_groups<L>(a.cols, db, reinterpret_cast<float*>(scratch), a.db + chunk * a.cols);
 }
 
 /// Calls `fn` with the smallest of the layouts that hold a row.
@@ -211,20 +293,31 @@ void choose_layout(int64_t cols, Fn&& fn, Pointers... pointers) {
     with_layout<Layout<4, 1, 32>, Layout<4, 3, 32>, Layout<4, 6, 32>, Layout<4, 2, 256>, Layout<4, 4, 256>>(cols, fn);
 }
 
+template <RowOf Row, typename T>
+void launch_forward(const Stream& stream, const LayerNormDims& dims, ForwardArgs<T> args) {
+  if (dims.rows == 0 || dims.cols == 0) return;
+  args.rows = dims.rows, args.cols = static_cast<int>(dims.cols), args.eps = static_cast<float>(dims.eps);
+  const auto launch = [&](auto layout) {
+    using L = decltype(layout);
+    const int64_t blocks = (dims.rows + L::rows - 1) / L::rows, resident = int64_t{6} * state_of(stream).multiprocessors;
+    forward_kernel<T, L, Row><<<static_cast<unsigned>(std::min(blocks, resident)), threads, 0, native(stream)>>>(args);
+    cuda_check(cudaGetLastError(), "layer_norm_forward");
+  };
+  choose_layout<T>(dims.cols, launch, args.x, args.w, args.b, args.branch, args.sum, args.y);
+}
+
 }  // namespace
 
 template <typename T>
 void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean,
                         Master<T>* rstd) {
-  if (dims.rows == 0 || dims.cols == 0) return;
-  const ForwardArgs<T> args{dims.rows, static_cast<int>(dims.cols), static_cast<float>(dims.eps), x, w, b, y, mean, rstd};
-  const auto launch = [&](auto layout) {
-    using L = decltype(layout);
-    const int64_t blocks = (dims.rows + L::rows - 1) / L::rows, resident = int64_t{6} * state_of(stream).multiprocessors;
-    forward_kernel<T, L><<<static_cast<unsigned>(std::min(blocks, resident)), threads, 0, native(stream)>>>(args);
-    cuda_check(cudaGetLastError(), "layer_norm_forward");
-  };
-  choose_layout<T>(dims.cols, launch, x, w, b, y);
+  launch_forward<RowOf::x, T>(stream, dims, {.x = x, .w = w, .b = b, .y = y, .mean = mean, .rstd = rstd});
+}
+
+template <typename T>
+void add_layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* branch, const T* w, const T* b, T* sum,
+                            T* y, Master<T>* mean, Master<T>* rstd) {
+  launch_forward<RowOf::sum, T>(stream, dims, {.x = x, .w = w, .b = b, .branch = branch, .sum = sum, .y = y, .mean = mean, .rstd = rstd});
 }
 
 template <typename T>
@@ -248,8 +341,13 @@ void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const 
                                .db = weights ? partials + count * dims.cols : nullptr};
     const auto launch = [&](auto layout) {
       using L = decltype(layout);
+      using Row = RowAhead<T, L>;
       constexpr int blocks = L::packs * L::width <= 24 && sizeof(T) == 2 ? 2 : 1;  // an SM; more registers than that need spill
-      backward_kernel<T, L, blocks><<<static_cast<unsigned>(count), threads, 0, native(stream)>>>(args);
+      const int operands = dx.data != nullptr && dx.mode == Accumulate::add ? Row::operands : 2;
+      const auto bytes = static_cast<int>(std::max(operands * Row::slots * sizeof(Pack<T, L::width>), gather_floats<L> * sizeof(float)));
+      const auto kernel = backward_kernel<T, L, blocks>;
+      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+      kernel<<<static_cast<unsigned>(count), threads, static_cast<size_t>(bytes), native(stream)>>>(args);
       cuda_check(cudaGetLastError(), "layer_norm_backward");
     };
     choose_layout<T>(dims.cols, launch, x, w, dy, dx.data);
@@ -259,6 +357,10 @@ void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const 
 
 template void layer_norm_forward(const Stream&, const LayerNormDims&, const float*, const float*, const float*, float*, float*, float*);
 template void layer_norm_forward(const Stream&, const LayerNormDims&, const bf16*, const bf16*, const bf16*, bf16*, float*, float*);
+template void add_layer_norm_forward(const Stream&, const LayerNormDims&, const float*, const float*, const float*, const float*, float*,
+                                     float*, float*, float*);
+template void add_layer_norm_forward(const Stream&, const LayerNormDims&, const bf16*, const bf16*, const bf16*, const bf16*, bf16*, bf16*,
+                                     float*, float*);
 template void layer_norm_backward(const Stream&, const LayerNormDims&, const float*, const float*, const float*, const float*, const float*,
                                   Destination<float>, Destination<float>, Destination<float>, float*);
 template void layer_norm_backward(const Stream&, const LayerNormDims&, const bf16*, const bf16*, const float*, const float*, const bf16*,

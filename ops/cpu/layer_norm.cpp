@@ -10,6 +10,21 @@
 namespace ermoe::cpu {
 namespace {
 
+template <typename T>
+void forward_row(const LayerNormDims& dims, const T* row, const T* w, const T* b, T* y, T& mean, T& rstd) {
+  const int64_t n = dims.cols;
+  T sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < n; ++c) sum += row[c];
+  const T m = sum / static_cast<T>(n);
+#pragma omp simd reduction(+ : squares)
+  for (int64_t c = 0; c < n; ++c) squares += (row[c] - m) * (row[c] - m);
+  const T s = 1 / std::sqrt(squares / static_cast<T>(n) + static_cast<T>(dims.eps));
+  mean = m;
+  rstd = s;
+  store(n, y, Accumulate::overwrite, [=](int64_t c) { return (row[c] - m) * s * w[c] + b[c]; });
+}
+
 /// One row of dx. With g = dy w: rstd (g - mean(g) - x̂ mean(g x̂)).
 template <typename T>
 void backward_row(int64_t n, const T* x, const T* w, T mean, T rstd, const T* dy, T* dx, Accumulate mode) {
@@ -28,20 +43,19 @@ void backward_row(int64_t n, const T* x, const T* w, T mean, T rstd, const T* dy
 
 template <typename T>
 void layer_norm_forward(const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean, Master<T>* rstd) {
+#pragma omp parallel for schedule(static) if (dims.rows * dims.cols > 16384)
+  for (int64_t r = 0; r < dims.rows; ++r) forward_row(dims, x + r * dims.cols, w, b, y + r * dims.cols, mean[r], rstd[r]);
+}
+
+template <typename T>
+void add_layer_norm_forward(const LayerNormDims& dims, const T* x, const T* branch, const T* w, const T* b, T* sum, T* y, Master<T>* mean,
+                            Master<T>* rstd) {
   const int64_t n = dims.cols;
 #pragma omp parallel for schedule(static) if (dims.rows * n > 16384)
   for (int64_t r = 0; r < dims.rows; ++r) {
-    const T* row = x + r * n;
-    T sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < n; ++c) sum += row[c];
-    const T m = sum / static_cast<T>(n);
-#pragma omp simd reduction(+ : squares)
-    for (int64_t c = 0; c < n; ++c) squares += (row[c] - m) * (row[c] - m);
-    const T s = 1 / std::sqrt(squares / static_cast<T>(n) + static_cast<T>(dims.eps));
-    mean[r] = m;
-    rstd[r] = s;
-    store(n, y + r * n, Accumulate::overwrite, [=](int64_t c) { return (row[c] - m) * s * w[c] + b[c]; });
+    T* const row = sum + r * n;
+    for (int64_t c = 0; c < n; ++c) row[c] = x[r * n + c] + branch[r * n + c];
+    forward_row(dims, row, w, b, y + r * n, mean[r], rstd[r]);
   }
 }
 
@@ -69,6 +83,10 @@ void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, cons
 
 template void layer_norm_forward(const LayerNormDims&, const float*, const float*, const float*, float*, float*, float*);
 template void layer_norm_forward(const LayerNormDims&, const double*, const double*, const double*, double*, double*, double*);
+template void add_layer_norm_forward(const LayerNormDims&, const float*, const float*, const float*, const float*, float*, float*, float*,
+                                     float*);
+template void add_layer_norm_forward(const LayerNormDims&, const double*, const double*, const double*, const double*, double*, double*,
+                                     double*, double*);
 template void layer_norm_backward(const LayerNormDims&, const float*, const float*, const float*, const float*, const float*,
                                   Destination<float>, Destination<float>, Destination<float>, float*);
 template void layer_norm_backward(const LayerNormDims&, const double*, const double*, const double*, const double*, const double*,

@@ -26,6 +26,12 @@ template <typename T>
 void layer_norm_forward(const LayerNormDims& dims, const T* x /* (rows, cols) */, const T* w /* (cols) */, const T* b /* (cols) */, T* y,
                         Master<T>* mean /* (rows) */, Master<T>* rstd /* (rows) */);
 
+/// The same of sum = x + branch, which is written too. y is made from the sum as it is stored: the bits are those of an addition
+/// with a LayerNorm after it.
+template <typename T>
+void add_layer_norm_forward(const LayerNormDims& dims, const T* x, const T* branch /* (rows, cols) */, const T* w, const T* b,
+                            T* sum /* (rows, cols) */, T* y, Master<T>* mean, Master<T>* rstd);
+
 /// With x̂ = (x - mean) · rstd and g = dy · w: dx (+)= rstd (g - mean(g) - x̂ mean(g x̂)), dw (+)= Σ dy x̂, db (+)= Σ dy.
 template <typename T>
 void layer_norm_backward(const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean, const Master<T>* rstd, const T* dy,
@@ -42,6 +48,9 @@ inline constexpr int64_t layer_norm_columns = 4096;
 template <typename T>
 void layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const T* b, T* y, Master<T>* mean,
                         Master<T>* rstd);
+template <typename T>
+void add_layer_norm_forward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* branch, const T* w, const T* b, T* sum,
+                            T* y, Master<T>* mean, Master<T>* rstd);
 template <typename T>
 void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean,
                          const Master<T>* rstd, const T* dy, Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db,

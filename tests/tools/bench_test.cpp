@@ -98,9 +98,9 @@ TEST(OpBench, RunsEveryOp) {
     EXPECT_TRUE(op.run(ctx.with_tape(&tape), leaves).defined()) << op.name;
     EXPECT_GT(tape.size(), leaves.size()) << op.name;
   });
-  for (const char* op :
-       {"linear", "mlp", "attention", "patch_embed", "layer_norm", "gelu", "grouped_linear", "grouped_mlp", "dispatch", "combine",
-        "router_score", "select", "plan", "combine_weights", "materialize", "stiefel_step", "project_off", "adamw", "cross_entropy"})
+  for (const char* op : {"linear",          "mlp",         "attention",    "patch_embed", "layer_norm",   "add_layer_norm", "gelu",
+                         "grouped_linear",  "grouped_mlp", "dispatch",     "combine",     "router_score", "select",         "plan",
+                         "combine_weights", "materialize", "stiefel_step", "project_off", "adamw",        "cross_entropy"})
     EXPECT_TRUE(names.contains(op)) << op;
 }
 

@@ -138,6 +138,10 @@ class Cases {
       memory_case("layer_norm", fmt::format("({}, {})", N, D), bytes(2 * N * D), bytes(3 * N * D),
                   {random({N, D}), random({D}), random({D})},
                   [](const ExecContext& c, In x) { return layer_norm(c, x[0], x[1], x[2], 1e-6); });
+    if (wanted("add_layer_norm"))
+      memory_case("add_layer_norm", fmt::format("({}, {})", N, D), bytes(4 * N * D), bytes(3 * N * D),
+                  {random({N, D}), random({N, D}), random({D}), random({D})},
+                  [](const ExecContext& c, In x) { return add_layer_norm(c, x[0], x[1], x[2], x[3], 1e-6).normed; });
     if (wanted("gelu"))
       memory_case("gelu", fmt::format("({}, {})", N, F), bytes(2 * N * F), bytes(3 * N * F), {random({N, F})},
                   [](const ExecContext& c, In x) { return gelu(c, x[0]); });
