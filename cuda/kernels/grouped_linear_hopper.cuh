@@ -1,8 +1,9 @@
-// What the grouped GEMM's Hopper kernels share: a block of three warpgroups, of which the first fetches and the other two
-// multiply. A ring of stages in shared memory lies between them: the producer's one thread waits until a stage is empty and
-// starts its bulk copies; they complete on the stage's `full` barrier, where the consumers wait; each of their eight warps
-// arrives at `empty` when its products are done. A tile is 128 rows (64 a consumer) by N columns, a stage 64 k of it.
-// Read next: grouped_linear_wgmma.cu, grouped_linear_wgmma_weight.cu.
+// What Hopper's kernels of the grouped GEMM and of the residual share: a block of three warpgroups, of which the first fetches
+// and the other two multiply. A ring of stages in shared memory lies between them: the producer's one thread waits until a
+// stage is empty and starts its bulk copies; they complete on the stage's `full` barrier, where the consumers wait; each of
+// their eight warps arrives at `empty` when its products are done. A tile is 128 rows (64 a consumer) by N columns, a stage
+// 64 k of it. Blocks that share a tile add up what the others left in scratch memory.
+// Read next: grouped_linear_wgmma.cu, grouped_linear_wgmma_weight.cu, stiefel_residual_wgmma.cu.
 #pragma once
 
 #include "cuda/device/tma.cuh"
@@ -67,10 +68,10 @@ struct Ring {
       parity ^= 1;
     }
   }
-  /// The producer's turn: waits for the present stage to be empty and announces its bytes.
-  __device__ __forceinline__ uint32_t open() const {
+  /// The producer's turn: waits for the present stage to be empty and announces what will come.
+  __device__ __forceinline__ uint32_t open(int coming = stage_bytes) const {
     barrier_wait(empty(stage), parity ^ 1);
-    barrier_arrive_expecting(full(stage), stage_bytes);
+    barrier_arrive_expecting(full(stage), coming);
     return full(stage);
   }
   __device__ __forceinline__ void release(int s) const {
@@ -111,6 +112,45 @@ __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, 
 /// the first lane of four keeps one: d[0] and d[2].
 __device__ __forceinline__ int own_row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + threadIdx.x % 32 / 4; }
 __device__ __forceinline__ bool keeps_bias() { return threadIdx.x % 4 == 0; }
+
+/// A thread's part of the sums that a slot of scratch memory holds.
+template <int Sums>
+__device__ __forceinline__ float4* place_of(float* sums, int slot) {
+  return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * consumers) + (threadIdx.x - (threads - consumers));
+}
+
+/// Leaves the consumers' sums, and whatever else they stored before, in a slot, and raises its flag.
+template <int Sums>
+__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums, int* flags, int slot) {
+  float4* const to = place_of<Sums>(sums, slot);
+#pragma unroll
+  for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * consumers, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+  __threadfence();
+  sync_threads<consumers>(1);
+  if (threadIdx.x == threads - consumers) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flags + slot), "r"(1) : "memory");
+}
+
+/// Waits for a slot's flag and adds its sums. To wait for blocks of lower index alone is safe: the GPU starts them earlier.
+template <int Sums>
+__device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flags, int slot) {
+  if (threadIdx.x == threads - consumers) {
+    for (Patience patience;; patience.lose()) {
+      uint32_t set = 0;
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flags + slot) : "memory");
+      if (set != 0) break;
+    }
+  }
+  sync_threads<consumers>(1);
+  const float4* const from = place_of<Sums>(sums, slot);
+#pragma unroll
+  for (int i = 0; i < Sums / 4; ++i) {
+    const float4 more = __ldcg(from + i * consumers);
+    sum[4 * i] += more.x;
+    sum[4 * i + 1] += more.y;
+    sum[4 * i + 2] += more.z;
+    sum[4 * i + 3] += more.w;
+  }
+}
 
 /// Two bf16 in a register, the first in its lower half.
 __device__ __forceinline__ uint32_t pack_pair(float low, float high) {

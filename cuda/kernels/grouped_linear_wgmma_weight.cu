@@ -125,46 +125,19 @@ struct Scratch {
   int* flags = nullptr;        // (slots), not 0 once the slot is filled
 };
 
-template <int Sums>
-__device__ __forceinline__ float4* place_of(float* sums, int slot) {
-  return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * consumers) + (threadIdx.x - (threads - consumers));
-}
-
 template <bool Bias, int Sums>
-__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], const float (&bias)[4], const Scratch& scratch, int slot) {
-  float4* const to = place_of<Sums>(scratch.sums, slot);
-#pragma unroll
-  for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * consumers, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+__device__ __forceinline__ void leave_all(const float (&sum)[Sums], const float (&bias)[4], const Scratch& scratch, int slot) {
   if (Bias && keeps_bias()) {
     float* const own = scratch.bias_sums + slot * tile_m + own_row();
     __stcg(own, bias[0]);
     __stcg(own + 8, bias[2]);
   }
-  __threadfence();
-  sync_threads<consumers>(1);
-  if (threadIdx.x == threads - consumers)
-    asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(scratch.flags + slot), "r"(1) : "memory");
+  leave_sums(sum, scratch.sums, scratch.flags, slot);
 }
 
 template <bool Bias, int Sums>
-__device__ __forceinline__ void add_sums(float (&sum)[Sums], float (&bias)[4], const Scratch& scratch, int slot) {
-  if (threadIdx.x == threads - consumers) {
-    for (Patience patience;; patience.lose()) {
-      uint32_t set = 0;
-      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(scratch.flags + slot) : "memory");
-      if (set != 0) break;
-    }
-  }
-  sync_threads<consumers>(1);
-  const float4* const from = place_of<Sums>(scratch.sums, slot);
-#pragma unroll
-  for (int i = 0; i < Sums / 4; ++i) {
-    const float4 more = __ldcg(from + i * consumers);
-    sum[4 * i] += more.x;
-    sum[4 * i + 1] += more.y;
-    sum[4 * i + 2] += more.z;
-    sum[4 * i + 3] += more.w;
-  }
+__device__ __forceinline__ void add_all(float (&sum)[Sums], float (&bias)[4], const Scratch& scratch, int slot) {
+  add_sums(sum, scratch.sums, scratch.flags, slot);
   if (Bias && keeps_bias()) {
     const float* const own = scratch.bias_sums + slot * tile_m + own_row();
     bias[0] += __ldcg(own);
@@ -212,8 +185,8 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, 
     for (int i = 0; i < N / 2; ++i) sum[i] = 0;
     bias[0] = bias[2] = 0;
   }
-  if (u.part + 1 < u.parts) return leave_sums<Bias>(sum, bias, scratch, u.slot + u.part * u.stride);
-  for (int part = 0; part + 1 < u.parts; ++part) add_sums<Bias>(sum, bias, scratch, u.slot + part * u.stride);
+  if (u.part + 1 < u.parts) return leave_all<Bias>(sum, bias, scratch, u.slot + u.part * u.stride);
+  for (int part = 0; part + 1 < u.parts; ++part) add_all<Bias>(sum, bias, scratch, u.slot + part * u.stride);
   write_tile<Bias>(sum, bias, p, u, pairs);
 }
 

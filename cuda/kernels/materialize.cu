@@ -4,7 +4,9 @@
 
 #include "core/kernels/flat.h"
 #include "cuda/device/elementwise.cuh"
+#include "cuda/device/grid.cuh"
 #include "cuda/device/index.cuh"
+#include "cuda/device/reduce.cuh"
 #include "cuda/runtime/gemm.h"
 
 #include <type_traits>
@@ -40,33 +42,56 @@ void scale_columns(const Stream& stream, const MaterializeDims& dims, const floa
   elementwise<float>(stream, dims.products(), ScaleColumns<T>{dims, from, s, to}, "materialize", from, to);
 }
 
-constexpr int lanes = 32, rows_at_once = 16;
+constexpr int lanes = 8, rows_at_once = 64, unroll = 2, warps = lanes * rows_at_once / warp_size;
 
-/// du (+)= p diag(s) and ds (+)= column sums of u · p, in one pass: a block has 32 columns of one expert.
-__global__ void __launch_bounds__(lanes* rows_at_once) left_gradients_kernel(MaterializeDims dims, const float* u, const float* s,
-                                                                             const float* p, Destination<float> du, Destination<float> ds) {
-  __shared__ float parts[rows_at_once][lanes];
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * lanes + threadIdx.x;
+/// du (+)= p diag(s) and ds (+)= column sums of u · p, in one pass: a block has all rows of 8 · V columns of one expert. All of a
+/// turn is fetched before any of it is stored, so that enough is on its way in few blocks, and sums need no second launch.
+template <int V>
+__global__ void __launch_bounds__(lanes* rows_at_once, 2)
+    left_gradients_kernel(MaterializeDims dims, const float* u, const float* s, const float* p, Destination<float> du,
+                          Destination<float> ds) {
+  __shared__ float parts[warps][lanes * V];
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % lanes;
+  const bool adds = du.data != nullptr && du.mode == Accumulate::add;
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * lanes + lane) * V;
   for (int64_t e = blockIdx.y; e < dims.experts; e += gridDim.y) {
-    float sum = 0;
-    if (column < dims.rank) {
-      const float scale = s[e * dims.rank + column];
-#pragma unroll 4
-      for (int64_t row = threadIdx.y; row < dims.rows; row += rows_at_once) {
-        const int64_t at = (e * dims.rows + row) * dims.rank + column;
-        const float value = p[at];
-        if (du.data != nullptr) du.data[at] = (du.mode == Accumulate::add ? du.data[at] : 0.0f) + value * scale;
-        if (ds.data != nullptr) sum += u[at] * value;
-      }
+    const int64_t rows = column < dims.rank ? dims.rows : 0, first = e * dims.rows * dims.rank + column;
+    Pack<float, V> scale{};
+    if (rows > 0) scale = load<V>(s + e * dims.rank + column);
+    float sum[V] = {};
+    for (int64_t begin = thread / lanes; begin < rows; begin += unroll * rows_at_once) {
+      Pack<float, V> us[unroll], ps[unroll], before[unroll] = {};
+      const auto each = [&](auto&& fn) {
+#pragma unroll
+        for (int l = 0; l < unroll; ++l)
+          if (const int64_t row = begin + l * rows_at_once; row < rows) fn(first + row * dims.rank, us[l], ps[l], before[l]);
+      };
+      each([&](int64_t at, auto& own, auto& product, auto& old) {
+        product = load<V>(p + at);
+        if (ds.data != nullptr) own = load<V>(u + at);
+        if (adds) old = load<V>(du.data + at);
+      });
+      each([&](int64_t at, const auto& own, const auto& product, auto& value) {
+#pragma unroll
+        for (int k = 0; k < V; ++k) {
+          value.v[k] += product.v[k] * scale.v[k];
+          if (ds.data != nullptr) sum[k] += own.v[k] * product.v[k];
+        }
+        if (du.data != nullptr) store(du.data + at, value);
+      });
     }
     if (ds.data == nullptr) continue;
-    parts[threadIdx.y][threadIdx.x] = sum;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      for (int distance = lanes; distance < warp_size; distance *= 2) sum[k] += __shfl_xor_sync(all_lanes, sum[k], distance);
+      if (thread % warp_size < lanes) parts[thread / warp_size][lane * V + k] = sum[k];
+    }
     __syncthreads();
-    if (threadIdx.y == 0 && column < dims.rank) {
+    if (const int64_t own = static_cast<int64_t>(blockIdx.x) * lanes * V + thread; thread < lanes * V && own < dims.rank) {
       float total = 0;
 #pragma unroll
-      for (int i = 0; i < rows_at_once; ++i) total += parts[i][threadIdx.x];
-      float* const to = ds.data + e * dims.rank + column;
+      for (int warp = 0; warp < warps; ++warp) total += parts[warp][thread];
+      float* const to = ds.data + e * dims.rank + own;
       *to = ds.mode == Accumulate::add ? *to + total : total;
     }
     __syncthreads();
@@ -76,9 +101,14 @@ __global__ void __launch_bounds__(lanes* rows_at_once) left_gradients_kernel(Mat
 void left_gradients(const Stream& stream, const MaterializeDims& dims, const float* u, const float* s, const float* p,
                     Destination<float> du, Destination<float> ds) {
   if (dims.experts * dims.rank == 0) return;
-  const dim3 grid(static_cast<unsigned>((dims.rank + lanes - 1) / lanes), static_cast<unsigned>(std::min<int64_t>(dims.experts, 65535)));
-  left_gradients_kernel<<<grid, dim3(lanes, rows_at_once), 0, native(stream)>>>(dims, u, s, p, du, ds);
-  cuda_check(cudaGetLastError(), "materialize_backward");
+  const auto launch = [&]<int V>(std::integral_constant<int, V>) {
+    const dim3 grid(blocks_for(dims.rank, lanes * V), static_cast<unsigned>(std::min<int64_t>(dims.experts, 65535)));
+    left_gradients_kernel<V><<<grid, lanes * rows_at_once, 0, native(stream)>>>(dims, u, s, p, du, ds);
+    cuda_check(cudaGetLastError(), "materialize_backward");
+  };
+  constexpr int wide = pack_width<float>;
+  if (dims.rank % wide == 0 && all_aligned(u, s, p, du.data)) return launch(std::integral_constant<int, wide>{});
+  launch(std::integral_constant<int, 1>{});
 }
 
 /// The operand of a product in T: itself, or a narrowed copy that takes `place` and moves it on.

@@ -19,7 +19,8 @@ std::vector<OpInput> factors(int64_t experts, int64_t m, int64_t n, int64_t r) {
 
 OP_CASES(MaterializeOp, {.name = "one", .inputs = factors(1, 1, 1, 1), .run = run},
          {.name = "tall", .inputs = factors(3, 9, 5, 4), .run = run}, {.name = "wide", .inputs = factors(2, 4, 11, 3), .run = run},
-         {.name = "large", .inputs = factors(4, 33, 65, 34), .run = run});
+         {.name = "large", .inputs = factors(4, 33, 65, 34), .run = run},
+         {.name = "many_rows", .inputs = factors(2, 333, 24, 36), .run = run});
 
 #if defined(ERMOE_WITH_CUDA)
 /// The op's output and gradients in bf16 on the GPU against those in f32 on the CPU. Its inputs are f32 on both.

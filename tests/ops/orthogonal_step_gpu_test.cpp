@@ -77,6 +77,34 @@ TEST_P(StiefelOnGpu, StepsOfAnyLengthComeBack) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, StiefelOnGpu, ::testing::ValuesIn(methods), name_of_method);
 
+/// Widths and heights that no tile of the residual divides.
+TEST(NewtonSchulz, GpuTakesRaggedTiles) {
+  ERMOE_NEEDS_GPU(static_cast<void>(0));
+  for (const Shape& shape : {Shape{3, 75, 72}, Shape{2, 520, 136}, Shape{3, 333, 200}, Shape{500, 392}}) {
+    TestBench cpu;
+    GpuBench gpu;
+    const Tensor on_cpu = orthonormal(cpu.ctx, shape, DType::f32, 1), on_gpu = to_device(gpu.ctx, on_cpu);
+    const Tensor direction = gaussian(cpu.ctx, shape, DType::f32, 100);
+    stiefel_step(cpu.ctx, on_cpu, direction, 1e-3, StiefelMethod::newton_schulz);
+    stiefel_step(gpu.ctx, on_gpu, to_device(gpu.ctx, direction), 1e-3, StiefelMethod::newton_schulz);
+    EXPECT_LE(orthogonality_residual(gpu.ctx, on_gpu), promise) << shape.str();
+    EXPECT_LE(largest_difference(to_doubles(on_gpu), to_doubles(on_cpu)), 5e-5) << shape.str();
+  }
+}
+
+/// Enough matrices for their residuals' tiles to be shared among blocks; alone, one of them has whole tiles.
+TEST(NewtonSchulz, GpuKeepsAWholeLayerOnTheManifold) {
+  ERMOE_NEEDS_GPU(static_cast<void>(0));
+  const Shape shape{8, 1536, 384};
+  GpuBench gpu;
+  const Tensor q = orthonormal(gpu.ctx, shape, DType::f32, 1), one = q.at(5).clone();
+  const Tensor direction = gaussian(gpu.ctx, shape, DType::f32, 2);
+  stiefel_step(gpu.ctx, q, direction, 1e-3, StiefelMethod::newton_schulz);
+  stiefel_step(gpu.ctx, one, direction.at(5), 1e-3, StiefelMethod::newton_schulz);
+  EXPECT_LE(orthogonality_residual(gpu.ctx, q), promise);
+  EXPECT_LE(largest_difference(to_doubles(q.at(5)), to_doubles(one)), 1e-5);  // products of other shapes may add up in another order
+}
+
 TEST(Retract, GpuFindsTheSameFactors) {
   ERMOE_NEEDS_GPU(static_cast<void>(0));
   for (StiefelMethod method : {StiefelMethod::gram_schmidt, StiefelMethod::cholesky_qr})
