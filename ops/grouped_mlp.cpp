@@ -1,5 +1,6 @@
 #include "ops/grouped_mlp.h"
 
+#include "ops/gelu.h"
 #include "ops/grouped_products.h"
 #include "ops/kernels/gelu.h"
 
@@ -9,36 +10,38 @@ namespace {
 struct GroupedMlp {
   static constexpr const char* name = "grouped_mlp";
   GroupedLinearDims up, down;
-  Tensor x;           // (N*K, I)
-  Tensor w1, w2;      // (E, F, I), (E, O, F)
-  Tensor pre;         // (N*K, F): before the GELU
-  Tensor activation;  // (N*K, F): behind it
-  Tensor offsets;     // (E+1) i32
+  Tensor x;        // (N*K, I)
+  Tensor w1, w2;   // (E, F, I), (E, O, F)
+  Tensor pre;      // (N*K, F): before the GELU, of the widest tensors the one that is kept
+  Tensor offsets;  // (E+1) i32
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const auto* starts = offsets.data<int32_t>();
+    const bool through = out.wants(0) || out.wants(1) || out.wants(2);
+    Tensor activation = through ? ctx.empty(pre.shape(), pre.dtype()) : gelu(ctx, Variable(pre)).value;
+    if (through) hidden_gradient(ctx, dy, activation);
     grouped_backward_parameters(ctx, down, activation, starts, dy, out, 3, 4);
-    if (!out.wants(0) && !out.wants(1) && !out.wants(2)) return;
-    const Tensor& dpre = activation;  // which has been read for the last time: the widest tensor is not needed twice
-    hidden_gradient(ctx, dy, dpre);
+    activation = {};  // its memory goes to dx
+    if (!through) return;
+    const Tensor& dpre = pre;
     grouped_backward_parameters(ctx, up, x, starts, dpre, out, 1, 2);
     if (out.wants(0)) grouped_backward_input(ctx, up, w1, starts, dpre, out.into(0));
   }
 
-  /// dpre = (dy W2_e) gelu'(pre).
-  void hidden_gradient(const ExecContext& ctx, const Tensor& dy, const Tensor& dpre) const {
+  /// dpre = (dy W2_e) gelu'(pre) where `pre` was, which nobody else holds or needs again, and activation = gelu(pre).
+  void hidden_gradient(const ExecContext& ctx, const Tensor& dy, const Tensor& activation) const {
     dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       const auto* starts = offsets.data<int32_t>();
+      const T *w = w2.data<T>(), *upper = dy.data<T>();
+      T *in_place = pre.data<T>(), *y = activation.data<T>();
       on_device(
           ctx, tag,
           [&](auto) {
-            cpu::grouped_linear_backward_input(down, w2.data<T>(), starts, dy.data<T>(), dpre.data<T>(), Accumulate::overwrite);
-            cpu::gelu_backward({dpre.numel()}, pre.data<T>(), dpre.data<T>(), dpre.data<T>(), Accumulate::overwrite);
+            cpu::grouped_linear_backward_input(down, w, starts, upper, y, Accumulate::overwrite);
+            cpu::gelu_backward_with_y({pre.numel()}, in_place, y);
           },
-          [&](auto) {
-            cuda::grouped_linear_gelu_backward_input(ctx.stream, down, w2.data<T>(), starts, dy.data<T>(), pre.data<T>(), dpre.data<T>());
-          });
+          [&](auto) { cuda::grouped_linear_gelu_backward_input(ctx.stream, down, w, starts, upper, in_place, y); });
     });
   }
 };
@@ -89,14 +92,7 @@ Variable grouped_mlp(const ExecContext& ctx, const Variable& x, const MlpParamet
   Tensor y = ctx.empty({down.rows, down.out}, x.dtype());
   grouped_forward(ctx, down, activation, p.w2.value, p.b2.value, starts, y);
   return record(ctx, std::move(y), {&x, &p.w1, &p.b1, &p.w2, &p.b2},
-                GroupedMlp{.up = up,
-                           .down = down,
-                           .x = x.value,
-                           .w1 = p.w1.value,
-                           .w2 = p.w2.value,
-                           .pre = pre,
-                           .activation = activation,
-                           .offsets = plan.offsets});
+                GroupedMlp{.up = up, .down = down, .x = x.value, .w1 = p.w1.value, .w2 = p.w2.value, .pre = pre, .offsets = plan.offsets});
 }
 
 }  // namespace ermoe

@@ -1,6 +1,7 @@
 #include "ops/mlp.h"
 
 #include "ops/checks.h"
+#include "ops/gelu.h"
 #include "ops/kernels/gelu.h"
 #include "ops/linear_products.h"
 
@@ -10,58 +11,62 @@ namespace {
 struct DenseMlp {
   static constexpr const char* name = "mlp";
   LinearDims up, down;
-  Tensor x;           // (…, I)
-  Tensor w1, w2;      // (F, I), (O, F)
-  Tensor pre;         // (rows, F): before the GELU
-  Tensor activation;  // (rows, F): behind it
+  Tensor x;       // (…, I)
+  Tensor w1, w2;  // (F, I), (O, F)
+  Tensor pre;     // (rows, F): before the GELU, of the widest tensors the one that is kept
 
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
+    const bool through = out.wants(0) || out.wants(1) || out.wants(2);
+    Tensor activation = through ? ctx.empty(pre.shape(), pre.dtype()) : gelu(ctx, Variable(pre)).value;
+    const bool summed = through && hidden_gradient(ctx, dy, activation, out);
     linear_backward_parameters(ctx, down, activation, dy, master_slot(out, 3), master_slot(out, 4));
-    if (!out.wants(0) && !out.wants(1) && !out.wants(2)) return;
-    const Tensor& dpre = activation;  // which has been read for the last time: the widest tensor is not needed twice
-    const GradSlot dw1 = master_slot(out, 1), db1 = master_slot(out, 2);
-    if (gelu_gradient_in_product(ctx, dy, dpre)) {
-      linear_backward_parameters(ctx, up, x, dpre, dw1, db1);
-    } else {
-      linear_backward_input(ctx, down, w2, dy, {dpre, Accumulate::overwrite});
-      gelu_gradient(ctx, dpre, db1);
-      linear_backward_parameters(ctx, up, x, dpre, dw1, {});
-    }
+    activation = {};  // its memory goes to dx
+    if (!through) return;
+    const Tensor& dpre = pre;
+    const GradSlot dw1 = master_slot(out, 1), db1 = summed ? GradSlot{} : master_slot(out, 2);
+    linear_backward_parameters(ctx, up, x, dpre, dw1, db1);
     if (out.wants(0)) linear_backward_input(ctx, up, w1, dpre, out.into(0));
   }
 
-  /// dpre = (dy W2) gelu'(pre) where one kernel makes it; else false, and nothing.
-  bool gelu_gradient_in_product(const ExecContext& ctx, const Tensor& dy, const Tensor& dpre) const {
+  /// dpre = (dy W2) gelu'(pre) where `pre` was, which nobody else holds or needs again, and activation = gelu(pre).
+  /// True where db1, if wanted, has been made on the way.
+  bool hidden_gradient(const ExecContext& ctx, const Tensor& dy, const Tensor& activation, GradWriter& out) const {
+    if (hidden_gradient_in_product(ctx, dy, activation)) return false;
+    linear_backward_input(ctx, down, w2, dy, {activation, Accumulate::overwrite});
+    const GradSlot db1 = master_slot(out, 2);
+    const ColumnSumDims sum{up.rows, up.out, up.out};
+    dispatch_compute(pre.dtype(), name, [&](auto tag) {
+      using T = decltype(tag);
+      const GeluDims all{pre.numel()};
+      T *in_place = pre.data<T>(), *d = activation.data<T>();
+      on_device(
+          ctx, tag,
+          [&](auto) {
+            cpu::gelu_backward_with_y(all, in_place, d);
+            if (db1.dst.defined()) column_sum(ctx, sum, pre, db1);
+          },
+          [&](auto) {
+            if (!db1.dst.defined()) return cuda::gelu_backward_with_y(ctx.stream, all, in_place, d);
+            const auto partials = ctx.workspace->borrow<Master<T>>(sum.partials());
+            cuda::gelu_backward_with_y_and_sums(ctx.stream, sum, in_place, d, partials.data(),
+                                                {db1.dst.template data<Master<T>>(), db1.mode});
+          });
+    });
+    return true;
+  }
+
+  /// The same but for db1, where one kernel makes both; else false, and nothing.
+  bool hidden_gradient_in_product(const ExecContext& ctx, const Tensor& dy, const Tensor& activation) const {
     bool made = false;
     dispatch_compute(dy.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
       on_device(
           ctx, tag, [](auto) {},
-          [&](auto) { made = cuda::linear_gelu_backward_x(ctx.stream, down, dy.data<T>(), w2.data<T>(), pre.data<T>(), dpre.data<T>()); });
-    });
-    return made;
-  }
-
-  /// d *= gelu'(pre), and db1 (+)= its sum over rows, where that is wanted.
-  void gelu_gradient(const ExecContext& ctx, const Tensor& d, const GradSlot& db1) const {
-    const ColumnSumDims sum{up.rows, up.out, up.out};
-    dispatch_compute(d.dtype(), name, [&](auto tag) {
-      using T = decltype(tag);
-      const GeluDims all{d.numel()};
-      on_device(
-          ctx, tag,
           [&](auto) {
-            cpu::gelu_backward(all, pre.data<T>(), d.data<T>(), d.data<T>(), Accumulate::overwrite);
-            if (db1.dst.defined()) column_sum(ctx, sum, d, db1);
-          },
-          [&](auto) {
-            if (!db1.dst.defined())
-              return cuda::gelu_backward(ctx.stream, all, pre.data<T>(), d.data<T>(), d.data<T>(), Accumulate::overwrite);
-            const auto partials = ctx.workspace->borrow<Master<T>>(sum.partials());
-            cuda::gelu_backward_sums(ctx.stream, sum, pre.data<T>(), d.data<T>(), partials.data(),
-                                     {db1.dst.template data<Master<T>>(), db1.mode});
+            made = cuda::linear_gelu_backward_x(ctx.stream, down, dy.data<T>(), w2.data<T>(), pre.data<T>(), activation.data<T>());
           });
     });
+    return made;
   }
 };
 
@@ -109,7 +114,7 @@ Variable mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p) 
   Tensor y = ctx.empty(x.shape().with(-1, down.out), x.dtype());
   linear_forward(ctx, down, activation, p.w2.value, p.b2.value, y);
   return record(ctx, std::move(y), {&x, &p.w1, &p.b1, &p.w2, &p.b2},
-                DenseMlp{.up = up, .down = down, .x = x.value, .w1 = p.w1.value, .w2 = p.w2.value, .pre = pre, .activation = activation});
+                DenseMlp{.up = up, .down = down, .x = x.value, .w1 = p.w1.value, .w2 = p.w2.value, .pre = pre});
 }
 
 }  // namespace ermoe

@@ -34,9 +34,9 @@ bool dense_wgmma_gelu_forward(const Stream& stream, const LinearDims& dims, cons
 }
 
 template <typename T>
-bool dense_wgmma_gelu_backward(const Stream& stream, const LinearDims& dims, const T* w, const T* dy, const T* pre, T* dpre) {
-  return multiply<Product::input, Finish::gelu_slope>(
-      stream, GroupedProduct<T>{.dims = one_expert(dims), .a = dy, .b = w, .c = dpre, .second = const_cast<T*>(pre)});
+bool dense_wgmma_gelu_backward(const Stream& stream, const LinearDims& dims, const T* w, const T* dy, T* pre, T* y) {
+  return multiply<Product::input, Finish::gelu_slope>(stream,
+                                                      GroupedProduct<T>{.dims = one_expert(dims), .a = dy, .b = w, .c = pre, .second = y});
 }
 
 template <typename T>
@@ -57,7 +57,7 @@ int64_t dense_wgmma_scratch(const Stream& stream, const LinearDims& dims) {
 
 #define ERMOE_DENSE_WGMMA(T)                                                                                         \
   template bool dense_wgmma_gelu_forward(const Stream&, const LinearDims&, const T*, const T*, const T*, T*, T*);    \
-  template bool dense_wgmma_gelu_backward(const Stream&, const LinearDims&, const T*, const T*, const T*, T*);       \
+  template bool dense_wgmma_gelu_backward(const Stream&, const LinearDims&, const T*, const T*, T*, T*);             \
   template bool dense_wgmma_parameters(const Stream&, const LinearDims&, const T*, const T*, Destination<Master<T>>, \
                                        Destination<Master<T>>, float*);
 ERMOE_DENSE_WGMMA(float)

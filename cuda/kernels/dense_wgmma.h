@@ -12,9 +12,9 @@ namespace ermoe::cuda {
 template <typename T>
 bool dense_wgmma_gelu_forward(const Stream& stream, const LinearDims& dims, const T* x, const T* w, const T* b, T* pre, T* y);
 
-/// dpre = (dy W) gelu'(pre); pre and dpre (rows, in).
+/// (dy W) gelu'(pre) where `pre` was, and y = gelu(pre); both (rows, in).
 template <typename T>
-bool dense_wgmma_gelu_backward(const Stream& stream, const LinearDims& dims, const T* w, const T* dy, const T* pre, T* dpre);
+bool dense_wgmma_gelu_backward(const Stream& stream, const LinearDims& dims, const T* w, const T* dy, T* pre, T* y);
 
 /// dW (+)= dyᵀ x, db (+)= Σ_rows dy, with scratch of `dense_wgmma_scratch` floats.
 template <typename T>

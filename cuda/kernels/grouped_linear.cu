@@ -138,12 +138,13 @@ void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims
 
 template <typename T>
 void grouped_linear_gelu_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets,
-                                        const T* dy, const T* pre, T* dpre) {
+                                        const T* dy, T* pre, T* y) {
   if (dims.rows == 0 || dims.in == 0) return;
-  const GroupedProduct<T> p{.dims = dims, .a = dy, .b = w, .offsets = offsets, .c = dpre, .second = const_cast<T*>(pre)};
+  GroupedProduct<T> p{.dims = dims, .a = dy, .b = w, .offsets = offsets, .c = pre, .second = y};
   if (multiply_on_hopper<Product::input, Finish::gelu_slope>(stream, p)) return;
+  p.c = y;
   multiply<Product::input>(stream, p);
-  gelu_backward(stream, {dims.rows * dims.in}, pre, dpre, dpre, Accumulate::overwrite);
+  gelu_backward_with_y(stream, {dims.rows * dims.in}, pre, y);
 }
 
 template <typename T>
@@ -159,15 +160,14 @@ void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDim
   if (db.data != nullptr) sum_rows(stream, dims, offsets, dy, db, scratch);
 }
 
-#define ERMOE_GROUPED_LINEAR(T)                                                                                                           \
-  template void grouped_linear_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*);        \
-  template void grouped_linear_gelu_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*,    \
-                                            T*);                                                                                          \
-  template void grouped_linear_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*,            \
-                                              Accumulate);                                                                                \
-  template void grouped_linear_gelu_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, const T*, \
-                                                   T*);                                                                                   \
-  template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*,               \
+#define ERMOE_GROUPED_LINEAR(T)                                                                                                          \
+  template void grouped_linear_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*);       \
+  template void grouped_linear_gelu_forward(const Stream&, const GroupedLinearDims&, const T*, const T*, const T*, const int32_t*, T*,   \
+                                            T*);                                                                                         \
+  template void grouped_linear_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*,           \
+                                              Accumulate);                                                                               \
+  template void grouped_linear_gelu_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*, T*); \
+  template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*,              \
                                                Destination<Master<T>>, Destination<Master<T>>, float*);
 ERMOE_GROUPED_LINEAR(float)
 ERMOE_GROUPED_LINEAR(bf16)

@@ -12,7 +12,7 @@ namespace ermoe::cuda {
 enum class Product { forward, input, weight };
 
 /// What happens to a product of rows on its way out. gelu: C keeps the pre-activation, `second` receives its GELU.
-/// gelu_slope: the product is multiplied by GELU's derivative at `second`, the pre-activation.
+/// gelu_slope: the product is multiplied by GELU's derivative at what C held, the pre-activation, and `second` receives its GELU.
 enum class Finish { plain, gelu, gelu_slope };
 
 /// A (M, K) has K contiguous but for `weight`, where a row of memory is one k; B (N, K) has it in `forward` alone.

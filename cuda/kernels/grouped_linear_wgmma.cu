@@ -1,7 +1,8 @@
 // The grouped GEMM's products over rows, y = x W_eᵀ + b_e and dx = dy W_e, for Hopper. One block a multiprocessor walks the
 // tiles; while its consumers write a tile, its producer already fetches the next one's slices. A tile's copies may read
 // rows of the next expert: what they give lands in rows that are not written. GELU and its derivative are applied on the
-// way out, which saves a pass over the widest tensors of the layer.
+// way out, which saves a pass over the widest tensors of the layer; with the derivative GELU's output is made again, which
+// saves keeping it.
 #include "cuda/device/gelu.cuh"
 #include "cuda/device/pack.cuh"
 #include "cuda/kernels/grouped_linear_hopper.cuh"
@@ -57,14 +58,14 @@ struct Walk {
 /// One thread fetches everything.
 template <Product P, int N, Finish F, typename R>
 __device__ __forceinline__ void produce(R& ring, const GroupedProduct<bf16>& p, const CUtensorMap* a, const CUtensorMap* b,
-                                        const CUtensorMap* second) {
+                                        const CUtensorMap* pre) {
   const int slices = static_cast<int>((a_pitch<P>(p.dims) + slice - 1) / slice);
   prefetch_map(a);
   prefetch_map(b);
   for (Walk<P> walk(p, N); walk.next(N);) {
     if (!walk.filled()) continue;
     if constexpr (F == Finish::gelu_slope)
-      for (int j = 0; j < N / 64; ++j) prefetch_box(second, walk.column + 64 * j, walk.first);
+      for (int j = 0; j < N / 64; ++j) prefetch_box(pre, walk.column + 64 * j, walk.first);
     for (int s = 0; s < slices; ++s) {
       const uint32_t barrier = ring.open();
       copy_box(ring.a(), a, barrier, s * slice, walk.first);
@@ -102,9 +103,9 @@ __device__ __forceinline__ void for_each_chunk(const Target& t, int piece, Fn&& 
 
 using Chunks = uint4[4];
 
-template <typename T>
-__device__ __forceinline__ void fetch_second(const T& target, int piece, Chunks& to) {
-  for_each_chunk(target, piece, [&](int i, int64_t at, int) { to[i] = *reinterpret_cast<const uint4*>(target.second + at); });
+/// What C holds before this tile is written: with gelu_slope, the pre-activation.
+__device__ __forceinline__ void fetch_pre(const Target& t, int piece, Chunks& to) {
+  for_each_chunk(t, piece, [&](int i, int64_t at, int) { to[i] = *reinterpret_cast<const uint4*>(t.c + at); });
 }
 
 /// Sums start from the bias: its loads all go out at once here, where on the way out each would be waited for.
@@ -139,33 +140,35 @@ __device__ __forceinline__ void stage_piece(const float (&sum)[Sums], int piece,
   }
 }
 
-/// A warp writes its rows. `ahead`: with gelu_slope, the chunks of `second` of the first piece.
+/// A warp writes its rows. `ahead`: with gelu_slope, the pre-activation's chunks of the first piece.
 template <Finish F, int Sums>
 __device__ __forceinline__ void write_rows(const float (&sum)[Sums], uint32_t staging, const Target& t, Chunks& ahead) {
 #pragma unroll
   for (int piece = 0; piece < Sums / 32; ++piece) {
     const uint32_t stripe = staging + piece % 2 * stripe_bytes;  // its readers of two pieces ago have passed the last barrier
-    Chunks second;
+    Chunks pre;
     if constexpr (F == Finish::gelu_slope) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) second[i] = ahead[i];
-      if (piece + 1 < Sums / 32) fetch_second(t, piece + 1, ahead);
+      for (int i = 0; i < 4; ++i) pre[i] = ahead[i];
+      if (piece + 1 < Sums / 32) fetch_pre(t, piece + 1, ahead);
     }
     stage_piece(sum, piece, stripe);
     __syncwarp();
     for_each_chunk(t, piece, [&](int i, int64_t at, int place) {
       uint4 chunk = load_shared(stripe + place);
       if constexpr (F == Finish::gelu_slope) {
-        const auto& pre = reinterpret_cast<const Pack<bf16, 8>&>(second[i]);
-        chunk = change_each(chunk, [&](int v, float value) { return value * fast_gelu_slope(widen(pre.v[v])); });
+        const auto& at_pre = reinterpret_cast<const Pack<bf16, 8>&>(pre[i]);
+        chunk = change_each(chunk, [&](int v, float value) { return value * fast_gelu_slope(widen(at_pre.v[v])); });
       }
       if (t.add) {
         const auto old = load<8>(t.c + at);
         chunk = change_each(chunk, [&](int v, float value) { return value + widen(old.v[v]); });
       }
       *reinterpret_cast<uint4*>(t.c + at) = chunk;
-      if constexpr (F == Finish::gelu)
-        *reinterpret_cast<uint4*>(t.second + at) = change_each(chunk, [](int, float value) { return fast_gelu(value); });
+      if constexpr (F != Finish::plain) {
+        const uint4& before = F == Finish::gelu ? chunk : pre[i];
+        *reinterpret_cast<uint4*>(t.second + at) = change_each(before, [](int, float value) { return fast_gelu(value); });
+      }
     });
   }
   __syncwarp();  // an odd number of pieces: the next tile begins in the stripe that was read last
@@ -177,7 +180,7 @@ __device__ __forceinline__ void clear_rows(const Target& t) {
   for (int piece = 0; piece < N / 64; ++piece)
     for_each_chunk(t, piece, [&](int, int64_t at, int) {
       *reinterpret_cast<uint4*>(t.c + at) = make_uint4(0, 0, 0, 0);
-      if constexpr (F == Finish::gelu) *reinterpret_cast<uint4*>(t.second + at) = make_uint4(0, 0, 0, 0);
+      if constexpr (F != Finish::plain) *reinterpret_cast<uint4*>(t.second + at) = make_uint4(0, 0, 0, 0);
     });
 }
 
@@ -201,7 +204,7 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p) 
                         .add = p.mode == Accumulate::add};
     if (walk.filled()) {
       Chunks ahead;
-      if constexpr (F == Finish::gelu_slope) fetch_second(target, 0, ahead);
+      if constexpr (F == Finish::gelu_slope) fetch_pre(target, 0, ahead);
       constexpr bool biased_product = P == Product::forward;
       if constexpr (biased_product) start_from_bias(sum, target);
       multiply_slices<biased_product ? Start::kept : Start::cleared>(
@@ -216,14 +219,14 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p) 
 template <Product P, int N, Finish F>
 __global__ void __launch_bounds__(threads, 1)
     grouped_wgmma_kernel(const GroupedProduct<bf16> p, const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
-                         const __grid_constant__ CUtensorMap second) {
+                         const __grid_constant__ CUtensorMap pre) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char memory[];
   Ring<P, N, staging_bytes> ring(memory);
   ring.init();
   if (threadIdx.x < 128) {
     give_up_registers<40>();
-    if (threadIdx.x == 0) produce<P, N, F>(ring, p, &a, &b, &second);
+    if (threadIdx.x == 0) produce<P, N, F>(ring, p, &a, &b, &pre);
   } else {
     take_registers<232>();
     consume<P, N, F>(ring, p);
@@ -240,11 +243,12 @@ void launch(const Stream& stream, const GroupedProduct<bf16>& p) {
   const GroupedLinearDims& d = p.dims;
   const CUtensorMap a = tensor_map({.data = p.a, .x = a_pitch<P>(d), .y = d.rows, .box_y = tile_m});
   const CUtensorMap b = tensor_map({.data = p.b, .x = d.in, .y = d.out, .z = d.experts, .box_y = P == Product::forward ? N : slice});
-  CUtensorMap second{};
-  if constexpr (F == Finish::gelu_slope) second = tensor_map({.data = p.second, .x = columns_of<P>(d), .y = d.rows, .box_y = tile_m});
+  CUtensorMap pre{};
+  if constexpr (F == Finish::gelu_slope)
+    pre = tensor_map({.data = static_cast<const bf16*>(p.c), .x = columns_of<P>(d), .y = d.rows, .box_y = tile_m});
   const int64_t blocks = std::min<int64_t>(state_of(stream).multiprocessors, most_tiles<P>(d, tile_m, N));
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(p, a, b, second);
+  kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(p, a, b, pre);
   cuda_check(cudaGetLastError(), "grouped_wgmma");
 }
 

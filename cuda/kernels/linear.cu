@@ -47,8 +47,8 @@ void linear_gelu_forward(const Stream& stream, const LinearDims& dims, const T* 
 }
 
 template <typename T>
-bool linear_gelu_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, const T* pre, T* dpre) {
-  return dense_wgmma_gelu_backward(stream, dims, w, dy, pre, dpre);
+bool linear_gelu_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, T* pre, T* y) {
+  return dense_wgmma_gelu_backward(stream, dims, w, dy, pre, y);
 }
 
 template void linear_forward(const Stream&, const LinearDims&, const float*, const float*, const float*, float*);
@@ -63,7 +63,7 @@ template void linear_backward_parameters(const Stream&, const LinearDims&, const
                                          float*);
 template void linear_gelu_forward(const Stream&, const LinearDims&, const float*, const float*, const float*, float*, float*);
 template void linear_gelu_forward(const Stream&, const LinearDims&, const bf16*, const bf16*, const bf16*, bf16*, bf16*);
-template bool linear_gelu_backward_x(const Stream&, const LinearDims&, const float*, const float*, const float*, float*);
-template bool linear_gelu_backward_x(const Stream&, const LinearDims&, const bf16*, const bf16*, const bf16*, bf16*);
+template bool linear_gelu_backward_x(const Stream&, const LinearDims&, const float*, const float*, float*, float*);
+template bool linear_gelu_backward_x(const Stream&, const LinearDims&, const bf16*, const bf16*, bf16*, bf16*);
 
 }  // namespace ermoe::cuda

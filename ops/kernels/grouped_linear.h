@@ -61,10 +61,10 @@ template <typename T>
 void grouped_linear_gelu_forward(const Stream& stream, const GroupedLinearDims& dims, const T* x, const T* w, const T* b,
                                  const int32_t* offsets, T* pre /* (rows,O) */, T* y /* (rows,O) */);
 
-/// dpre = (w_eᵀ dy) gelu'(pre), where `pre` went through a GELU into this layer: both (rows, I).
+/// (w_eᵀ dy) gelu'(pre) where `pre` was, which went through a GELU into this layer, and y = gelu(pre): both (rows, I).
 template <typename T>
 void grouped_linear_gelu_backward_input(const Stream& stream, const GroupedLinearDims& dims, const T* w, const int32_t* offsets,
-                                        const T* dy, const T* pre, T* dpre);
+                                        const T* dy, T* pre, T* y);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -50,9 +50,10 @@ int64_t linear_backward_scratch(const Stream& stream, const LinearDims& dims);
 /// pre = x Wᵀ + b, y = gelu(pre).
 template <typename T>
 void linear_gelu_forward(const Stream& stream, const LinearDims& dims, const T* x, const T* w, const T* b, T* pre, T* y);
-/// dpre (rows, in) = (dy W) gelu'(pre) in one product. False, and nothing is done, where that is not faster than two steps.
+/// (dy W) gelu'(pre) where `pre` was, and y = gelu(pre), both (rows, in), in one product. False, and nothing is done, where that
+/// is not faster than two steps.
 template <typename T>
-bool linear_gelu_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, const T* pre, T* dpre);
+bool linear_gelu_backward_x(const Stream& stream, const LinearDims& dims, const T* dy, const T* w, T* pre, T* y);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -1,5 +1,6 @@
 #include "ops/gelu.h"
 
+#include "ops/kernels/gelu.h"
 #include "tests/ops/op_case.h"
 
 namespace ermoe::testing {
@@ -19,6 +20,27 @@ TEST(Gelu, FloatMatchesTheLibraryEverywhere) {
   for (int64_t i = 0; i < n; ++i) {
     const double v = x.data<float>()[i];
     ASSERT_NEAR(y.data<float>()[i], 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))), 4e-7 * std::max(1.0, std::abs(v))) << v;
+  }
+}
+
+template <typename T>
+void expect_the_bits_of_both_passes(int64_t n) {
+  std::vector<T> x(static_cast<size_t>(n)), dy(x.size()), y(x.size()), dx(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = static_cast<T>(3 * normal(RngKey{1}, i));
+    dy[i] = static_cast<T>(normal(RngKey{2}, i));
+  }
+  cpu::gelu_forward({n}, x.data(), y.data());
+  cpu::gelu_backward({n}, x.data(), dy.data(), dx.data(), Accumulate::overwrite);
+  cpu::gelu_backward_with_y({n}, x.data(), dy.data());
+  EXPECT_EQ(x, dx) << n;
+  EXPECT_EQ(dy, y) << n;
+}
+
+TEST(Gelu, BackwardWithYGivesTheBitsOfBothPasses) {
+  for (const int64_t n : {0, 1, 37, 10007}) {
+    expect_the_bits_of_both_passes<float>(n);
+    expect_the_bits_of_both_passes<double>(n);
   }
 }
 

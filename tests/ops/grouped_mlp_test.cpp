@@ -2,7 +2,7 @@
 
 #include "ops/gelu.h"
 #include "ops/grouped_linear.h"
-#include "tests/ops/op_case.h"
+#include "tests/ops/kept_memory.h"
 #include "tests/ops/routing_fixture.h"
 
 namespace ermoe::testing {
@@ -49,6 +49,11 @@ TEST(GroupedMlp, EqualsTheOpsItIsMadeOf) {
     TestBench a, b;
     EXPECT_EQ(run_op(a, whole, DType::f64).tensors, run_op(b, parts, DType::f64).tensors) << r.name;
   }
+}
+
+TEST(GroupedMlp, KeepsOneOfItsTwoWidestTensors) {
+  const Routing r{"even", 512, 2, 4, [](int64_t n, int64_t k) { return static_cast<int32_t>((n + k) % 4); }};
+  expect_one_kept_and_two_at_the_peak(mlp_case(r, "wide", 8, 1024, 8), 4.0 * 1024 * 1024);
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 #include "ops/gelu.h"
 #include "ops/linear.h"
 #include "tests/ops/expect_error.h"
-#include "tests/ops/op_case.h"
+#include "tests/ops/kept_memory.h"
 
 namespace ermoe::testing {
 namespace {
@@ -82,6 +82,8 @@ TEST(Mlp, FrozenInputsChangeNoOtherGradient) {
     }
   }
 }
+
+TEST(Mlp, KeepsOneOfItsTwoWidestTensors) { expect_one_kept_and_two_at_the_peak(mlp_case("wide", {512, 16}, 1024, 16), 4.0 * 512 * 1024); }
 
 TEST(Mlp, NoRowsGiveZeroParameterGradients) {
   TestBench bench;
