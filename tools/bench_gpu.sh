@@ -10,7 +10,7 @@ usage: tools/bench_gpu.sh [PART…] [--peer PEER.py] [--filter TESTS] [--out FOL
   PART        tests      the GPU's tests, on the GPU's own kernels and with those of Ampere
               sanitizer  the same and whole steps under compute-sanitizer (tools/sanitize_gpu.sh); minutes, so only when named
               op         single ops at the shapes of each workload
-              step       whole steps, the table, and where the time of an ERMoE step goes
+              step       whole steps, the table, and in another one where an ERMoE step's time goes
               all but the sanitizer where none is named
   --peer      PyTorch's side; without it only this engine is timed
   --filter    which tests, as --gtest_filter has it (those of the GPU)
@@ -129,6 +129,30 @@ table() {
   done
 }
 
+# Where an ERMoE step's time goes: its kernels by family in per cent of the step, from the last round.
+shares() {
+  echo
+  "$python" - "$out" "$rounds" "${workloads[@]}" <<'PY'
+import json, os, sys
+out, last, names = sys.argv[1], sys.argv[2], sys.argv[3:]
+rows = {}
+for name in names:
+    path = f"{out}/{name}-ermoe-{last}.json"
+    text = open(path).read() if os.path.exists(path) else ""
+    if "{" not in text:
+        continue
+    breakdown = json.loads(text[text.index("{"):])["results"][0]["breakdown"]
+    rows[name] = breakdown.get("families_percent", {})
+    if "fault" in breakdown:
+        print(f"{name}: no breakdown, {breakdown['fault']}")
+families = list(dict.fromkeys(f for row in rows.values() for f in row))
+print("| share of the ERMoE step, % | " + " | ".join(f.replace("_", " ") for f in families) + " |")
+print("|---|" + "---|" * len(families))
+for name, row in rows.items():
+    print(f"| {name} | " + " | ".join(f"{row.get(f, 0):.1f}" for f in families) + " |")
+PY
+}
+
 run_steps() {
   local r w
   rm -f "$out"/*-{dense,ermoe,peer}-*.json
@@ -141,11 +165,7 @@ run_steps() {
     done
   done
   table | tee "$out/table.md"
-  for w in "${workloads[@]}"; do
-    echo
-    "$build/tools/ermoe-bench" step --device cuda --workload "$w" --batch "${batch[$w]}" --steps "$steps" --warmup "$warmup" --kernels 12 |
-      tee "$out/breakdown-$w.txt" || failed=1
-  done
+  shares | tee "$out/shares.md"
 }
 
 build
