@@ -7,7 +7,6 @@
 #include "core/flat.h"
 
 #include <functional>
-#include <optional>
 
 namespace ermoe {
 
@@ -17,25 +16,26 @@ class DerivedParameter {
 
   Parameter parameter;
 
-  /// Computes the value from its factors and remembers how. Call after every change of the factors. What ops read is kept in
-  /// memory of its own on a GPU, at one address for as long as the model lives, in the precision that they compute in.
+  /// Computes the value from its factors and remembers how. Call after every change of the factors.
   void refresh(const ExecContext& ctx, const std::function<Variable(const ExecContext&)>& make) {
     tape_.clear();
     spent_ = false;
     root_ = make(ctx.with_tape(&tape_));
-    if (!ctx.device.is_cuda()) {
-      parameter.value = parameter.compute = root_.value;
-      return;
+    const Tensor own = place(ctx);
+    if (own.defined() && root_.value.raw() != own.raw()) {
+      convert(root_.value, own);
+      root_.value = own;
     }
-    if (!parameter.compute.defined() || parameter.compute.device() != ctx.device)
-      parameter.compute = ctx.empty(root_.shape(), parameter.compute_dtype, "parameters");
-    convert(root_.value, parameter.compute);
-    parameter.value = root_.value = parameter.compute;
+    parameter.value = parameter.compute = root_.value;
   }
 
-  /// What the value is made in: the precision of its readers on a GPU, that of the factors on a CPU.
-  std::optional<DType> dtype(const ExecContext& ctx) const {
-    return ctx.device.is_cuda() ? std::optional(parameter.compute_dtype) : std::nullopt;
+  /// Where an op that can may make the value at once. What ops read is kept in memory of its own on a GPU, at one address for as
+  /// long as the model lives, in the precision that they compute in; undefined on a CPU, where any memory will do.
+  Tensor place(const ExecContext& ctx) {
+    if (!ctx.device.is_cuda()) return {};
+    if (!parameter.compute.defined() || parameter.compute.device() != ctx.device)
+      parameter.compute = ctx.empty(parameter.shape, parameter.compute_dtype, "parameters");
+    return parameter.compute;
   }
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.

@@ -85,8 +85,8 @@ Variable ExpertBank::right_factor(const ExecContext& ctx) {
 
 void ExpertBank::refresh(const ExecContext& ctx) {
   if (!eigen()) return;
-  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.dtype(c)); });
-  W2_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U2, factors_.s2, factors_.V2, W2_.dtype(c)); });
+  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c)); });
+  W2_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U2, factors_.s2, factors_.V2, W2_.place(c)); });
 }
 
 void ExpertBank::pull_back(const ExecContext& ctx) {

@@ -47,13 +47,15 @@ struct Materialize {
 
 }  // namespace
 
-Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, std::optional<DType> dtype) {
+Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, const Tensor& into) {
   check_floats(Materialize::name, {&u, &s, &v});
   check(u.shape().rank() == 3 && v.shape().rank() == 3 && u.shape()[0] == v.shape()[0] && u.shape()[2] == v.shape()[2] &&
             s.shape() == Shape({u.shape()[0], u.shape()[2]}),
         "[materialize] u {}, s {} and v {}", u.shape().str(), s.shape().str(), v.shape().str());
   const MaterializeDims dims{.experts = u.shape()[0], .rows = u.shape()[1], .cols = v.shape()[1], .rank = u.shape()[2]};
-  Tensor w = ctx.empty({dims.experts, dims.rows, dims.cols}, dtype.value_or(u.dtype()));
+  const Shape shape = {dims.experts, dims.rows, dims.cols};
+  check(!into.defined() || into.shape() == shape, "[materialize] w {} into {}", shape.str(), into.shape().str());
+  const Tensor w = into.defined() ? into : ctx.empty(shape, u.dtype());
   dispatch_compute(w.dtype(), Materialize::name, [&](auto tag) {
     using T = decltype(tag);
     using M = Master<T>;

@@ -3,12 +3,11 @@
 
 #include "autograd/tape.h"
 
-#include <optional>
-
 namespace ermoe {
 
-/// w (E, m, n): w_e = u_e diag(s_e) v_eᵀ. u (E, m, r), s (E, r), v (E, n, r). `dtype`: of w, the factors' own if not given;
-/// on a GPU the factors are f32 and w may be bf16. Then the products are bf16's too, and w's gradient may be f32 or bf16.
-Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, std::optional<DType> dtype = {});
+/// w (E, m, n): w_e = u_e diag(s_e) v_eᵀ. u (E, m, r), s (E, r), v (E, n, r). `into`: where w is made, else in memory of its own in
+/// the factors' dtype. On a GPU the factors are f32 and w may be bf16: the products are bf16's too then, and w's gradient may be
+/// f32 or bf16.
+Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, const Tensor& into = {});
 
 }  // namespace ermoe

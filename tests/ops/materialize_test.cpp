@@ -35,7 +35,10 @@ void expect_bf16_output_agrees(const OpCase& narrow, const OpCase& wide) {
 }
 
 TEST(Materialize, MakesBf16OnTheGpuFromFactorsInF32) {
-  const auto narrow = [](const ExecContext& ctx, Vars x) { return materialize(ctx, x[0], x[1], x[2], DType::bf16); };
+  const auto narrow = [](const ExecContext& ctx, Vars x) {
+    const Tensor w = ctx.empty({x[0].shape()[0], x[0].shape()[1], x[2].shape()[1]}, DType::bf16);
+    return materialize(ctx, x[0], x[1], x[2], w);
+  };
   for (const auto& inputs : {factors(3, 96, 64, 48), factors(2, 37, 19, 11), factors(8, 384, 96, 96)})
     ERMOE_NEEDS_GPU(expect_bf16_output_agrees({.name = "", .inputs = inputs, .run = narrow}, {.name = "", .inputs = inputs, .run = run}));
 }
@@ -46,6 +49,12 @@ TEST(Materialize, RefusesFactorsThatDoNotFit) {
   const auto make = [&](Shape shape) { return Variable(random_input(bench.ctx, {shape}, DType::f32, RngKey{1})); };
   expect_error([&] { materialize(bench.ctx, make({2, 5, 3}), make({2, 4}), make({2, 6, 3})); }, {"[materialize]", "(2, 5, 3)", "(2, 4)"});
   expect_error([&] { materialize(bench.ctx, make({2, 5, 3}), make({2, 3}), make({2, 6, 4})); }, {"[materialize]", "(2, 6, 4)"});
+  const Tensor narrow = bench.ctx.empty({2, 6, 5}, DType::f32);
+  expect_error(
+      [&] {
+        materialize(bench.ctx, make({2, 5, 3}), make({2, 3}), make({2, 6, 3}), narrow);
+      },
+      {"[materialize]", "(2, 5, 6)", "(2, 6, 5)"});
 }
 
 Variable leading_two(const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 2); }

@@ -215,7 +215,9 @@ class Cases {
     if (wanted("materialize"))
       compute_case("materialize", fmt::format("{} x ({}, {}) of rank {}", E, F, D, D), static_cast<double>(E) * product(F, D, D), 2,
                    {random_master({E, F, D}), random_master({E, D}), random_master({E, D, D})},
-                   [dtype = compute_](const ExecContext& c, In x) { return materialize(c, x[0], x[1], x[2], dtype); });
+                   [shape = Shape{E, F, D}, dtype = compute_](const ExecContext& c, In x) {
+                     return materialize(c, x[0], x[1], x[2], c.empty(shape, dtype));
+                   });
     for (const StiefelMethod method :
          {StiefelMethod::newton_schulz, StiefelMethod::gram_schmidt, StiefelMethod::cholesky_qr, StiefelMethod::cayley})
       if (wanted("stiefel_step")) stiefel_case(method);
