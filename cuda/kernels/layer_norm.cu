@@ -173,10 +173,14 @@ template <typename T, typename L>
 __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const RowAhead<T, L>& row, int64_t r, int round, float mean,
                                              float rstd, const T* w, float (&dw)[L::packs][L::width], float (&db)[L::packs][L::width]) {
   constexpr int V = L::width;
-  Pack<T, V> x[L::packs], dy[L::packs];
+  const bool add = a.mode == Accumulate::add && a.dx != nullptr;
+  Pack<T, V> x[L::packs], dy[L::packs], old[L::packs];
 #pragma unroll
-  for (int k = 0; k < L::packs; ++k)
-    if (L::column(k) < a.cols) x[k] = row.take(row.x, a.x, r, a.cols, round, k), dy[k] = row.take(row.dy, a.dy, r, a.cols, round, k);
+  for (int k = 0; k < L::packs; ++k) {
+    if (L::column(k) >= a.cols) continue;
+    x[k] = row.take(row.x, a.x, r, a.cols, round, k), dy[k] = row.take(row.dy, a.dy, r, a.cols, round, k);
+    if (add) old[k] = row.take(row.dx, a.dx, r, a.cols, round, k);
+  }
   float sum = 0, dot = 0;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
@@ -193,18 +197,16 @@ __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const Row
     keep_narrow(x[k]), keep_narrow(dy[k]);
   }
   if (a.dx == nullptr) return;
-  const bool add = a.mode == Accumulate::add;
   const float inverse = 1.0f / static_cast<float>(a.cols), mean_g = L::sum(sum) * inverse, slope = L::sum(dot) * rstd * rstd * inverse;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
     if (L::column(k) >= a.cols) continue;
     const auto weight = load<V>(w + L::column(k));
-    Pack<T, V> old{}, dx;
-    if (add) old = row.take(row.dx, a.dx, r, a.cols, round, k);
+    Pack<T, V> dx;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float d = rstd * (widen(dy[k].v[i]) * widen(weight.v[i]) - mean_g - (widen(x[k].v[i]) - mean) * slope);
-      dx.v[i] = narrow<T>(add ? widen(old.v[i]) + d : d);
+      dx.v[i] = narrow<T>(add ? widen(old[k].v[i]) + d : d);
     }
     store(a.dx + r * a.cols + L::column(k), dx);
   }
@@ -342,11 +344,13 @@ void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const 
     const auto launch = [&](auto layout) {
       using L = decltype(layout);
       using Row = RowAhead<T, L>;
-      constexpr int blocks = L::packs * L::width <= 24 && sizeof(T) == 2 ? 2 : 1;  // an SM; more registers than that need spill
+      constexpr int blocks = Row::ahead && L::packs * L::width <= 24 && sizeof(T) == 2 ? 2 : 1;  // an SM; more than that would spill
       const int operands = dx.data != nullptr && dx.mode == Accumulate::add ? Row::operands : 2;
       const auto bytes = static_cast<int>(std::max(operands * Row::slots * sizeof(Pack<T, L::width>), gather_floats<L> * sizeof(float)));
       const auto kernel = backward_kernel<T, L, blocks>;
       cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
+      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+                 "cudaFuncSetAttribute");  // two blocks of an SM want 150 KB
       kernel<<<static_cast<unsigned>(count), threads, static_cast<size_t>(bytes), native(stream)>>>(args);
       cuda_check(cudaGetLastError(), "layer_norm_backward");
     };
