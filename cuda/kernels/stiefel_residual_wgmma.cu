@@ -1,9 +1,9 @@
 // The residual on Hopper: one block a multiprocessor walks tiles of 128 x 128. A matrix of hi and lo is (m, n), so both
 // operands of qᵀq have their rows or columns contiguous, and on the diagonal they are the same memory, fetched once. There
 // lo·lo is summed by the threads, beside the products: it would cost a fourth product for 128 elements.
-// Tiles seldom divide by the blocks. The last ones, less than two a block, are cut into ranges of equal length; a block that has
-// a tile's beginning leaves its sums in scratch memory for the one that has its end, which comes to them last. So blocks
-// read the same rows of a matrix at about the same time, and nobody waits. The order of all sums is fixed.
+// Tiles seldom divide by the blocks. Less than two a block are cut into ranges of equal length, walked from behind: a block
+// begins with the first rows of a tile and leaves their sums in scratch memory for the block that ends with the tile's last
+// rows. So blocks read the same rows of a matrix at about the same time, and nobody waits. The order of all sums is fixed.
 // What it computes: stiefel_residual.h.
 #include "cuda/device/reduce.cuh"
 #include "cuda/kernels/grouped_linear_hopper.cuh"
