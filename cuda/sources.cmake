@@ -5,6 +5,7 @@ set(SOURCES
   kernels/attention.cu
   kernels/attention_any.cu
   kernels/attention_backward.cu
+  kernels/attention_backward_short.cu
   kernels/attention_forward.cu
   kernels/attention_mean.cu
   kernels/augment.cu

@@ -108,17 +108,25 @@ __device__ __forceinline__ void row_products(const LeftRows<Dh>& left, uint32_t 
   }
 }
 
-/// out (16, Dh) += p (16, 16) rows: the 16 rows at `rows`, weighted. p as it comes out of `row_products`.
+/// What comes out of `row_products`, as the left operand of the next product.
+struct Weights {
+  uint32_t v[4];
+
+  Weights() = default;
+  __device__ __forceinline__ explicit Weights(const float (&p)[2][4])
+      : v{pack_two(p[0][0], p[0][1]), pack_two(p[0][2], p[0][3]), pack_two(p[1][0], p[1][1]), pack_two(p[1][2], p[1][3])} {}
+};
+
+/// out (16, Dh) += weights (16, 16) rows: the 16 rows at `rows`, weighted.
 template <int Dh>
-__device__ __forceinline__ void add_weighted_rows(const float (&p)[2][4], uint32_t rows, const LaneOffsets<Dh>& lane,
+__device__ __forceinline__ void add_weighted_rows(const Weights& weights, uint32_t rows, const LaneOffsets<Dh>& lane,
                                                   float (&out)[Dh / 8][4]) {
-  const uint32_t a[4] = {pack_two(p[0][0], p[0][1]), pack_two(p[0][2], p[0][3]), pack_two(p[1][0], p[1][1]), pack_two(p[1][2], p[1][3])};
 #pragma unroll
   for (int n = 0; n < Dh / 16; ++n) {
     uint32_t b[4];
     load_matrices_transposed(b, rows + lane.right_transposed + 32 * n);
-    multiply_16x8x16(out[2 * n], a, b[0], b[1]);
-    multiply_16x8x16(out[2 * n + 1], a, b[2], b[3]);
+    multiply_16x8x16(out[2 * n], weights.v, b[0], b[1]);
+    multiply_16x8x16(out[2 * n + 1], weights.v, b[2], b[3]);
   }
 }
 

@@ -1,4 +1,4 @@
-// Attention on matrix units, backward, in two passes: a warp that owns 16 queries makes their dq, a warp that owns 16 keys
+// Attention on matrix units, backward, in two passes, for heads of any length: a warp that owns 16 queries makes their dq, a warp that owns 16 keys
 // their dk and dv. Each pass computes the scores again, so every gradient has one writer and nothing is added across warps:
 // 14 B H T² Dh FLOPs in all instead of the least 10, for no atomics and no second reading of sums. The first pass also makes
 // delta = Σ dy·y, which both need. Contract: cuda/kernels/attention_paths.h. Read next: cuda/device/attention_mma.cuh.
@@ -62,7 +62,7 @@ __device__ __forceinline__ void queries_meet(const LeftRows<Dh>& queries, const 
         if (column >= end || (causal && column > row)) ds[half][i] = 0;
       }
     }
-  add_weighted_rows<Dh>(ds, keys, lane, dq);
+  add_weighted_rows<Dh>(Weights(ds), keys, lane, dq);
 }
 
 template <int Dh>
@@ -154,7 +154,7 @@ __device__ __forceinline__ void keys_meet(const LeftRows<Dh>& keys, const LeftRo
         if (query + 8 * half + id % 4 * 2 + i % 2 < key + id / 4 + i / 2 * 8) p[half][i] = 0;
     }
   }
-  add_weighted_rows<Dh>(p, dys, lane, dv);
+  add_weighted_rows<Dh>(Weights(p), dys, lane, dv);
   row_products(values, dys, lane, ds);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -162,7 +162,7 @@ __device__ __forceinline__ void keys_meet(const LeftRows<Dh>& keys, const LeftRo
 #pragma unroll
     for (int i = 0; i < 4; ++i) ds[half][i] = p[half][i] * (ds[half][i] - row_delta.v[i % 2]);
   }
-  add_weighted_rows<Dh>(ds, queries, lane, dk);
+  add_weighted_rows<Dh>(Weights(ds), queries, lane, dk);
 }
 
 template <int Dh>

@@ -82,7 +82,7 @@ __device__ __forceinline__ void work_on(const LeftRows<Dh>& queries, uint32_t ke
   softmax_step<Dh>(s, factor, rows);
 #pragma unroll
   for (int g = 0; g < groups; ++g)
-    if (!Masked || key + 16 * g < limit) add_weighted_rows<Dh>(s[g], values + g * step, lane, rows.out);
+    if (!Masked || key + 16 * g < limit) add_weighted_rows<Dh>(Weights(s[g]), values + g * step, lane, rows.out);
 }
 
 template <int Dh>

@@ -143,6 +143,9 @@ class OwnedStream {
     state.gemm_plans = &plans_;
     state.library_products = wants_library_products();
     state.multiprocessors = info.multiprocessors;
+    int shared = 0;
+    cuda_check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, info.index), "cudaDeviceGetAttribute");
+    state.block_shared_bytes = static_cast<size_t>(shared);
     const bool has_hopper = names_generation(ERMOE_GPUS, "90a");
     state.major = path == KernelPath::ampere || (info.major == 9 && !has_hopper) ? 8 : info.major;
   }

@@ -24,7 +24,8 @@ struct StreamState {
   GemmPlans* gemm_plans = nullptr;  // algorithms found so far
   bool library_products = true;     // false: every product by `plain_gemm`
   int multiprocessors = 0;
-  int major = 0;  // compute capability; 9 has wgmma and bulk copies. 8 where that path was forced for a test
+  size_t block_shared_bytes = 0;  // of shared memory, that a block may ask for
+  int major = 0;                  // compute capability; 9 has wgmma and bulk copies. 8 where that path was forced for a test
 };
 
 inline const StreamState& state_of(const Stream& stream) { return *static_cast<const StreamState*>(stream.handle); }

@@ -114,6 +114,85 @@ INSTANTIATE_TEST_SUITE_P(Sizes, AttentionOnGpu,
                                            Size{2, 197, 2, 96, none}, Size{1, 130, 2, 96, causal}, Size{2, 197, 2, 128, none},
                                            Size{1, 100, 2, 128, causal}, Size{2, 50, 3, 8, none}, Size{1, 150, 2, 72, causal},
                                            Size{1, 70, 1, 83, none}, Size{1, 65, 2, 200, causal}));
+
+/// Backward takes another path up to 208 tokens, in tiles of 16 and steps of 48.
+INSTANTIATE_TEST_SUITE_P(Short, AttentionOnGpu,
+                         ::testing::Values(Size{2, 17, 3, 64, none}, Size{2, 17, 2, 32, causal}, Size{3, 48, 2, 64, none},
+                                           Size{2, 49, 2, 64, causal}, Size{2, 64, 3, 32, none}, Size{2, 64, 2, 64, causal},
+                                           Size{3, 65, 3, 32, causal}, Size{2, 65, 2, 64, causal}, Size{1, 96, 2, 40, none},
+                                           Size{2, 113, 2, 24, causal}, Size{1, 145, 2, 64, none}, Size{2, 197, 3, 64, causal},
+                                           Size{2, 197, 2, 32, none}, Size{1, 208, 2, 64, none}, Size{1, 208, 3, 32, causal},
+                                           Size{1, 209, 2, 64, none}, Size{1, 255, 2, 64, none}, Size{1, 256, 2, 32, causal},
+                                           Size{1, 257, 2, 64, causal}));
+
+struct Step {
+  std::vector<double> y, dqkv;
+};
+
+/// Of `values` as qkv (1, T, 3 Dh), one head, with themselves as far as they go as the cotangent; `uses` times over.
+template <typename Bench>
+Step attend_to(Bench& bench, const std::vector<float>& values, int64_t tokens, DType dtype, int uses = 1) {
+  Tape tape;
+  const ExecContext ctx = bench.ctx.with_tape(&tape);
+  const int64_t width = static_cast<int64_t>(values.size()) / tokens / 3;
+  const auto tensor = [&](const Shape& shape) {
+    const std::span<const float> from(values.data(), static_cast<size_t>(shape.numel()));
+    const Tensor wide = Tensor::from(host_memory(), shape, from), narrow = Tensor::empty(host_memory(), shape, dtype);
+    convert(wide, narrow);
+    return to_device(ctx, narrow);
+  };
+  const Variable qkv = tape.leaf(tensor({1, tokens, 3 * width}));
+  Step step;
+  for (int use = 0; use < uses; ++use) {
+    const Variable y = attention(ctx, qkv, 1);
+    if (use == 0) step.y = to_doubles(y.value);
+    tape.backward(ctx, y, tensor({1, tokens, width}));
+  }
+  step.dqkv = to_doubles(tape.grad(qkv));
+  return step;
+}
+
+/// Values that bf16 holds.
+std::vector<float> eighths(size_t count) {
+  std::vector<float> values(count);
+  for (size_t i = 0; i < count; ++i) values[i] = 0.125f * (static_cast<float>(i * 7 % 23) - 11);
+  return values;
+}
+
+/// With every score near -150, e^(0 - lse) is infinite: what a key beyond the last would weigh.
+void expect_no_key_beyond_the_last(int64_t tokens) {
+  const size_t width = 64;
+  std::vector<float> values = eighths(static_cast<size_t>(tokens) * 3 * width);
+  for (size_t i = 0; i < values.size(); ++i)
+    if (const size_t part = i / width % 3; part < 2) values[i] += part == 0 ? 4.25f : -4.25f;
+  GpuBench gpu;
+  TestBench cpu;
+  const Step got = attend_to(gpu, values, tokens, DType::bf16), want = attend_to(cpu, values, tokens, DType::f32);
+  EXPECT_LE(dissimilarity(got.y, want.y), 1e-4) << tokens;
+  for (size_t part = 0; part < 3; ++part) {
+    std::vector<double> a, b;
+    for (size_t i = 0; i < values.size(); ++i)
+      if (i / width % 3 == part) a.push_back(got.dqkv[i]), b.push_back(want.dqkv[i]);
+    EXPECT_TRUE(std::all_of(a.begin(), a.end(), [](double x) { return std::isfinite(x); })) << tokens;
+    if (part == 2) {
+      EXPECT_LE(dissimilarity(a, b), 1e-4) << tokens;
+    }
+  }
+}
+
+/// Adding a bf16 gradient to itself is exact.
+void expect_adding_doubles(int64_t tokens) {
+  const std::vector<float> values = eighths(static_cast<size_t>(tokens) * 3 * 64);
+  GpuBench first, second;
+  std::vector<double> once = attend_to(first, values, tokens, DType::bf16).dqkv;
+  for (double& x : once) x *= 2;
+  EXPECT_EQ(attend_to(second, values, tokens, DType::bf16, 2).dqkv, once) << tokens;
+}
+
+TEST(AttentionGpu, KeysBeyondTheLastAddNothing) {
+  ERMOE_NEEDS_GPU(for (const int64_t tokens : {5, 65, 197, 250}) expect_no_key_beyond_the_last(tokens));
+}
+TEST(AttentionGpu, AddsInBf16) { ERMOE_NEEDS_GPU(for (const int64_t tokens : {1, 65, 197, 250}) expect_adding_doubles(tokens)); }
 #endif
 
 TEST(Attention, LargeScoresStayFinite) {
