@@ -1,7 +1,7 @@
-// Attention on matrix units, backward, in two passes, for heads of any length: a warp that owns 16 queries makes their dq, a warp that owns 16 keys
-// their dk and dv. Each pass computes the scores again, so every gradient has one writer and nothing is added across warps:
-// 14 B H T² Dh FLOPs in all instead of the least 10, for no atomics and no second reading of sums. The first pass also makes
-// delta = Σ dy·y, which both need. Contract: cuda/kernels/attention_paths.h. Read next: cuda/device/attention_mma.cuh.
+// Attention on matrix units, backward, in two passes, for heads of any length: a warp that owns 16 queries makes their dq, a warp
+// that owns 16 keys their dk and dv. Each pass computes the scores again, so every gradient has one writer and nothing is added
+// across warps: 14 B H T² Dh FLOPs in all instead of the least 10, for no atomics and no second reading of sums. The first pass also
+// makes delta = Σ dy·y, which both need. Contract: cuda/kernels/attention_paths.h. Read next: attention_backward_short.cu.
 #include "cuda/kernels/attention_paths.h"
 
 #include "cuda/device/attention_mma.cuh"
