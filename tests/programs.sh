@@ -324,6 +324,7 @@ test_evaluation() {
     json "d[1]['averaged_weights'] and all(d[0][k] == d[1][k] for k in ('loss', 'accuracy', 'top5'))" pair.json
   expect "other data" 0 "512 images" evaluate --run run --data "synthetic:size=16,count=2048,classes=4"
   expect "data with more classes than the model knows" 2 "classes" evaluate --run run --data "synthetic:size=16,count=64,classes=5"
+  expect "a precision that a CPU lacks" 2 "wants a GPU" evaluate --run run --device cpu --precision bf16
   expect "a folder that is no run" 2 "holds no checkpoints" evaluate --run "$work"
   expect "an unknown flag, with the nearest one" 2 "did you mean --shuffle" evaluate --run run --shufle
 }

@@ -55,15 +55,19 @@ if [[ -n $out ]]; then mkdir -p "$out"; else out=$(mktemp -d) && trap 'rm -rf "$
 export OMP_WAIT_POLICY=passive
 failed=0
 
+suites=(cuda core ops models tools)
+
 build() {
+  local targets=(ermoe-bench)
+  [[ " ${parts[*]} " != *" tests "* ]] || targets+=("${suites[@]/#/ermoe_tests_}")
   [[ -f $build/build.ninja ]] || cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DERMOE_CUDA=ON >/dev/null
-  cmake --build "$build" -j "$(nproc)"
+  cmake --build "$build" -j "$(nproc)" --target "${targets[@]}"
 }
 
 run_tests() {
   local kernels suite
   for kernels in native ampere; do
-    for suite in cuda core ops models tools; do
+    for suite in "${suites[@]}"; do
       [[ -x $build/tests/ermoe_tests_$suite ]] || die "$build/tests/ermoe_tests_$suite is not built"
       echo "== tests of $suite, $kernels kernels"
       ERMOE_TEST_KERNELS=$kernels "$build/tests/ermoe_tests_$suite" --gtest_brief=1 --gtest_filter="$filter" | tee "$out/tests-$suite-$kernels.txt" |

@@ -112,6 +112,12 @@ void add_device_flag(CLI::App& app, DeviceChoice& device) {
       ->check(CLI::IsMember(std::vector<std::string>{"auto", "cpu", "cuda"}));
 }
 
+void add_precision_flag(CLI::App& app, Precision& precision) {
+  const auto store = [&precision](const std::string& name) { precision = *parse_enum<Precision>(name); };
+  app.add_option_function<std::string>("--precision", store, "what ops compute in; auto: as the run was trained, on a CPU f32")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "f32", "bf16"}));
+}
+
 bool parse_flags(CLI::App& app, int argc, const char* const* argv) {
   app.allow_extras();
   for (CLI::App* part : app.get_subcommands({})) part->allow_extras();

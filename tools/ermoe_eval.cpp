@@ -17,6 +17,7 @@ namespace {
 
 struct Options {
   DeviceChoice device = DeviceChoice::auto_;
+  Precision precision = Precision::auto_;
   std::string model, data, split;
   int64_t batch = 0, threads = 0;
   bool json = false, shuffle = false;
@@ -35,7 +36,7 @@ int evaluate_model(const Options& options) {
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
-  LoadedModel model(engine, options.model, note);
+  LoadedModel model(engine, options.model, note, options.precision);
   RunConfig config = model.config();
   if (options.batch > 0) config.train.eval_batch = options.batch;
   const bool foreign = !options.data.empty() && options.data != config.data.path;
@@ -70,6 +71,7 @@ int run(int argc, char** argv) {
   app.add_option("--split", options.split, "test or train; as a rule test where there is one")->check(CLI::IsMember({"test", "train"}));
   app.add_option("--batch", options.batch, "images at a time; 0: as while training")->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   add_device_flag(app, options.device);
+  add_precision_flag(app, options.precision);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   app.add_flag("--shuffle", options.shuffle, "evaluate once more with every token sent to the wrong experts");
   app.add_flag("--json", options.json, "print JSON, with the confusion matrix");

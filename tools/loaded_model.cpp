@@ -47,7 +47,8 @@ RunConfig config_of(const TrainingProgress& progress, const std::string& folder)
 
 }  // namespace
 
-LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& note) : engine_(engine) {
+LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision) : engine_(engine) {
+  check_input(engine.gpu || precision != Precision::bf16, "--precision bf16 wants a GPU: a CPU computes in f32");
   const FoundCheckpoint found = find_for_use(path);
   if (!found.note.empty()) note(found.note);
   folder_ = found.folder;
@@ -61,7 +62,8 @@ LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& 
   model_ = std::make_unique<Vit>(config_.model);
   model_->allocate(engine.host_ctx(), DType::f32);
   load_weights(engine.host_ctx(), folder_ + "/model.safetensors", *model_);
-  if (engine.gpu) model_->move_to(engine.ctx, engine.compute_dtype(config_.train.precision));
+  const Precision asked = precision == Precision::auto_ ? config_.train.precision : precision;
+  if (engine.gpu) model_->move_to(engine.ctx, engine.compute_dtype(asked));
 }
 
 void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {

@@ -15,8 +15,9 @@ namespace ermoe {
 class LoadedModel {
  public:
   /// `path`: a run folder (its best checkpoint, else its latest) or a checkpoint's own folder. Its manifest is verified and
-  /// its tensors are checked against the model. `note` takes sentences for the user. Throws InputError. `engine` must outlive this.
-  LoadedModel(Engine& engine, const std::string& path, const WarnFn& note);
+  /// its tensors are checked against the model. `note` takes sentences for the user. `precision`: what ops compute in; auto: as
+  /// the run was trained, on a CPU f32. Throws InputError. `engine` must outlive this.
+  LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision = Precision::auto_);
 
   /// Uses the averaged weights where the checkpoint holds some. Their routing statistics are taken from `training` or, where
   /// it is null, from the data that the run was trained on; where that is not at hand, those of the last weights stay

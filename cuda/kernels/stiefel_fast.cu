@@ -179,11 +179,11 @@ void symmetrize(const Stream& stream, const StiefelDims& d, const bf16* s, bf16*
 void come_back(const Stream& stream, const StiefelDims& d, float* stepped, float* spare, float* q, const FastScratch& scratch) {
   const auto [hi, lo, product, half, numbers, flags] = scratch.parts;
   const int64_t square = d.batch * d.cols;
-  const bool hopper = state_of(stream).major == 9;
+  const bool wide = state_of(stream).major == 9 && d.rows >= Residual::fewest_wide_rows;
   const Residual residual{.batch = d.batch,
                           .m = d.rows,
                           .n = d.cols,
-                          .tile_j = hopper ? Residual::wide_j : Residual::narrow_j,
+                          .tile_j = wide ? Residual::wide_j : Residual::narrow_j,
                           .hi = hi,
                           .lo = lo,
                           .half = half,
@@ -192,7 +192,7 @@ void come_back(const Stream& stream, const StiefelDims& d, float* stepped, float
                           .spare = reinterpret_cast<float*>(product),
                           .spare_size = count_of(d) / 2};
   const Verdict verdict{.scale = numbers + square, .own = numbers + 2 * square, .updates = flags, .done = flags + d.batch};
-  (hopper ? residual_wgmma : residual_mma)(stream, residual);
+  (wide ? residual_wgmma : residual_mma)(stream, residual);
   judge_kernel<<<static_cast<unsigned>(d.batch), judge_threads, 0, native(stream)>>>(residual, verdict);
   cuda_check(cudaGetLastError(), "stiefel_step");
   gemm(stream, packed_gemm(Trans::no, Trans::no, d.rows, d.cols, d.cols, d.batch), 1, hi, half, 0, product);

@@ -16,6 +16,7 @@ namespace ermoe::cuda {
 struct Residual {
   enum Part { squares, sums, largest, parts };  // of a row's elements off the diagonal
   static constexpr int tile_i = 128, narrow_j = 64, wide_j = 128;
+  static constexpr int64_t fewest_wide_rows = 512;  // of q: below, what a tile costs beside its products makes wide ones slower
 
   int64_t batch = 0, m = 0, n = 0;                 // n >= 64, a multiple of 8
   int tile_j = narrow_j;                           // tiles are tile_i x tile_j

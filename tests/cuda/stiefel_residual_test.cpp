@@ -74,23 +74,30 @@ std::vector<double> gram(const double* q, int64_t m, int64_t n) {
 /// One matrix of what the kernel made, against products in double.
 void expect_residual(const Job& job, const Parts& q, int64_t matrix, const std::vector<double>& half, const std::vector<double>& diagonal,
                      const Tensor& partials) {
-  constexpr double cut_off = 24 * 0x1p-24;  // of a sum of 1, by 24 products that each drop what is below its last bit
+  // Of a sum near 1: tensor cores add 16 rows at a time and drop what lies below the last bit of the sum so far. Sums start anew
+  // every 128 rows, so that is at most 2^-23 of the round's share, by 8 steps of 4 products (the wide tiles' of 3).
+  constexpr double cut_off = 8 * 4 * 0x1p-23;
   const int64_t m = job.work.m, n = job.work.n;
   const auto all = gram(q.exact.data() + matrix * m * n, m, n), low = gram(q.rest.data() + matrix * m * n, m, n);
   const float* const own = partials.data<float>() + matrix * Residual::parts * job.work.part_size();
   for (int64_t i = 0; i < n; ++i) {
-    ASSERT_NEAR(diagonal[at(matrix * n + i)], 1 - all[at(i * n + i)], cut_off) << "diagonal " << i;
+    ASSERT_NEAR(diagonal[at(matrix * n + i)], 1 - all[at(i * n + i)], cut_off * all[at(i * n + i)]) << "diagonal " << i;
     double squares = 0, sums = 0, largest = 0;
+    double squares_slack = 0, sums_slack = 0, slack = cut_off;  // since lo·lo off the diagonal is optional
     for (int64_t j = 0; j < n; ++j) {
       const double r = i == j ? 0 : -all[at(i * n + j)], optional = i == j ? 0 : std::abs(low[at(i * n + j)]);
       ASSERT_NEAR(half[at((matrix * n + i) * n + j)], r / 2, std::abs(r) / 512 + optional + (i == j ? 0 : cut_off)) << i << ", " << j;
       squares += r * r;
       sums += std::abs(r);
       largest = std::max(largest, std::abs(r));
+      const double off = i == j ? 0 : optional + cut_off;
+      squares_slack += (2 * std::abs(r) + off) * off;
+      sums_slack += off;
+      slack = std::max(slack, off);
     }
-    ASSERT_NEAR(job.work.row_total(own, Residual::squares, i), squares, 1e-3 * squares) << "row " << i;
-    ASSERT_NEAR(job.work.row_total(own, Residual::sums, i), sums, 1e-3 * sums) << "row " << i;
-    ASSERT_NEAR(job.work.row_total(own, Residual::largest, i), largest, 1e-3 * largest) << "row " << i;
+    ASSERT_NEAR(job.work.row_total(own, Residual::squares, i), squares, squares_slack + 1e-5 * squares) << "row " << i;
+    ASSERT_NEAR(job.work.row_total(own, Residual::sums, i), sums, sums_slack + 1e-5 * sums) << "row " << i;
+    ASSERT_NEAR(job.work.row_total(own, Residual::largest, i), largest, slack) << "row " << i;
   }
 }
 
@@ -121,7 +128,7 @@ TEST(StiefelResidualOnGpu, IsThatOfSumsInDouble) {
     ERMOE_NEEDS_GPU(check_residual(batch, m, n));
 }
 
-/// Prints the times and fails where Hopper's kernel loses.
+/// Prints the times and fails where Hopper's kernel loses though it would be taken.
 void compare_speed(int64_t batch, int64_t m, int64_t n) {
   GpuBench gpu;
   if (!is_hopper(gpu)) return;
@@ -134,6 +141,7 @@ void compare_speed(int64_t batch, int64_t m, int64_t n) {
   const double tera = 3e-9 * static_cast<double>(batch * m * n * n);
   fmt::print("{} x ({}, {}): mma {:.3f} ms, wgmma by whole tiles {:.3f} ms, by shared ones {:.3f} ms, {:.0f} TFLOP/s\n", batch, m, n, mma,
              whole, shared, tera / shared);
+  if (m < Residual::fewest_wide_rows) return;
   EXPECT_LT(shared, mma);
   EXPECT_LT(shared, 1.1 * whole);
 }
