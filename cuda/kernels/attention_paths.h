@@ -20,8 +20,8 @@ void attention_forward_mma(const Stream& stream, const AttentionDims& dims, cons
 void attention_backward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
                             const bf16* dy, bf16* dqkv, Accumulate mode, float* delta);
 
-/// True where one block can hold all keys and values of a head: heads a multiple of 8 and at most 64 wide, at most 208 tokens, and
-/// a GPU whose blocks get that much shared memory.
+/// True where one block can hold all keys and values of a head, and that pays: heads a multiple of 8 and at most 64 wide, 129 to
+/// 208 tokens, a GPU whose blocks get that much shared memory.
 bool attention_backward_fits_short(const Stream& stream, const AttentionDims& dims);
 /// As `attention_backward_mma`, the same roundings, in one pass.
 void attention_backward_short(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
