@@ -3,6 +3,7 @@
 #include "core/flat.h"
 
 #include <algorithm>
+#include <tuple>
 
 namespace ermoe {
 
@@ -18,8 +19,8 @@ bool before(const Parameter* a, const Parameter* b) {
   if (a->role != Parameter::Role::factor || a->orthonormal != b->orthonormal)
     return a->role == Parameter::Role::factor && a->orthonormal && !b->orthonormal;
   if (!a->orthonormal) return false;
-  const int64_t wide = a->shape.numel(), other = b->shape.numel();
-  return wide != other ? wide > other : a->shape[-1] < b->shape[-1];
+  const auto size = [](const Parameter* p) { return std::tuple(-p->shape.numel(), p->shape[-1], p->shape[-2]); };
+  return size(a) < size(b);
 }
 
 }  // namespace

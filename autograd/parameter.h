@@ -29,7 +29,7 @@ struct Parameter {
   bool frozen = false;               // takes no gradient and no step
   bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
-  float lr_scale = 1.0f;             // layer decay
+  float lr_scale = 1.0f;             // of the optimizer's rate
 
   Tensor value;           // window of the value arena
   Tensor compute;         // what ops read: `value` itself, or its bf16 copy

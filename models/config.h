@@ -88,6 +88,7 @@ struct OptimConfig {
   double eps = 1e-8;
   double weight_decay = 0.05;
   double layer_decay = 1.0;  // learning rate of a block times this per block below the last
+  double factor_lr = 1.0;    // learning rate of orthonormal factors, in units of lr
   double clip = 1.0;         // global gradient norm; 0: off
   Schedule schedule = Schedule::cosine;
   int64_t warmup_steps = 0;

@@ -119,6 +119,12 @@ void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elem
   }
 }
 
+size_t Optimizer::largest_batch_bytes() const {
+  size_t most = 0;
+  for (const Batch& batch : batches_) most = std::max(most, batch.value.bytes());
+  return most;
+}
+
 /// The rate is in the direction, since the host need not know it.
 void Optimizer::step_orthonormal(const ExecContext& ctx, const Batch& batch) {
   const Tensor direction = ctx.empty(batch.value.shape(), batch.value.dtype(), "orthogonal step");

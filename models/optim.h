@@ -41,6 +41,8 @@ class Optimizer {
 
   /// How many calls step all orthonormal factors.
   int64_t batches() const { return std::ssize(batches_); }
+  /// Bytes of the factors that the largest of these calls steps; 0 where there are none.
+  size_t largest_batch_bytes() const;
 
   /// Seconds of the last step that went into steps on the Stiefel manifold.
   double orthogonal_seconds() const { return orthogonal_seconds_; }

@@ -191,6 +191,13 @@ void Vit::discard_step() {
   for (MoeLayer* layer : moe_layers()) layer->router().discard_step();
 }
 
+void Vit::scale_learning_rates(const OptimConfig& config) {
+  for (Parameter* p : arena_->parameters()) {
+    const auto below = static_cast<double>(config_.depth + 1 - depth_of(p->name));
+    p->lr_scale = static_cast<float>(std::pow(config.layer_decay, below) * (p->orthonormal ? config.factor_lr : 1));
+  }
+}
+
 int64_t Vit::depth_of(const std::string& name) const {
   if (name.starts_with("blocks.")) return 1 + std::stoll(name.substr(7));
   return name.starts_with("norm") || name.starts_with("fc_norm") || name.starts_with("head") ? config_.depth + 1 : 0;

@@ -72,7 +72,9 @@ class Vit final : public Module {
   const Shape& grid() const { return grid_; }
   /// Tokens in front of the patches: 1 with a class token, else 0.
   int64_t prefix_tokens() const { return config_.pool == Pool::token ? 1 : 0; }
-  /// A parameter's depth for layer decay: 0 embeddings, 1 … L blocks, L + 1 final norm and head.
+  /// Sets each parameter's share of the learning rate: layer decay by depth (0 embeddings, 1 … L blocks, L + 1 final norm and head),
+  /// and that of orthonormal factors. Before an optimizer is made.
+  void scale_learning_rates(const OptimConfig& config);
   int64_t depth_of(const std::string& name) const;
   void visit(const std::string& prefix, const Visitor& visitor) override;
 

@@ -114,7 +114,9 @@ void add_device_flag(CLI::App& app, DeviceChoice& device) {
 
 void add_precision_flag(CLI::App& app, Precision& precision) {
   const auto store = [&precision](const std::string& name) { precision = *parse_enum<Precision>(name); };
-  app.add_option_function<std::string>("--precision", store, "what ops compute in; auto: as the run was trained, on a CPU f32")
+  app.add_option_function<std::string>(
+         "--precision", store,
+         "what ops compute in; auto: as the run's train.precision says, which is auto again as a rule: bf16 on a GPU, f32 on a CPU")
       ->check(CLI::IsMember(std::vector<std::string>{"auto", "f32", "bf16"}));
 }
 

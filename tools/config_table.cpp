@@ -106,6 +106,7 @@ void add_optim(std::vector<Setting>& table) {
   optim.add("weight_decay", &OptimConfig::weight_decay, at_least(0), "decoupled, on matrices");
   optim.add("layer_decay", &OptimConfig::layer_decay, {.low = 0, .high = 1, .low_end = End::excluded},
             "learning rate of a block, per block below the last");
+  optim.add("factor_lr", &OptimConfig::factor_lr, at_least(0), "learning rate of the experts' orthonormal factors, in units of optim.lr");
   optim.add("clip", &OptimConfig::clip, at_least(0), "largest global gradient norm; 0: off");
   optim.add("schedule", &OptimConfig::schedule, "course of the learning rate after the warm-up");
   optim.add("warmup_steps", &OptimConfig::warmup_steps, at_least(0), "steps of linear ascent");

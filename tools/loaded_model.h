@@ -16,7 +16,7 @@ class LoadedModel {
  public:
   /// `path`: a run folder (its best checkpoint, else its latest) or a checkpoint's own folder. Its manifest is verified and
   /// its tensors are checked against the model. `note` takes sentences for the user. `precision`: what ops compute in; auto: as
-  /// the run was trained, on a CPU f32. Throws InputError. `engine` must outlive this.
+  /// the run's train.precision says. Throws InputError. `engine` must outlive this.
   LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision = Precision::auto_);
 
   /// Uses the averaged weights where the checkpoint holds some. Their routing statistics are taken from `training` or, where

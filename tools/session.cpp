@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <utility>
 
 namespace ermoe {
@@ -61,20 +60,13 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
   if (engine_.gpu) model_->move_to(ctx, compute);
-  set_layer_decay();
+  model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
   loss_ = std::make_unique<TaskLoss>(ctx, config.loss, config.model.classes, DType::f32);
   train_step_ = std::make_unique<TrainStep>(*model_, *optimizer_, average_.get(), config.optim.clip);
   const auto loss = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
   recorded_step_ = std::make_unique<RecordedStep>(*train_step_, config.train.graph ? engine_.gpu.get() : nullptr, loss);
-}
-
-void Session::set_layer_decay() {
-  for (Parameter* p : model_->arena().parameters()) {
-    const auto below = static_cast<double>(config_.model.depth + 1 - model_->depth_of(p->name));
-    p->lr_scale = static_cast<float>(std::pow(config_.optim.layer_decay, below));
-  }
 }
 
 void Session::restore(const std::string& folder) {
@@ -240,7 +232,9 @@ size_t Session::plan_memory() {
   const size_t activations = advised([&] { return probe_activations(images); }, [this] { return advice(); });
   size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
-  const size_t live = engine_.memory().live, training = live + std::max(activations, step);
+  // A GPU's scratch for a batch of factors is about three times as large as they are, and stays beside what comes next.
+  const size_t kept = engine_.gpu ? 3 * optimizer_->largest_batch_bytes() : 0;
+  const size_t live = engine_.memory().live, training = live + std::max(activations + kept, step);
   const auto probe = [this] { return probe_evaluation(); };
   const size_t evaluation = advised(probe, [this] { return evaluation_advice(config_.train); });
   if (!engine_.gpu) return std::max(training, evaluation);

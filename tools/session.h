@@ -61,7 +61,6 @@ class Session {
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
-  void set_layer_decay();
   Tensor noise(int64_t images) const;
   size_t probe_activations(int64_t images);
   std::string advice();

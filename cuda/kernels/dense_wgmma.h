@@ -1,6 +1,7 @@
 // Dense layers by the experts' kernels for Hopper, as one expert that has all rows: GELU, its derivative and the bias gradient
 // ride on the products there, which the library's do not offer (its GELU is the tanh approximation, and its bias gradient costs
-// more than another reading of dy). Each returns false, and does nothing, where it does not apply or would not pay.
+// more than another reading of dy). Each returns false, and does nothing, where it does not apply; the
+// gradients of parameters also where they would not pay.
 // Read next: cuda/kernels/grouped_linear.cuh, docs/performance.md.
 #pragma once
 

@@ -7,8 +7,6 @@
 namespace ermoe::testing {
 namespace {
 
-bool is_hopper(const GpuBench& gpu) { return cuda::state_of(gpu.ctx.stream).major == 9; }
-
 void parameters_add_up() {
   GpuBench gpu;
   const Stream& s = gpu.ctx.stream;
@@ -44,6 +42,19 @@ void parameters_add_up() {
 }
 
 TEST(DenseWgmmaOnGpu, ParametersAddUpAndRepeat) { ERMOE_NEEDS_GPU(parameters_add_up()); }
+
+void takes_gelu_on_hopper() {
+  GpuBench gpu;
+  const Stream& s = gpu.ctx.stream;
+  const LinearDims up{.rows = 300, .in = 64, .out = 128}, down{.rows = 300, .in = 128, .out = 64};
+  const Tensor x = random_matrix(gpu, 300 * 64), w = random_matrix(gpu, 64 * 128), pre = random_matrix(gpu, 300 * 128),
+               y = random_matrix(gpu, 300 * 128);
+  auto *px = x.data<bf16>(), *pw = w.data<bf16>(), *ppre = pre.data<bf16>(), *py = y.data<bf16>();
+  EXPECT_EQ(cuda::dense_wgmma_gelu_forward<bf16>(s, up, px, pw, pw, ppre, py), is_hopper(gpu));
+  EXPECT_EQ(cuda::dense_wgmma_gelu_backward<bf16>(s, down, pw, px, ppre, py), is_hopper(gpu));
+}
+
+TEST(DenseWgmmaOnGpu, TakesGeluOnHopper) { ERMOE_NEEDS_GPU(takes_gelu_on_hopper()); }
 
 void leaves_small_and_odd_alone() {
   GpuBench gpu;

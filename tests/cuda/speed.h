@@ -11,6 +11,8 @@
 
 namespace ermoe::testing {
 
+inline bool is_hopper(const GpuBench& gpu) { return cuda::state_of(gpu.ctx.stream).major == 9; }
+
 /// Random numbers: a block of them, again and again.
 inline Tensor random_matrix(GpuBench& gpu, int64_t numel) {
   constexpr int64_t piece = 1 << 20;

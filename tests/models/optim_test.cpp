@@ -94,6 +94,18 @@ TEST(Optimizer, WeightDecayShrinksWhatHasNoGradient) {
   }
 }
 
+TEST(Optimizer, LearningRatesFollowDepthAndKind) {
+  TinyModel tiny;
+  tiny.model.scale_learning_rates({.layer_decay = 0.5, .factor_lr = 0.25});
+  const auto scale = [&](const char* name) { return tiny.parameter(name).lr_scale; };
+  EXPECT_FLOAT_EQ(scale("head.weight"), 1);
+  EXPECT_FLOAT_EQ(scale("blocks.1.attn.qkv.weight"), 0.5);
+  EXPECT_FLOAT_EQ(scale("blocks.1.moe.experts.s1"), 0.5);
+  EXPECT_FLOAT_EQ(scale("blocks.1.moe.experts.U1"), 0.125);
+  EXPECT_FLOAT_EQ(scale("blocks.0.attn.qkv.weight"), 0.25);
+  EXPECT_FLOAT_EQ(scale("patch_embed.proj.weight"), 0.125);
+}
+
 TEST(Optimizer, LayerDecayScalesTheStepOfAParameter) {
   TinyModel plain, scaled;
   const OptimConfig config{.lr = 1e-3, .weight_decay = 0, .clip = 0};
