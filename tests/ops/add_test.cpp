@@ -1,6 +1,5 @@
 #include "ops/add.h"
 
-#include "ops/layer_scale.h"
 #include "ops/scale.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
@@ -13,8 +12,6 @@ Variable run_add(const ExecContext& ctx, Vars x) { return add(ctx, x[0], x[1]); 
 Variable run_add_twice(const ExecContext& ctx, Vars x) { return add(ctx, add(ctx, x[0], x[0]), scale(ctx, x[0], -0.3)); }
 Variable run_rows(const ExecContext& ctx, Vars x) { return add_rows(ctx, x[0], x[1]); }
 Variable run_bias(const ExecContext& ctx, Vars x) { return add_bias(ctx, x[0], x[1]); }
-Variable run_scale(const ExecContext& ctx, Vars x) { return scale(ctx, x[0], -1.7); }
-Variable run_layer_scale(const ExecContext& ctx, Vars x) { return layer_scale(ctx, x[0], x[1]); }
 
 OP_CASES(AddOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}}, .run = run_add},
          {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}, {.shape = {3, 5, 7}}}, .run = run_add},
@@ -31,21 +28,9 @@ OP_CASES(AddOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}}, .run
          {.name = "bias_of_a_model", .inputs = {{.shape = {197, 384}}, {.shape = {384}}}, .run = run_bias},
          {.name = "bias_shorter_than_a_pack", .inputs = {{.shape = {37, 3}}, {.shape = {3}}}, .run = run_bias});
 
-OP_CASES(ScaleOp, {.name = "one", .inputs = {{.shape = {1}}}, .run = run_scale},
-         {.name = "ragged", .inputs = {{.shape = {3, 7}}}, .run = run_scale},
-         {.name = "large", .inputs = {{.shape = {131, 129}}}, .run = run_scale});
-
-OP_CASES(LayerScaleOp, {.name = "one", .inputs = {{.shape = {1}}, {.shape = {1}}}, .run = run_layer_scale},
-         {.name = "ragged", .inputs = {{.shape = {3, 5, 7}}, {.shape = {7}}}, .run = run_layer_scale},
-         {.name = "large", .inputs = {{.shape = {301, 65}}, {.shape = {65}}}, .run = run_layer_scale},
-         {.name = "width_384", .inputs = {{.shape = {197, 384}}, {.shape = {384}}}, .run = run_layer_scale},
-         {.name = "many_rows", .inputs = {{.shape = {4099, 40}}, {.shape = {40}}}, .run = run_layer_scale},
-         {.name = "no_rows", .inputs = {{.shape = {0, 40}}, {.shape = {40}}}, .run = run_layer_scale});
-
 TEST(Add, BitsDoNotDependOnThreads) {
   expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {67, 5, 77}}, {.shape = {1, 5, 77}}}, .run = run_rows});
   expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {1237, 33}}, {.shape = {33}}}, .run = run_bias});
-  expect_same_bits_for_any_threads({.name = "", .inputs = {{.shape = {1237, 33}}, {.shape = {33}}}, .run = run_layer_scale});
 }
 
 TEST(Add, WrongShapesAreRefused) {
@@ -55,7 +40,6 @@ TEST(Add, WrongShapesAreRefused) {
   expect_error([&] { add_rows(bench.ctx, zeros({2, 3}), zeros({2, 3})); }, {"[add_rows]", "(2, 3)"});
   expect_error([&] { add_rows(bench.ctx, zeros({2, 3, 4}), zeros({1, 4})); }, {"[add_rows]", "(2, 3, 4)", "(1, 4)"});
   expect_error([&] { add_bias(bench.ctx, zeros({2, 3}), zeros({2})); }, {"[add_bias]", "(2, 3)", "(2)"});
-  expect_error([&] { layer_scale(bench.ctx, zeros({2, 3}), zeros({2})); }, {"[layer_scale]", "(2, 3)", "(2)"});
 }
 
 }  // namespace

@@ -1,13 +1,9 @@
 #include "ops/linear.h"
 
 #include "autograd/parameter.h"
-#include "ops/column_sum.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 
-#include <omp.h>
-
-#include <array>
 #include <tuple>
 
 namespace ermoe::testing {
@@ -28,24 +24,6 @@ TEST(Linear, GpuAgreesOnTransformerShapes) {
            {"qkv", 985, 384, 1152}, {"fc2", 394, 1536, 384}, {"many_rows", 20011, 24, 40}, {"odd", 777, 333, 129}, {"head", 3, 384, 1000}})
     ERMOE_NEEDS_GPU(
         expect_gpu_agrees({.name = name, .inputs = {{.shape = {rows, in}}, {.shape = {out, in}}, {.shape = {out}}}, .run = with_bias}));
-}
-
-TEST(ColumnSum, GpuAgrees) {
-  ERMOE_NEEDS_GPU(static_cast<void>(0));
-  for (const auto& [rows, cols, stride, first] : std::vector<std::array<int64_t, 4>>{
-           {5000, 7, 7, 0}, {3, 9001, 9001, 0}, {20011, 512, 512, 0}, {1237, 513, 600, 3}, {64, 1024, 2048, 1024}, {0, 40, 40, 0}}) {
-    TestBench cpu;
-    GpuBench gpu;
-    for (Accumulate mode : {Accumulate::overwrite, Accumulate::add}) {
-      const auto sum = [&, rows = rows, cols = cols, stride = stride, first = first](const ExecContext& ctx) {
-        const Tensor x = random_input(ctx, {{rows + 1, stride}}, DType::f32, RngKey{1}),
-                     y = random_input(ctx, {{cols}}, DType::f32, RngKey{2});
-        column_sum(ctx, {rows, cols, stride}, x, {y, mode}, first);
-        return to_doubles(y);
-      };
-      EXPECT_LE(normalised_error(sum(gpu.ctx), sum(cpu.ctx)), 1e-11) << rows << " x " << cols;
-    }
-  }
 }
 #endif
 
@@ -93,24 +71,6 @@ TEST(Linear, WrongShapesAreRefused) {
   expect_error([&] { linear(bench.ctx, zeros({2, 4}), zeros({5, 4}), zeros({4})); }, {"[linear]", "(5, 4)", "(4)"});
   expect_error([&] { linear(bench.ctx, zeros({2, 4}), zeros({5, 4}, DType::f64), Variable()); }, {"[linear]", "f32", "f64"});
   expect_error([&] { linear(bench.ctx, zeros({}), zeros({5, 4}), Variable()); }, {"[linear]", "()", "(5, 4)"});
-}
-
-TEST(ColumnSum, BitsDoNotDependOnThreads) {
-  TestBench bench;
-  const int before = omp_get_max_threads();
-  for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{5000, 7}, {3, 9001}, {1237, 513}}) {
-    const Tensor x = random_input(bench.ctx, {Shape{rows, cols}}, DType::f32, RngKey{1});
-    std::vector<std::vector<double>> sums;
-    for (int threads : {1, 2, 5}) {
-      omp_set_num_threads(threads);
-      const Tensor y = bench.ctx.empty({cols}, DType::f32);
-      column_sum(bench.ctx, {rows, cols, cols}, x, {y, Accumulate::overwrite});
-      sums.push_back(to_doubles(y));
-    }
-    EXPECT_EQ(sums[0], sums[1]);
-    EXPECT_EQ(sums[0], sums[2]);
-  }
-  omp_set_num_threads(before);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "ops/materialize.h"
 
-#include "ops/leading_basis.h"
+#include "tests/ops/bf16_output.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 #include "tests/ops/thread_case.h"
@@ -23,17 +23,6 @@ OP_CASES(MaterializeOp, {.name = "one", .inputs = factors(1, 1, 1, 1), .run = ru
          {.name = "many_rows", .inputs = factors(2, 333, 24, 36), .run = run});
 
 #if defined(ERMOE_WITH_CUDA)
-/// The op's output and gradients in bf16 on the GPU against those in f32 on the CPU. Its inputs are f32 on both.
-void expect_bf16_output_agrees(const OpCase& narrow, const OpCase& wide) {
-  TestBench cpu;
-  GpuBench gpu, again;
-  const OpRun want = run_op(cpu, wide, DType::f32), got = run_op(gpu, narrow, DType::f32), repeated = run_op(again, narrow, DType::f32);
-  for (size_t i = 0; i < want.tensors.size(); ++i) {
-    EXPECT_LE(dissimilarity(got.tensors[i], want.tensors[i]), 1e-4) << "tensor " << i << " (0: output, then gradients)";
-    EXPECT_EQ(got.tensors[i], repeated.tensors[i]);
-  }
-}
-
 TEST(Materialize, MakesBf16OnTheGpuFromFactorsInF32) {
   const auto narrow = [](const ExecContext& ctx, Vars x) {
     const Tensor w = ctx.empty({x[0].shape()[0], x[0].shape()[1], x[2].shape()[1]}, DType::bf16);
@@ -55,34 +44,6 @@ TEST(Materialize, RefusesFactorsThatDoNotFit) {
         materialize(bench.ctx, make({2, 5, 3}), make({2, 3}), make({2, 6, 3}), narrow);
       },
       {"[materialize]", "(2, 5, 6)", "(2, 6, 5)"});
-}
-
-Variable leading_two(const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 2); }
-Variable leading_77(const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 77); }
-OpInput factor(int64_t experts, int64_t width, int64_t columns) {
-  return {.shape = {experts, width, columns}, .precision = OpInput::Precision::master};
-}
-
-OP_CASES(LeadingBasisOp, {.name = "some", .inputs = {factor(3, 7, 5)}, .run = leading_two},
-         {.name = "all", .inputs = {factor(3, 7, 2)}, .run = leading_two},
-         {.name = "large", .inputs = {factor(5, 90, 100)}, .run = leading_77});
-
-#if defined(ERMOE_WITH_CUDA)
-TEST(LeadingBasis, MakesBf16OnTheGpuFromFactorsInF32) {
-  const auto narrow = [](const ExecContext& ctx, Vars x) { return leading_basis(ctx, x[0], 77, DType::bf16); };
-  ERMOE_NEEDS_GPU(expect_bf16_output_agrees({.name = "", .inputs = {factor(5, 90, 100)}, .run = narrow},
-                                            {.name = "", .inputs = {factor(5, 90, 100)}, .run = leading_77}));
-}
-#endif
-
-TEST(LeadingBasis, RowsAreTheFirstColumns) {
-  TestBench bench;
-  const Tensor v = random_input(bench.ctx, {{2, 4, 3}}, DType::f32, RngKey{1});
-  const Tensor basis = leading_basis(bench.ctx, Variable(v), 2).value;
-  for (int64_t e = 0; e < 2; ++e)
-    for (int64_t r = 0; r < 2; ++r)
-      for (int64_t d = 0; d < 4; ++d) EXPECT_EQ(basis.data<float>()[(e * 2 + r) * 4 + d], v.data<float>()[(e * 4 + d) * 3 + r]);
-  expect_error([&] { leading_basis(bench.ctx, Variable(v), 4); }, {"[leading_basis]", "rank 4", "(2, 4, 3)"});
 }
 
 TEST(Materialize, BitsDoNotDependOnTheNumberOfThreads) {

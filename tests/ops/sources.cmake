@@ -7,9 +7,12 @@ set(SOURCES
   attention_test.cpp
   augment_test.cpp
   balance_loss_test.cpp
+  basis_projection_test.cpp
   cast_test.cpp
+  column_sum_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
+  context_cosine_test.cpp
   cosine_test.cpp
   cross_entropy_test.cpp
   dispatch_test.cpp
@@ -23,6 +26,8 @@ set(SOURCES
   join_basis_test.cpp
   l2_normalize_test.cpp
   layer_norm_test.cpp
+  layer_scale_test.cpp
+  leading_basis_test.cpp
   linear_test.cpp
   materialize_test.cpp
   matmul_test.cpp
@@ -35,13 +40,14 @@ set(SOURCES
   qk_norm_test.cpp
   randaugment_test.cpp
   regression_loss_test.cpp
-  router_scores_test.cpp
   router_stats_test.cpp
   routing_plan_test.cpp
+  scale_test.cpp
   select_experts_test.cpp
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
   step_results_test.cpp
+  subspace_cosine_test.cpp
   tokens_test.cpp
 )
