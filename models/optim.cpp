@@ -32,18 +32,22 @@ double learning_rate(const OptimConfig& config, int64_t step, int64_t total) {
   return lr;
 }
 
-Tensor section_window(const ParameterArena& arena, const Tensor& section, const Parameter& p) {
-  const auto bytes = p.value.raw() - arena.values(p.role).raw();
-  return section.window(static_cast<int64_t>(bytes) / static_cast<int64_t>(size_of(arena.dtype())), p.shape);
-}
-
 namespace {
+
+/// The first element of p in the sections of its role.
+int64_t offset_of(const ParameterArena& arena, const Parameter& p) {
+  return (p.value.raw() - arena.values(p.role).raw()) / static_cast<int64_t>(size_of(arena.dtype()));
+}
 
 /// What a GPU steps at once: enough matrices of 384 columns to keep it busy, and scratch memory of some hundred MB at most. A CPU
 /// takes parameter by parameter, whose scratch stays in its caches.
 constexpr int64_t most_elements_of_a_batch = int64_t{1} << 24;
 
 }  // namespace
+
+Tensor section_window(const ParameterArena& arena, const Tensor& section, const Parameter& p) {
+  return section.window(offset_of(arena, p), p.shape);
+}
 
 Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
                      std::optional<int64_t> together)
@@ -104,8 +108,7 @@ void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elem
     const Parameter& p = *slot.parameter;
     if (!p.orthonormal || p.shape.numel() == 0) continue;
     const int64_t rows = p.shape[-2], cols = p.shape[-1];
-    const Run own{(p.value.raw() - values.raw()) / static_cast<int64_t>(size_of(arena_.dtype())), p.shape.numel() / (rows * cols), rows,
-                  cols, p.lr_scale};
+    const Run own{offset_of(arena_, p), p.shape.numel() / (rows * cols), rows, cols, p.lr_scale};
     const bool fits = !runs.empty() && runs.back().rows == rows && runs.back().cols == cols && runs.back().lr_scale == own.lr_scale &&
                       runs.back().first + runs.back().elements() == own.first && runs.back().elements() + own.elements() <= most_elements;
     if (fits)

@@ -20,8 +20,9 @@ void attention_backward(const Stream& stream, const AttentionDims& dims, const T
   if (dims.batch == 0 || dims.tokens == 0) return;
   if constexpr (std::is_same_v<T, bf16>)
     if (attention_fits_mma(dims) && all_aligned(qkv, y, dy, dqkv)) {
-      if (attention_backward_fits_short(stream, dims)) return attention_backward_short(stream, dims, qkv, y, lse, dy, dqkv, mode);
-      return attention_backward_mma(stream, dims, qkv, y, lse, dy, dqkv, mode, delta);
+      const AttentionGradients work{dims, qkv, y, lse, dy, dqkv, mode};
+      if (attention_backward_fits_short(stream, dims)) return attention_backward_short(stream, work);
+      return attention_backward_mma(stream, work, delta);
     }
   attention_backward_any(stream, dims, qkv, y, lse, dy, dqkv, mode, delta);
 }

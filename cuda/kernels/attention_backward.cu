@@ -11,13 +11,7 @@
 namespace ermoe::cuda {
 namespace {
 
-struct Args {
-  AttentionDims d;
-  const bf16 *qkv, *y;
-  const float* lse;
-  const bf16* dy;
-  bf16* dqkv;
-  Accumulate mode;
+struct Args : AttentionGradients {
   float* delta;
   int64_t blocks;  // of a head
 };
@@ -235,14 +229,14 @@ __global__ void __launch_bounds__(HeadTile<Dh>::threads, Dh <= 64 ? 2 : 1) backw
 
 }  // namespace
 
-void attention_backward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
-                            const bf16* dy, bf16* dqkv, Accumulate mode, float* delta) {
+void attention_backward_mma(const Stream& stream, const AttentionGradients& work, float* delta) {
+  const AttentionDims& dims = work.d;
   with_head_tile(dims.head_dim, [&]<int Dh>(std::integral_constant<int, Dh>) {
     using Tile = HeadTile<Dh>;
     const RowSplit split(dims.tokens, Tile::warps);
     const size_t rows = sizeof(bf16) * (2 * split.warps * Tile::owned + ring_stages * 2 * Tile::streamed);
     const size_t with_statistics = rows + sizeof(float) * ring_stages * 2 * Tile::chunk;
-    const Args args{dims, qkv, y, lse, dy, dqkv, mode, delta, split.blocks};
+    const Args args{work, delta, split.blocks};
     const auto launch = [&](auto* kernel, size_t bytes) {
       cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
                  "cudaFuncSetAttribute");

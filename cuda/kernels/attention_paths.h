@@ -17,14 +17,22 @@ inline bool attention_fits_mma(const AttentionDims& dims) { return dims.head_dim
 
 /// bf16 products with float sums; every pointer 16-byte aligned.
 void attention_forward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, bf16* y, float* lse);
-void attention_backward_mma(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
-                            const bf16* dy, bf16* dqkv, Accumulate mode, float* delta);
+
+/// What the way back reads and writes; shapes: ops/kernels/attention.h.
+struct AttentionGradients {
+  AttentionDims d;
+  const bf16 *qkv, *y;
+  const float* lse;
+  const bf16* dy;
+  bf16* dqkv;
+  Accumulate mode;
+};
+void attention_backward_mma(const Stream& stream, const AttentionGradients& work, float* delta);
 
 /// True where one block can hold all keys and values of a head, and that pays: heads a multiple of 8 and at most 64 wide, 129 to
 /// 208 tokens, a GPU whose blocks get that much shared memory.
 bool attention_backward_fits_short(const Stream& stream, const AttentionDims& dims);
 /// As `attention_backward_mma`, the same roundings, in one pass.
-void attention_backward_short(const Stream& stream, const AttentionDims& dims, const bf16* qkv, const bf16* y, const float* lse,
-                              const bf16* dy, bf16* dqkv, Accumulate mode);
+void attention_backward_short(const Stream& stream, const AttentionGradients& work);
 
 }  // namespace ermoe::cuda

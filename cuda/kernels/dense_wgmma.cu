@@ -15,28 +15,18 @@ bool parameters_pay(const Stream& stream, const LinearDims& dims) {
   return state_of(stream).major == 9 && dims.rows >= 4096 && dims.in * dims.out >= fewest_weights;
 }
 
-template <Product P, Finish F, typename T>
-bool multiply(const Stream& stream, const GroupedProduct<T>& p) {
-  if constexpr (sizeof(T) == sizeof(bf16)) {
-    if (!suits_wgmma<P>(stream, p)) return false;
-    grouped_wgmma<P, F>(stream, p);
-    return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 template <typename T>
 bool dense_wgmma_gelu_forward(const Stream& stream, const LinearDims& dims, const T* x, const T* w, const T* b, T* pre, T* y) {
-  return multiply<Product::forward, Finish::gelu>(
+  return multiply_on_hopper<Product::forward, Finish::gelu>(
       stream, GroupedProduct<T>{.dims = one_expert(dims), .a = x, .b = w, .bias = b, .c = pre, .second = y});
 }
 
 template <typename T>
 bool dense_wgmma_gelu_backward(const Stream& stream, const LinearDims& dims, const T* w, const T* dy, T* pre, T* y) {
-  return multiply<Product::input, Finish::gelu_slope>(stream,
-                                                      GroupedProduct<T>{.dims = one_expert(dims), .a = dy, .b = w, .c = pre, .second = y});
+  return multiply_on_hopper<Product::input, Finish::gelu_slope>(
+      stream, GroupedProduct<T>{.dims = one_expert(dims), .a = dy, .b = w, .c = pre, .second = y});
 }
 
 template <typename T>

@@ -19,17 +19,6 @@ void multiply(const Stream& stream, const GroupedProduct<T>& p) {
   grouped_simt<P>(stream, p);
 }
 
-/// True where Hopper's kernel did it.
-template <Product P, Finish F, typename T>
-bool multiply_on_hopper(const Stream& stream, const GroupedProduct<T>& p) {
-  if constexpr (sizeof(T) == sizeof(bf16)) {
-    if (!suits_wgmma<P>(stream, p)) return false;
-    grouped_wgmma<P, F>(stream, p);
-    return true;
-  }
-  return false;
-}
-
 constexpr int bias_rows = 256, bias_threads = 256, bias_lanes = 32;
 
 /// Sums of up to 256 rows of one expert: 32 lanes of V columns side by side, 8 rows in flight.

@@ -166,7 +166,18 @@ void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& product);
 template <Product P, Finish F>
 void grouped_wgmma(const Stream& stream, const GroupedProduct<bf16>& product);
 
-/// The same of `weight` and the bias gradient, with scratch memory of as many floats.
+/// `grouped_wgmma` where it suits; else false, and nothing is done.
+template <Product P, Finish F, typename T>
+bool multiply_on_hopper(const Stream& stream, const GroupedProduct<T>& p) {
+  if constexpr (sizeof(T) == sizeof(bf16)) {
+    if (!suits_wgmma<P>(stream, p)) return false;
+    grouped_wgmma<P, F>(stream, p);
+    return true;
+  }
+  return false;
+}
+
+/// As `grouped_wgmma`, of `weight` and the bias gradient, with scratch memory of as many floats.
 void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& product, float* scratch);
 int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
 

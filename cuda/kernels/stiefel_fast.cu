@@ -204,7 +204,7 @@ void come_back(const Stream& stream, const StiefelDims& d, float* stepped, float
 }  // namespace
 
 bool fast_step_fits(const StiefelDims& d, const float* q, const float* a) {
-  return d.cols % 8 == 0 && d.cols >= 64 && d.batch > 0 && d.batch <= 65535 && all_aligned(q, a);
+  return d.cols % 8 == 0 && d.cols >= Residual::narrow_j && d.batch > 0 && d.batch <= 65535 && all_aligned(q, a);
 }
 
 FastSizes fast_sizes(const StiefelDims& d) {
