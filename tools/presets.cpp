@@ -37,9 +37,8 @@ constexpr std::string_view kCifar10Small = R"({
   "train": {"epochs": 40, "batch": 128, "name": "cifar10-small"}
 })";
 
-// For one GPU, eight minutes. What limits small vision transformers on 50,000 images is seeing each too often unvaried: every
-// means of variation is on, and only the last epochs see whole images. Two of its experts cost what a block's network of
-// twice the width does.
+// For one GPU, eight minutes. Every means of variation is on, and only the last epochs see whole images. A token's two experts cost
+// what a dense network of twice an expert's width does.
 constexpr std::string_view kCifar10 = R"({
   "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "width": 256, "depth": 7, "heads": 4, "mlp_ratio": 2,
             "pool": "average", "positions": "sincos", "drop_path": 0.1},
