@@ -38,17 +38,40 @@ struct Vector {
   }
 };
 
+/// A pair of vectors among a group of lanes. The first pack of each stays in registers: vectors of up to `Lanes` packs are read once.
 template <int V, int Lanes, typename T>
-__device__ __forceinline__ Moments moments(const Vector<T>& a, const Vector<T>& b, int64_t width) {
-  Moments m;
-  for (int64_t c = first_column<V, Lanes>(); c < width; c += Lanes * V) {
-    const auto x = a.template at<V>(c), y = b.template at<V>(c);
-#pragma unroll
-    for (int k = 0; k < V; ++k) m.ab += x.v[k] * y.v[k], m.aa += x.v[k] * x.v[k], m.bb += y.v[k] * y.v[k];
+struct Pair {
+  Vector<T> a, b;
+  int64_t width;
+  Pack<float, V> x{}, y{};
+
+  __device__ Pair(const CosineDims& dims, const CosineOperand<T>& left, const CosineOperand<T>& right, int64_t pair, bool valid)
+      : a(left, dims, pair), b(right, dims, pair), width(valid ? dims.width : 0) {
+    if (const int64_t c = first_column<V, Lanes>(); c < width) x = a.template at<V>(c), y = b.template at<V>(c);
   }
-  m.ab = group_sum<Lanes>(m.ab), m.aa = group_sum<Lanes>(m.aa), m.bb = group_sum<Lanes>(m.bb);
-  return m;
-}
+
+  /// fn(column, pack of a, pack of b) for this lane's packs.
+  template <typename Fn>
+  __device__ __forceinline__ void each(Fn&& fn) const {
+    int64_t c = first_column<V, Lanes>();
+    if (c < width) fn(c, x, y);
+    for (c += Lanes * V; c < width; c += Lanes * V) fn(c, a.template at<V>(c), b.template at<V>(c));
+  }
+
+  __device__ __forceinline__ Moments moments() const {
+    Moments m;
+    each([&](int64_t, const auto& left, const auto& right) {
+#pragma unroll
+      for (int k = 0; k < V; ++k) {
+        m.ab += left.v[k] * right.v[k];
+        m.aa += left.v[k] * left.v[k];
+        m.bb += right.v[k] * right.v[k];
+      }
+    });
+    m.ab = group_sum<Lanes>(m.ab), m.aa = group_sum<Lanes>(m.aa), m.bb = group_sum<Lanes>(m.bb);
+    return m;
+  }
+};
 
 template <typename T>
 struct Forward {
@@ -57,7 +80,7 @@ struct Forward {
   float* s;
   template <int V, int Lanes>
   __device__ void run(int64_t pair, bool valid) const {
-    const Moments m = moments<V, Lanes>(Vector<T>(a, dims, pair), Vector<T>(b, dims, pair), valid ? dims.width : 0);
+    const Moments m = Pair<V, Lanes, T>(dims, a, b, pair, valid).moments();
     if (valid && threadIdx.x % Lanes == 0) s[pair] = m.zero() ? 0.0f : m.cosine();
   }
 };
@@ -71,25 +94,25 @@ struct Backward {
   Destination<T> da, db;
   template <int V, int Lanes>
   __device__ void run(int64_t pair, bool valid) const {
-    const Vector<T> left(a, dims, pair), right(b, dims, pair);
-    const Moments m = moments<V, Lanes>(left, right, valid ? dims.width : 0);
-    if (!valid) return;
-    const bool zero = m.zero();
-    const float of_other = ds[pair] / (sqrtf(m.aa) * sqrtf(m.bb)), along = -ds[pair] * m.cosine();
-    for (int64_t c = first_column<V, Lanes>(); c < dims.width; c += Lanes * V) {
-      const auto x = left.template at<V>(c), y = right.template at<V>(c);
+    const float d = valid ? ds[pair] : 0.0f;
+    const Pair<V, Lanes, T> vectors(dims, a, b, pair, valid);
+    const Moments m = vectors.moments();
+    // da = d (b / (|a| |b|) - cos a / |a|²), and db alike; nothing where a vector is zero.
+    const float own = d / (sqrtf(m.aa) * sqrtf(m.bb)), other = m.zero() ? 0.0f : own, along = m.zero() ? 0.0f : -own * m.ab;
+    const float along_a = m.zero() ? 0.0f : along / m.aa, along_b = m.zero() ? 0.0f : along / m.bb;
+    vectors.each([&](int64_t c, const auto& x, const auto& y) {
       float out[V];
       if (da.data != nullptr) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) out[k] = zero ? 0.0f : of_other * y.v[k] + along / m.aa * x.v[k];
+        for (int k = 0; k < V; ++k) out[k] = other * y.v[k] + along_a * x.v[k];
         write(da.data + pair * dims.width + c, out, da.mode);
       }
       if (db.data != nullptr) {
 #pragma unroll
-        for (int k = 0; k < V; ++k) out[k] = zero ? 0.0f : of_other * x.v[k] + along / m.bb * y.v[k];
+        for (int k = 0; k < V; ++k) out[k] = other * x.v[k] + along_b * y.v[k];
         write(db.data + pair * dims.width + c, out, db.mode);
       }
-    }
+    });
   }
 };
 
