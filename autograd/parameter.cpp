@@ -34,15 +34,20 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
   const auto alignment = static_cast<int64_t>(64 / size_of(dtype));
   const auto padded = [&](const Parameter* p) { return (p->shape.numel() + alignment - 1) / alignment * alignment; };
   for (auto role : {Parameter::Role::direct, Parameter::Role::derived, Parameter::Role::factor}) {
-    int64_t total = 0;
-    for (const Parameter* p : parameters_)
-      if (p->role == role) total += padded(p);
+    int64_t total = 0, orthonormal = 0;  // these come first
+    for (const Parameter* p : parameters_) {
+      if (p->role != role) continue;
+      total += padded(p);
+      if (p->orthonormal) orthonormal += padded(p);
+    }
     const auto section = static_cast<size_t>(role);
     const bool own_values = role != Parameter::Role::derived;
     if (own_values) value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
     grad_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "gradients");
     const bool copies = role == Parameter::Role::direct && compute != dtype;
     if (copies) compute_ = Tensor::zeros(allocator, {total}, compute, "parameters");
+    const bool twins = role == Parameter::Role::factor && compute == DType::bf16 && dtype != compute && orthonormal > 0;
+    if (twins) twins_ = Tensor::zeros(allocator, {orthonormal}, compute, "parameters");
     int64_t offset = 0;
     for (Parameter* p : parameters_) {
       if (p->role != role) continue;
@@ -50,6 +55,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
       p->grad = grad_sections_[section].window(offset, p->shape);
       p->compute_dtype = role == Parameter::Role::factor || p->full_precision ? dtype : compute;
       if (own_values) p->compute = p->compute_dtype != dtype ? compute_.window(offset, p->shape) : p->value;
+      p->twin = twins && p->orthonormal ? twins_.window(offset, p->shape) : Tensor();
       offset += padded(p);
     }
   }
@@ -57,6 +63,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
 
 void ParameterArena::refresh_compute() {
   if (compute_.defined()) convert(values(Parameter::Role::direct), compute_);
+  if (twins_.defined()) convert(values(Parameter::Role::factor).window(0, twins_.shape()), twins_);
 }
 
 void ParameterArena::begin_gradients() {

@@ -33,6 +33,7 @@ struct Parameter {
 
   Tensor value;           // window of the value arena
   Tensor compute;         // what ops read: `value` itself, or its bf16 copy
+  Tensor twin;            // bf16 copy of an orthonormal factor where the model computes in bf16, otherwise undefined
   Tensor grad;            // window of the gradient arena
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
 };
@@ -43,8 +44,8 @@ struct Parameter {
 class ParameterArena {
  public:
   /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. With
-  /// `compute` bf16 ops read direct parameters through a copy, which `refresh_compute` makes. The parameters must outlive
-  /// the arena.
+  /// `compute` bf16 ops read direct parameters through a copy and orthonormal factors have twins; `refresh_compute` makes both.
+  /// The parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
   ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters);
 
@@ -53,10 +54,12 @@ class ParameterArena {
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
   /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
+  /// All twins, which lie as the first values of the factors do; undefined where there are none.
+  Tensor twins() const { return twins_; }
   DType dtype() const { return dtype_; }
   DType compute_dtype() const { return compute_.defined() ? compute_.dtype() : dtype_; }
 
-  /// Brings the bf16 copies up to date. Call after every change of the values, unless the optimizer did it.
+  /// Brings the bf16 copies up to date, twins as well. Call after every change of the values, unless the optimizer did it.
   void refresh_compute();
   /// Starts a new gradient sum: the next write of each slot overwrites.
   void begin_gradients();
@@ -68,7 +71,7 @@ class ParameterArena {
   std::vector<Parameter*> parameters_;
   Tensor value_sections_[3];  // by Role
   Tensor grad_sections_[3];
-  Tensor compute_;
+  Tensor compute_, twins_;
 };
 
 }  // namespace ermoe

@@ -102,7 +102,7 @@ void ExpertBank::after_step(const ExecContext& ctx) {
   if (shared_basis_ == nullptr || !keeps_orthonormal(orthogonality_) || factors_.V1.shape[2] == 0) return;
   if (shared_basis_->frozen && factors_.V1.frozen) return;  // neither moved
   project_off_basis(ctx, shared_basis_->value, factors_.V1.value);
-  retract(ctx, factors_.V1.value, stiefel_method(orthogonality_));
+  retract(ctx, factors_.V1.value, stiefel_method(orthogonality_), factors_.V1.twin);
 }
 
 void ExpertBank::init(const ExecContext& ctx, RngKey key) {

@@ -95,7 +95,7 @@ void Optimizer::step(const ExecContext& ctx) {
   table_.step(ctx, rule_, state_);
 }
 
-/// Values, gradients and moments of factors are laid out alike, each in a section of its own.
+/// Values, gradients, moments and twins of factors are laid out alike, each in a section of its own.
 void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elements) {
   struct Run {
     int64_t first, count, rows, cols;  // first: element of the section
@@ -118,7 +118,12 @@ void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elem
   }
   for (const Run& run : runs) {
     const auto part = [&](const Tensor& section) { return section.window(run.first, {run.count, run.rows, run.cols}); };
-    batches_.push_back({part(values), part(arena_.grads(Parameter::Role::factor)), part(m), part(v), run.lr_scale});
+    batches_.push_back({.value = part(values),
+                        .grad = part(arena_.grads(Parameter::Role::factor)),
+                        .m = part(m),
+                        .v = part(v),
+                        .twin = arena_.twins().defined() ? part(arena_.twins()) : Tensor(),
+                        .lr_scale = run.lr_scale});
   }
 }
 
@@ -133,7 +138,7 @@ void Optimizer::step_orthonormal(const ExecContext& ctx, const Batch& batch) {
   const Tensor direction = ctx.empty(batch.value.shape(), batch.value.dtype(), "orthogonal step");
   adam_direction(ctx, rule_, state_, batch.lr_scale, batch.grad, batch.m, batch.v, direction);
   Stopwatch watch;
-  stiefel_step(ctx, batch.value, direction, 1, method_);
+  stiefel_step(ctx, batch.value, direction, 1, method_, batch.twin);
   orthogonal_seconds_ += watch.lap();
 }
 

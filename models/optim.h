@@ -61,6 +61,7 @@ class Optimizer {
   /// Orthonormal parameters of one shape and rate that lie side by side in memory, as one batch of matrices.
   struct Batch {
     Tensor value, grad, m, v;  // (matrices, rows, cols)
+    Tensor twin;               // alike, or undefined
     double lr_scale = 1;
   };
   void make_batches(const Tensor& m, const Tensor& v, int64_t most_elements);

@@ -1,5 +1,6 @@
 #include "ops/orthogonal_step.h"
 
+#include "core/flat.h"
 #include "ops/kernels/orthogonal_step.h"
 
 namespace ermoe {
@@ -20,10 +21,17 @@ int64_t scratch_size(const ExecContext& ctx, const StiefelDims& dims, StiefelMet
   return size;
 }
 
+void check_twin(const char* op, const Tensor& q, const Tensor& twin) {
+  if (!twin.defined()) return;
+  check(q.dtype() == DType::f32 && twin.dtype() == DType::bf16 && twin.shape() == q.shape(), "[{}] q {} {} but a twin {} {}", op,
+        name_of(q.dtype()), q.shape().str(), name_of(twin.dtype()), twin.shape().str());
+}
+
 }  // namespace
 
-void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method) {
+void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("stiefel_step", q);
+  check_twin("stiefel_step", q, twin);
   check(direction.defined() && direction.shape() == q.shape() && direction.dtype() == q.dtype(),
         "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
         direction.shape().str());
@@ -34,10 +42,12 @@ void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& directi
         ctx, tag, [&](auto) { cpu::stiefel_step(dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); },
         [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); });
   });
+  if (twin.defined()) convert(q, twin);
 }
 
-void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
+void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("retract", q);
+  check_twin("retract", q, twin);
   dispatch_float(q.dtype(), "retract", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
@@ -45,6 +55,7 @@ void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method) {
         ctx, tag, [&](auto) { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
         [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), scratch.data()); });
   });
+  if (twin.defined()) convert(q, twin);
 }
 
 void polar_project(const ExecContext& ctx, const Tensor& q) {

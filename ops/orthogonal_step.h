@@ -10,12 +10,14 @@ namespace ermoe {
 
 /// One descent step, in place: q <- retraction(q - lr · (a - q sym(qᵀa))), a = `direction`. q (…, m, n), m >= n, with
 /// orthonormal columns; direction alike. Leaves max |qᵀq - I| <= 5e-6 in f32, <= 1e-11 in f64. A step so long that the
-/// usual iteration would diverge is still retracted, with more iterations. A NaN in `direction` ends in q.
-void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method);
+/// usual iteration would diverge is still retracted, with more iterations. A NaN in `direction` ends in q. `twin`, like q but
+/// bf16, may be given where q is f32: it must hold q rounded to bf16, and does so afterwards too.
+void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method,
+                  const Tensor& twin = {});
 
 /// Brings q (…, m, n) of full rank back to the manifold, in place, as the method would after a step; `cayley`, which has
-/// no retraction, uses newton_schulz.
-void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method);
+/// no retraction, uses newton_schulz. `twin`, if given, becomes q rounded to bf16, whatever it held.
+void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin = {});
 
 /// q <- q (qᵀq)^(-1/2), the nearest matrix with orthonormal columns, in place, from any matrix of full rank: averaged
 /// factors, for example. Throws where q is too near to a lower rank to get there.

@@ -64,6 +64,13 @@ inline std::vector<double> to_doubles(const Tensor& t) {
   return values;
 }
 
+/// What bf16 keeps of the elements of a tensor of any device.
+inline std::vector<double> bf16_values(const Tensor& t) {
+  const Tensor host = t.device().is_cuda() ? t.to(host_memory()) : t, narrow = Tensor::empty(host_memory(), t.shape(), DType::bf16);
+  convert(host, narrow);
+  return to_doubles(narrow);
+}
+
 /// The elements of a tensor of any device.
 template <typename T>
 std::vector<T> to_vector(const Tensor& t) {

@@ -1,3 +1,4 @@
 set(SOURCES
+  parameter_test.cpp
   tape_test.cpp
 )

@@ -145,6 +145,40 @@ TEST(Optimizer, MatricesOfSeveralLayersStepTogetherAsOneByOne) {
   }
 }
 
+/// Whatever steps or replaces the factors: each twin is its value rounded, of frozen factors and of disjoint bases too.
+TEST(Optimizer, TwinsFollowTheFactors) {
+  for (const Basis basis : {Basis::leading, Basis::disjoint, Basis::untied})
+    for (const Orthogonality mode : {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cayley}) {
+      VitConfig config = tiny_config();
+      config.moe.layers = "0,1";
+      config.moe.basis = basis;
+      config.moe.orthogonality = mode;
+      TinyModel tiny(config, DType::f32);
+      tiny.model.move_to(tiny.bench.ctx, DType::bf16);
+      tiny.parameter("blocks.0.moe.experts.U2").frozen = true;
+      const auto expect_twins = [&](const char* when) {
+        int64_t twins = 0;
+        for (const Parameter* p : tiny.trained()) {
+          EXPECT_EQ(p->twin.defined(), p->orthonormal) << p->name;
+          if (!p->twin.defined()) continue;
+          twins += 1;
+          EXPECT_EQ(to_doubles(p->twin), bf16_values(p->value)) << p->name << " " << when;
+        }
+        EXPECT_GE(twins, 8);
+      };
+      expect_twins("before");
+      Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), {}, stiefel_method(mode), 1 << 20);
+      for (uint64_t step = 0; step < 2; ++step) {
+        for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) fill_normal(tiny.model.arena().grads(role), 1, RngKey{step});
+        const Snapshot before = tiny.values();
+        optimizer.step(tiny.bench.ctx, 1e-2, 1.0);
+        tiny.model.after_step(tiny.bench.ctx);
+        EXPECT_GT(largest_difference(tiny.parameter("blocks.1.moe.experts.V1").value, before.at("blocks.1.moe.experts.V1")), 1e-3);
+        expect_twins("after a step");
+      }
+    }
+}
+
 TEST(Optimizer, StateIsNamedAndLeavesOutWhatIsFrozen) {
   TinyModel tiny;
   tiny.parameter("cls_token").frozen = true;

@@ -65,12 +65,17 @@ class Training {
     return report;
   }
 
-  /// Parameters, statistics, averages and moments, on the host.
+  /// Parameters, statistics, averages and moments, on the host. Looks whether twins follow their factors.
   Snapshot state() {
     Snapshot all;
     const auto keep = [&](const std::string& name, const Tensor& t) { all[name] = on_host(bench_.ctx, t).clone(); };
     for (const Parameter* p : parameters_of(model_))
       if (p->role != Parameter::Role::derived) keep(p->name, p->value);
+    for (const Parameter* p : parameters_of(model_)) {
+      if (!p->twin.defined()) continue;
+      keep("twin " + p->name, p->twin);
+      EXPECT_EQ(to_doubles(p->twin), bf16_values(p->value)) << p->name;
+    }
     for (const Buffer* b : buffers_of(model_)) keep(b->name, b->value);
     optimizer_->visit_state(keep);
     average_->visit([&](const Parameter& p, const Tensor& t) { keep("average " + p.name, t); });
