@@ -62,12 +62,13 @@ struct VitConfig {
   int64_t image_size = 32;      // pixels a side of a square, voxels of a cube
   std::vector<int64_t> volume;  // the three sides of a volume that is no cube, with image_size 0; empty: image_size
   int64_t channels = 3;
-  int64_t patch = 4;       // P
-  int64_t width = 192;     // D
-  int64_t depth = 8;       // L
-  int64_t heads = 6;       // H
-  double mlp_ratio = 4.0;  // F / D of dense blocks
-  int64_t classes = 10;    // Y: outputs; 1 for a regression
+  int64_t patch = 4;         // P
+  int64_t patch_margin = 0;  // M: a patch has the M pixels around it too
+  int64_t width = 192;       // D
+  int64_t depth = 8;         // L
+  int64_t heads = 6;         // H
+  double mlp_ratio = 4.0;    // F / D of dense blocks
+  int64_t classes = 10;      // Y: outputs; 1 for a regression
   Pool pool = Pool::token;
   Positions positions = Positions::learned;
   bool qk_norm = false;

@@ -185,8 +185,8 @@ Shape patch_grid(const VitConfig& model) {
 }
 
 Shape patch_weight_shape(const VitConfig& model) {
-  const int64_t D = model.width, C = model.channels, P = model.patch;
-  return model.dimensions == 3 ? Shape{D, C, P, P, P} : Shape{D, C, P, P};
+  const int64_t D = model.width, C = model.channels, side = model.patch + 2 * model.patch_margin;
+  return model.dimensions == 3 ? Shape{D, C, side, side, side} : Shape{D, C, side, side};
 }
 
 bool is_regression(LossKind kind) { return kind == LossKind::l1 || kind == LossKind::l2 || kind == LossKind::huber; }

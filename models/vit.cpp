@@ -133,7 +133,7 @@ Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
   const Shape& s = images.shape();
   check(s.rank() > 0 && s == input_shape(config_, s[0]), "[vit] images {} but the model wants (B, {}, {})", s.str(), config_.channels,
         fmt::join(image_sides(config_), ", "));
-  Variable x = patch_embed(ctx, cast(ctx, images, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias);
+  Variable x = patch_embed(ctx, cast(ctx, images, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias, config_.patch_margin);
   if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
   const Variable positions = sincos_.defined() ? Variable(sincos_) : Variable(pos_embed_);
   return dropout(ctx, add_rows(ctx, x, positions), config_.dropout, ctx.rng.fold(1));

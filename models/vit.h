@@ -84,7 +84,7 @@ class Vit final : public Module {
 
   VitConfig config_;
   Shape grid_;
-  Linear patch_embed_;   // weight (D, C, P, P[, P])
+  Linear patch_embed_;   // weight (D, C, P, P[, P]), each side longer by two margins
   Parameter cls_token_;  // (1, 1, D)
   Parameter pos_embed_;  // (1, T, D) where positions are learned
   Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter

@@ -38,6 +38,8 @@ void add_model(std::vector<Setting>& table) {
             "the three sides of volumes that are no cubes, as in 160,192,160; empty: model.image_size");
   model.add("channels", &VitConfig::channels, between(0, 64), "0: as the data");
   model.add("patch", &VitConfig::patch, between(1, 4096), "pixels a side of a patch, which is a square or a cube");
+  model.add("patch_margin", &VitConfig::patch_margin, between(0, 4096),
+            "pixels around a patch that its token sees too; 0: patches do not overlap");
   model.add("width", &VitConfig::width, between(1, 65536), "width D of a token");
   model.add("depth", &VitConfig::depth, between(1, 1024), "number of blocks");
   model.add("heads", &VitConfig::heads, between(1, 1024), "attention heads; they divide the width");

@@ -1,6 +1,7 @@
 // Cutting images into patches on the GPU: a permutation of memory, bound by reading and writing each element once. A thread
 // moves a run along a patch's last side, as long as 16 bytes and the side allow; runs are counted in the order of the
-// patches, so that these are written or read in whole lines. Contract: ops/kernels/patch_embed.h.
+// patches, so that these are written or read in whole lines. Patches that overlap are made element by element, and backward each
+// element of an image gathers what the patches around it have of it. Contract: ops/kernels/patch_embed.h.
 #include "ops/kernels/patch_embed.h"
 
 #include "cuda/device/pack.cuh"
@@ -77,12 +78,65 @@ void with_runs(const PatchDims& d, const T* a, const T* b, Fn&& fn) {
   call(std::integral_constant<int, 1>{});
 }
 
+/// Element `i` of patches that overlap: what lies there in the images, or 0 beyond their edges.
+template <typename T>
+__global__ void __launch_bounds__(threads) overlapping_gather_kernel(PatchDims d, int64_t numel, const T* x, T* y) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+  if (i >= numel) return;
+  int64_t rest = i, at[3];
+  const auto take = [&](int64_t n) {
+    const int64_t own = rest % n;
+    rest /= n;
+    return own;
+  };
+  for (int axis = 2; axis >= 0; --axis) at[axis] = take(d.extent(axis)) - d.margin[axis];
+  const int64_t channel = take(d.channels);
+  for (int axis = 2; axis >= 0; --axis) at[axis] += take(d.grid[axis]) * d.patch[axis];
+  int64_t from = rest * d.channels + channel;
+  bool inside = true;
+  for (int axis = 0; axis < 3; ++axis) {
+    inside = inside && at[axis] >= 0 && at[axis] < d.side(axis);
+    from = from * d.side(axis) + at[axis];
+  }
+  y[i] = inside ? x[from] : narrow<T>(0.0f);
+}
+
+/// Element `i` of the images: the sum over the patches that have it, in their order.
+template <typename T>
+__global__ void __launch_bounds__(threads) overlapping_sum_kernel(PatchDims d, int64_t numel, const T* dy, T* dx, Accumulate mode) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+  if (i >= numel) return;
+  int64_t rest = i, at[3], first[3], last[3];
+  for (int axis = 2; axis >= 0; --axis) {
+    at[axis] = rest % d.side(axis);
+    rest /= d.side(axis);
+    first[axis] = max(int64_t{0}, (at[axis] - d.margin[axis]) / d.patch[axis]);
+    last[axis] = min(d.grid[axis] - 1, (at[axis] + d.margin[axis]) / d.patch[axis]);
+  }
+  const int64_t channel = rest % d.channels, b = rest / d.channels;
+  float sum = 0;
+  for (int64_t x = first[0]; x <= last[0]; ++x)
+    for (int64_t y = first[1]; y <= last[1]; ++y)
+      for (int64_t z = first[2]; z <= last[2]; ++z) {
+        const int64_t place[3] = {x, y, z};
+        int64_t from = (((b * d.grid[0] + x) * d.grid[1] + y) * d.grid[2] + z) * d.channels + channel;
+        for (int axis = 0; axis < 3; ++axis) from = from * d.extent(axis) + at[axis] - place[axis] * d.patch[axis] + d.margin[axis];
+        sum += widen(dy[from]);
+      }
+  dx[i] = narrow<T>(mode == Accumulate::add ? widen(dx[i]) + sum : sum);
+}
+
 unsigned blocks_of(int64_t runs) { return static_cast<unsigned>((runs + threads - 1) / threads); }
 
 }  // namespace
 
 template <typename T>
 void extract_patches_forward(const Stream& stream, const PatchDims& dims, const T* x, T* y) {
+  if (dims.overlap()) {
+    const int64_t numel = dims.batch * dims.tokens() * dims.channels * dims.patch_elements();
+    if (numel > 0) overlapping_gather_kernel<<<blocks_of(numel), threads, 0, native(stream)>>>(dims, numel, x, y);
+    return cuda_check(cudaGetLastError(), "extract_patches_forward");
+  }
   with_runs<T>(dims, x, y, [&](auto width, int64_t runs, const auto& index) {
     gather_kernel<T, decltype(width)::value><<<blocks_of(runs), threads, 0, native(stream)>>>(runs, index, x, y);
     cuda_check(cudaGetLastError(), "extract_patches_forward");
@@ -91,6 +145,11 @@ void extract_patches_forward(const Stream& stream, const PatchDims& dims, const 
 
 template <typename T>
 void extract_patches_backward(const Stream& stream, const PatchDims& dims, const T* dy, T* dx, Accumulate mode) {
+  if (dims.overlap()) {
+    const int64_t numel = dims.batch * dims.channels * dims.side(0) * dims.side(1) * dims.side(2);
+    if (numel > 0) overlapping_sum_kernel<<<blocks_of(numel), threads, 0, native(stream)>>>(dims, numel, dy, dx, mode);
+    return cuda_check(cudaGetLastError(), "extract_patches_backward");
+  }
   with_runs<T>(dims, dy, static_cast<const T*>(dx), [&](auto width, int64_t runs, const auto& index) {
     constexpr int V = decltype(width)::value;
     if (mode == Accumulate::add)

@@ -130,7 +130,9 @@ class Cases {
     const Tensor images = random(input_shape(model_, B));
     compute_case("patch_embed", fmt::format("{} in patches of {} to {}", images.shape().str(), model_.patch, D),
                  product(B * patch_grid(model_).numel(), weight.numel() / D, D), 1, {random(weight), random({D})},
-                 [images](const ExecContext& c, In x) { return patch_embed(c, Variable(images), x[0], x[1]); });
+                 [images, margin = model_.patch_margin](const ExecContext& c, In x) {
+                   return patch_embed(c, Variable(images), x[0], x[1], margin);
+                 });
   }
 
   void elementwise() {
