@@ -16,59 +16,92 @@ Tensor widened(const ExecContext& ctx, const Tensor& dw, DType dtype) {
   return wide;
 }
 
+template <typename T>
+const T* pointer_or_null(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
 struct Materialize {
   static constexpr const char* name = "materialize";
   MaterializeDims dims;
-  DType dtype;  // of w
-  Tensor u;     // (E, m, r)
-  Tensor s;     // (E, r)
-  Tensor v;     // (E, n, r)
+  DType dtype;   // of w
+  Tensor small;  // (E, a, r)
+  Tensor s;      // (E, r)
+  Tensor large;  // (E, b, r)
+  Tensor twin;   // (E, b, r) of w's dtype, or undefined
 
-  void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    const Tensor dw = widened(ctx, dy, u.dtype());
+  void forward(const ExecContext& ctx, const Tensor& w) const {
     dispatch_compute(dtype, name, [&](auto tag) {
       using T = decltype(tag);
       using M = Master<T>;
       const auto products = ctx.workspace->borrow<M>(dims.products());
-      const Destination<M> du = destination<M>(out, 0), ds = destination<M>(out, 1), dv = destination<M>(out, 2);
+      on_device(
+          ctx, tag,
+          [&](auto) { cpu::materialize_forward<T>(dims, small.data<M>(), s.data<M>(), large.data<M>(), products.data(), w.data<T>()); },
+          [&](auto) {
+            const T* copy = pointer_or_null<T>(twin);
+            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed(dims, copy));
+            cuda::materialize_forward<T>(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, products.data(),
+                                         narrowed.data(), w.data<T>());
+          });
+    });
+  }
+
+  void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
+    const Tensor dw = widened(ctx, dy, small.dtype());
+    const size_t of_small = dims.w == Trans::no ? 0 : 2, of_large = 2 - of_small;
+    dispatch_compute(dtype, name, [&](auto tag) {
+      using T = decltype(tag);
+      using M = Master<T>;
+      const auto products = ctx.workspace->borrow<M>(dims.products());
+      const Destination<M> dsmall = destination<M>(out, of_small), ds = destination<M>(out, 1), dlarge = destination<M>(out, of_large);
       on_device(
           ctx, tag,
           [&](auto) {
-            cpu::materialize_backward<T>(dims, u.data<M>(), s.data<M>(), v.data<M>(), dw.data<M>(), products.data(), du, ds, dv);
+            cpu::materialize_backward<T>(dims, small.data<M>(), s.data<M>(), large.data<M>(), dw.data<M>(), products.data(), dsmall, ds,
+                                         dlarge);
           },
           [&](auto) {
-            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed<T>(dims));
-            cuda::materialize_backward<T>(ctx.stream, dims, u.data<M>(), s.data<M>(), v.data<M>(), dw.data<M>(), products.data(),
-                                          narrowed.data(), du, ds, dv);
+            const T* copy = pointer_or_null<T>(twin);
+            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed(dims, copy));
+            cuda::materialize_backward<T>(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, dw.data<M>(),
+                                          products.data(), narrowed.data(), dsmall, ds, dlarge);
           });
     });
   }
 };
 
+void check_twin(const char* which, const Variable& factor, const Tensor& twin) {
+  check(!twin.defined() || (twin.shape() == factor.shape() && twin.dtype() == DType::bf16), "[materialize] {} {} and its twin {} {}", which,
+        factor.shape().str(), name_of(twin.dtype()), twin.shape().str());
+}
+
 }  // namespace
 
-Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, const Tensor& into) {
+Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, const Tensor& into,
+                     const FactorTwins& twins) {
   check_floats(Materialize::name, {&u, &s, &v});
   check(u.shape().rank() == 3 && v.shape().rank() == 3 && u.shape()[0] == v.shape()[0] && u.shape()[2] == v.shape()[2] &&
             s.shape() == Shape({u.shape()[0], u.shape()[2]}),
         "[materialize] u {}, s {} and v {}", u.shape().str(), s.shape().str(), v.shape().str());
-  const MaterializeDims dims{.experts = u.shape()[0], .rows = u.shape()[1], .cols = v.shape()[1], .rank = u.shape()[2]};
-  const Shape shape = {dims.experts, dims.rows, dims.cols};
+  const int64_t experts = u.shape()[0], m = u.shape()[1], n = v.shape()[1], r = u.shape()[2];
+  const Shape shape = {experts, m, n};
   check(!into.defined() || into.shape() == shape, "[materialize] w {} into {}", shape.str(), into.shape().str());
+  check_twin("u", u, twins.u);
+  check_twin("v", v, twins.v);
   const Tensor w = into.defined() ? into : ctx.empty(shape, u.dtype());
-  dispatch_compute(w.dtype(), Materialize::name, [&](auto tag) {
-    using T = decltype(tag);
-    using M = Master<T>;
-    const M *us = u.value.data<M>(), *ss = s.value.data<M>(), *vs = v.value.data<M>();
-    const auto products = ctx.workspace->borrow<M>(dims.products());
-    on_device(
-        ctx, tag, [&](auto) { cpu::materialize_forward<T>(dims, us, ss, vs, products.data(), w.data<T>()); },
-        [&](auto) {
-          const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed<T>(dims));
-          cuda::materialize_forward<T>(ctx.stream, dims, us, ss, vs, products.data(), narrowed.data(), w.data<T>());
-        });
-  });
-  return record(ctx, w, {&u, &s, &v}, Materialize{.dims = dims, .dtype = w.dtype(), .u = u.value, .s = s.value, .v = v.value});
+
+  const bool u_small = m <= n;  // of equal ones u: where both are one variable, its gradient is written in the order u, s, v
+  const Tensor twin = w.dtype() == DType::bf16 ? (u_small ? twins.v : twins.u) : Tensor();
+  Materialize op{
+      .dims = {.experts = experts, .small = u_small ? m : n, .large = u_small ? n : m, .rank = r, .w = u_small ? Trans::no : Trans::yes},
+      .dtype = w.dtype(),
+      .small = u_small ? u.value : v.value,
+      .s = s.value,
+      .large = u_small ? v.value : u.value,
+      .twin = twin};
+  op.forward(ctx, w);
+  return record(ctx, w, {&u, &s, &v}, std::move(op));
 }
 
 }  // namespace ermoe

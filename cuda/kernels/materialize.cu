@@ -1,5 +1,7 @@
-// The factored product on the GPU: 2·E·m·n·r operations forward and twice that backward by cublasLt, beside one pass over u
-// before and one over u and p behind the products. Contract: ops/kernels/materialize.h.
+// The factored product on the GPU: 2·E·a·b·r operations forward and twice that backward by cublasLt. Beside the products, in
+// bf16: forward a pass over the small factor, 6 bytes an element; backward one over dw, 6 bytes, and one over the small factor
+// and its product, 14 bytes or 18; and where the large factor has no twin, its copy twice, 6 bytes each.
+// Contract: ops/kernels/materialize.h.
 #include "ops/kernels/materialize.h"
 
 #include "core/kernels/flat.h"
@@ -14,7 +16,7 @@
 namespace ermoe::cuda {
 namespace {
 
-/// to = from diag(s), for rows of every expert.
+/// to = from diag(s), for the small factor's rows of every expert.
 template <typename T>
 struct ScaleColumns {
   MaterializeDims dims;
@@ -24,14 +26,14 @@ struct ScaleColumns {
   __device__ void run(int64_t i) const {
     const auto in = load<V>(from + i);
     auto [row, column] = divide(i, dims.rank);
-    int64_t expert = divide(row, dims.rows).row;
+    int64_t expert = divide(row, dims.small).row;
     Pack<T, V> out;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       out.v[k] = narrow<T>(in.v[k] * s[expert * dims.rank + column]);
       if (++column < dims.rank) continue;
       column = 0;
-      if (++row % dims.rows == 0) ++expert;
+      if (++row % dims.small == 0) ++expert;
     }
     store(to + i, out);
   }
@@ -44,40 +46,46 @@ void scale_columns(const Stream& stream, const MaterializeDims& dims, const floa
 
 constexpr int lanes = 8, rows_at_once = 64, unroll = 2, warps = lanes * rows_at_once / warp_size;
 
-/// du (+)= p diag(s) and ds (+)= column sums of u · p, in one pass: a block has all rows of 8 · V columns of one expert. All of a
-/// turn is fetched before any of it is stored, so that enough is on its way in few blocks, and sums need no second launch.
-template <int V>
+/// dsmall (+)= p diag(s), ds (+)= column sums of small · p, scaled = small diag(s), in one pass: a block has all rows of 8 · V
+/// columns of one expert. A turn's operands are fetched before any of it is stored, so that enough is on its way in few blocks, and
+/// sums need no second launch; gradients that are added to are rare and not fetched ahead. Each of the three may be null. `scaled`
+/// may be p's memory: a thread reads an element before it writes it.
+template <int V, typename T>
 __global__ void __launch_bounds__(lanes* rows_at_once, 2)
-    left_gradients_kernel(MaterializeDims dims, const float* u, const float* s, const float* p, Destination<float> du,
-                          Destination<float> ds) {
+    small_gradients_kernel(MaterializeDims dims, const float* small, const float* s, const float* p, Destination<float> dsmall,
+                           Destination<float> ds, T* scaled) {
   __shared__ float parts[warps][lanes * V];
   const int thread = static_cast<int>(threadIdx.x), lane = thread % lanes;
-  const bool adds = du.data != nullptr && du.mode == Accumulate::add;
+  const bool adds = dsmall.data != nullptr && dsmall.mode == Accumulate::add;
   const int64_t column = (static_cast<int64_t>(blockIdx.x) * lanes + lane) * V;
   for (int64_t e = blockIdx.y; e < dims.experts; e += gridDim.y) {
-    const int64_t rows = column < dims.rank ? dims.rows : 0, first = e * dims.rows * dims.rank + column;
+    const int64_t rows = column < dims.rank ? dims.small : 0, first = e * dims.small * dims.rank + column;
     Pack<float, V> scale{};
     if (rows > 0) scale = load<V>(s + e * dims.rank + column);
     float sum[V] = {};
     for (int64_t begin = thread / lanes; begin < rows; begin += unroll * rows_at_once) {
-      Pack<float, V> us[unroll], ps[unroll], before[unroll] = {};
+      Pack<float, V> owns[unroll], ps[unroll];
       const auto each = [&](auto&& fn) {
 #pragma unroll
         for (int l = 0; l < unroll; ++l)
-          if (const int64_t row = begin + l * rows_at_once; row < rows) fn(first + row * dims.rank, us[l], ps[l], before[l]);
+          if (const int64_t row = begin + l * rows_at_once; row < rows) fn(first + row * dims.rank, owns[l], ps[l]);
       };
-      each([&](int64_t at, auto& own, auto& product, auto& old) {
+      each([&](int64_t at, auto& own, auto& product) {
+        own = load<V>(small + at);
         product = load<V>(p + at);
-        if (ds.data != nullptr) own = load<V>(u + at);
-        if (adds) old = load<V>(du.data + at);
       });
-      each([&](int64_t at, const auto& own, const auto& product, auto& value) {
+      each([&](int64_t at, const auto& own, const auto& product) {
+        Pack<float, V> gradient{};
+        if (adds) gradient = load<V>(dsmall.data + at);
+        Pack<T, V> out;
 #pragma unroll
         for (int k = 0; k < V; ++k) {
-          value.v[k] += product.v[k] * scale.v[k];
-          if (ds.data != nullptr) sum[k] += own.v[k] * product.v[k];
+          gradient.v[k] += product.v[k] * scale.v[k];
+          sum[k] += own.v[k] * product.v[k];
+          out.v[k] = narrow<T>(own.v[k] * scale.v[k]);
         }
-        if (du.data != nullptr) store(du.data + at, value);
+        if (dsmall.data != nullptr) store(dsmall.data + at, gradient);
+        if (scaled != nullptr) store(scaled + at, out);
       });
     }
     if (ds.data == nullptr) continue;
@@ -98,20 +106,23 @@ __global__ void __launch_bounds__(lanes* rows_at_once, 2)
   }
 }
 
-void left_gradients(const Stream& stream, const MaterializeDims& dims, const float* u, const float* s, const float* p,
-                    Destination<float> du, Destination<float> ds) {
+template <typename T>
+void small_gradients(const Stream& stream, const MaterializeDims& dims, const float* small, const float* s, const float* p,
+                     Destination<float> dsmall, Destination<float> ds, T* scaled) {
   if (dims.experts * dims.rank == 0) return;
   const auto launch = [&]<int V>(std::integral_constant<int, V>) {
     const dim3 grid(blocks_for(dims.rank, lanes * V), static_cast<unsigned>(std::min<int64_t>(dims.experts, 65535)));
-    left_gradients_kernel<V><<<grid, lanes * rows_at_once, 0, native(stream)>>>(dims, u, s, p, du, ds);
+    small_gradients_kernel<V><<<grid, lanes * rows_at_once, 0, native(stream)>>>(dims, small, s, p, dsmall, ds, scaled);
     cuda_check(cudaGetLastError(), "materialize_backward");
   };
   constexpr int wide = pack_width<float>;
-  if (dims.rank % wide == 0 && all_aligned(u, s, p, du.data)) return launch(std::integral_constant<int, wide>{});
+  if (dims.rank % wide == 0 && all_aligned(small, s, p, dsmall.data, scaled)) return launch(std::integral_constant<int, wide>{});
   launch(std::integral_constant<int, 1>{});
 }
 
-/// The operand of a product in T: itself, or a narrowed copy that takes `place` and moves it on.
+int64_t whole_lines(int64_t numel) { return (numel + 7) / 8 * 8; }  // so that each copy starts on 16 bytes
+
+/// The operand of a product in T: itself where T is float, or a narrowed copy that takes `place` and moves it on.
 template <typename T>
 const T* operand(const Stream& stream, int64_t numel, const float* from, T*& place) {
   if constexpr (std::is_same_v<T, float>) {
@@ -119,21 +130,21 @@ const T* operand(const Stream& stream, int64_t numel, const float* from, T*& pla
   } else {
     T* const copy = place;
     convert(stream, numel, from, copy, Accumulate::overwrite);
-    place += (numel + 7) / 8 * 8;
+    place += whole_lines(numel);
     return copy;
   }
 }
 
-/// u diag(s) in T: in `products` where that is float, else in `place`.
+/// Where small diag(s) goes in T: over the products where T is float, or to `place`, which moves on.
 template <typename T>
-const T* scaled_u(const Stream& stream, const MaterializeDims& dims, const float* u, const float* s, float* products, T* place) {
-  T* to = nullptr;
-  if constexpr (std::is_same_v<T, float>)
-    to = products;
-  else
-    to = place;
-  scale_columns(stream, dims, u, s, to);
-  return to;
+T* place_of_scaled(const MaterializeDims& dims, [[maybe_unused]] float* products, [[maybe_unused]] T*& place) {
+  if constexpr (std::is_same_v<T, float>) {
+    return products;
+  } else {
+    T* const scaled = place;
+    place += whole_lines(dims.products());
+    return scaled;
+  }
 }
 
 float beta_of(const Destination<float>& to) { return to.mode == Accumulate::add ? 1.0f : 0.0f; }
@@ -141,47 +152,50 @@ float beta_of(const Destination<float>& to) { return to.mode == Accumulate::add 
 }  // namespace
 
 template <typename T>
-int64_t materialize_narrowed(const MaterializeDims& dims) {
-  const auto [experts, m, n, r] = dims;
-  const auto whole_lines = [](int64_t numel) { return (numel + 7) / 8 * 8; };  // so that each copy starts on 16 bytes
-  return std::is_same_v<T, float> ? 0 : whole_lines(experts * m * n) + whole_lines(experts * n * r) + experts * m * r;
+int64_t materialize_narrowed(const MaterializeDims& dims, const T* twin) {
+  if (std::is_same_v<T, float>) return 0;
+  return whole_lines(dims.products()) + whole_lines(dims.weights()) + (twin == nullptr ? dims.larges() : 0);
 }
 
 template <typename T>
-void materialize_forward(const Stream& stream, const MaterializeDims& dims, const Master<T>* u, const Master<T>* s, const Master<T>* v,
-                         Master<T>* products, T* narrowed, T* w) {
-  const auto [experts, m, n, r] = dims;
-  const T* right = operand(stream, experts * n * r, v, narrowed);
-  const T* left = scaled_u(stream, dims, u, s, products, narrowed);
-  gemm(stream, packed_gemm(Trans::no, Trans::yes, m, n, r, experts), 1, left, right, 0, w);
+void materialize_forward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
+                         const Master<T>* large, const T* twin, Master<T>* products, T* narrowed, T* w) {
+  T* const scaled = place_of_scaled(dims, products, narrowed);
+  scale_columns(stream, dims, small, s, scaled);
+  const T* other = twin != nullptr ? twin : operand(stream, dims.larges(), large, narrowed);
+  const bool transposed = dims.w == Trans::yes;
+  const int64_t m = transposed ? dims.large : dims.small, n = transposed ? dims.small : dims.large;
+  gemm(stream, packed_gemm(Trans::no, Trans::yes, m, n, dims.rank, dims.experts), 1, transposed ? other : scaled,
+       transposed ? scaled : other, 0, w);
 }
 
 template <typename T>
-void materialize_backward(const Stream& stream, const MaterializeDims& dims, const Master<T>* u, const Master<T>* s, const Master<T>* v,
-                          const Master<T>* dw, Master<T>* products, T* narrowed, Destination<Master<T>> du, Destination<Master<T>> ds,
-                          Destination<Master<T>> dv) {
-  const auto [experts, m, n, r] = dims;
-  const T* upper = operand(stream, experts * m * n, dw, narrowed);
-  if (du.data != nullptr || ds.data != nullptr) {
-    T* place = narrowed;
-    const T* right = operand(stream, experts * n * r, v, place);
-    gemm(stream, packed_gemm(Trans::no, Trans::no, m, r, n, experts), 1, upper, right, 0, products);
-    left_gradients(stream, dims, u, s, products, du, ds);
+void materialize_backward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
+                          const Master<T>* large, const T* twin, const Master<T>* dw, Master<T>* products, T* narrowed,
+                          Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<Master<T>> dlarge) {
+  const bool takes_p = dsmall.data != nullptr || ds.data != nullptr;
+  T* const scaled = place_of_scaled(dims, products, narrowed);
+  const T* upper = operand(stream, dims.weights(), dw, narrowed);
+  if (takes_p) {
+    const T* right = twin != nullptr ? twin : operand(stream, dims.larges(), large, narrowed);
+    gemm(stream, packed_gemm(dims.w, Trans::no, dims.small, dims.rank, dims.large, dims.experts), 1, upper, right, 0, products);
+    small_gradients(stream, dims, small, s, products, dsmall, ds, dlarge.data != nullptr ? scaled : nullptr);
   }
-  if (dv.data == nullptr) return;
-  const T* left = scaled_u(stream, dims, u, s, products, narrowed);
-  gemm(stream, packed_gemm(Trans::yes, Trans::no, n, r, m, experts), 1, upper, left, beta_of(dv), dv.data);
+  if (dlarge.data == nullptr) return;
+  if (!takes_p) scale_columns(stream, dims, small, s, scaled);
+  gemm(stream, packed_gemm(flip(dims.w), Trans::no, dims.large, dims.rank, dims.small, dims.experts), 1, upper, scaled, beta_of(dlarge),
+       dlarge.data);
 }
 
-template int64_t materialize_narrowed<float>(const MaterializeDims&);
-template int64_t materialize_narrowed<bf16>(const MaterializeDims&);
-template void materialize_forward<float>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, float*, float*,
-                                         float*);
-template void materialize_forward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, float*, bf16*,
-                                        bf16*);
+template int64_t materialize_narrowed(const MaterializeDims&, const float*);
+template int64_t materialize_narrowed(const MaterializeDims&, const bf16*);
+template void materialize_forward<float>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
+                                         float*, float*, float*);
+template void materialize_forward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                        float*, bf16*, bf16*);
 template void materialize_backward<float>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
-                                          float*, float*, Destination<float>, Destination<float>, Destination<float>);
-template void materialize_backward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
-                                         float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
+                                          const float*, float*, float*, Destination<float>, Destination<float>, Destination<float>);
+template void materialize_backward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                         const float*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
 
 }  // namespace ermoe::cuda
