@@ -85,8 +85,10 @@ Variable ExpertBank::right_factor(const ExecContext& ctx) {
 
 void ExpertBank::refresh(const ExecContext& ctx) {
   if (!eigen()) return;
-  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c)); });
-  W2_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U2, factors_.s2, factors_.V2, W2_.place(c)); });
+  const FactorTwins twins1{factors_.U1.twin, shared_basis_ == nullptr ? factors_.V1.twin : Tensor()};  // what is joined has none
+  const FactorTwins twins2{factors_.U2.twin, factors_.V2.twin};
+  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c), twins1); });
+  W2_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U2, factors_.s2, factors_.V2, W2_.place(c), twins2); });
 }
 
 void ExpertBank::pull_back(const ExecContext& ctx) {

@@ -214,12 +214,16 @@ class Cases {
   }
 
   void factors() {
-    if (wanted("materialize"))
+    if (wanted("materialize")) {
+      const Tensor u = random_master({E, F, D});
+      FactorTwins twins;
+      if (compute_ == DType::bf16) convert(u, twins.u = ctx_.empty(u.shape(), DType::bf16));
       compute_case("materialize", fmt::format("{} x ({}, {}) of rank {}", E, F, D, D), static_cast<double>(E) * product(F, D, D), 2,
-                   {random_master({E, F, D}), random_master({E, D}), random_master({E, D, D})},
-                   [shape = Shape{E, F, D}, dtype = compute_](const ExecContext& c, In x) {
-                     return materialize(c, x[0], x[1], x[2], c.empty(shape, dtype));
+                   {u, random_master({E, D}), random_master({E, D, D})},
+                   [shape = Shape{E, F, D}, dtype = compute_, twins](const ExecContext& c, In x) {
+                     return materialize(c, x[0], x[1], x[2], c.empty(shape, dtype), twins);
                    });
+    }
     for (const StiefelMethod method :
          {StiefelMethod::newton_schulz, StiefelMethod::gram_schmidt, StiefelMethod::cholesky_qr, StiefelMethod::cayley})
       if (wanted("stiefel_step")) stiefel_case(method);
