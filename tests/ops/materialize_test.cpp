@@ -11,8 +11,9 @@ namespace {
 
 Variable run(const ExecContext& ctx, Vars x) { return materialize(ctx, x[0], x[1], x[2]); }
 
+constexpr auto master = OpInput::Precision::master;  // factors are f32 wherever W is bf16
+
 std::vector<OpInput> factors(int64_t experts, int64_t m, int64_t n, int64_t r) {
-  constexpr auto master = OpInput::Precision::master;  // factors are f32 wherever W is bf16
   return {{.shape = {experts, m, r}, .precision = master},
           {.shape = {experts, r}, .precision = master},
           {.shape = {experts, n, r}, .precision = master}};
@@ -21,7 +22,7 @@ std::vector<OpInput> factors(int64_t experts, int64_t m, int64_t n, int64_t r) {
 OP_CASES(MaterializeOp, {.name = "one", .inputs = factors(1, 1, 1, 1), .run = run},
          {.name = "square", .inputs = factors(3, 6, 6, 5), .run = run},
          {.name = "one_factor_twice",
-          .inputs = {{.shape = {2, 5, 3}}, {.shape = {2, 3}}},
+          .inputs = {{.shape = {2, 5, 3}, .precision = master}, {.shape = {2, 3}, .precision = master}},
           .run = [](const ExecContext& ctx, Vars x) { return materialize(ctx, x[0], x[1], x[0]); }},
          {.name = "tall", .inputs = factors(3, 9, 5, 4), .run = run}, {.name = "wide", .inputs = factors(2, 4, 11, 3), .run = run},
          {.name = "large", .inputs = factors(4, 33, 65, 34), .run = run},
