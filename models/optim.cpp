@@ -135,7 +135,8 @@ size_t Optimizer::largest_batch_bytes() const {
 
 /// The rate is in the direction, since the host need not know it.
 void Optimizer::step_orthonormal(const ExecContext& ctx, const Batch& batch) {
-  const Tensor direction = ctx.empty(batch.value.shape(), batch.value.dtype(), "orthogonal step");
+  const DType dtype = direction_dtype(ctx, batch.value, method_, batch.twin);
+  const Tensor direction = ctx.empty(batch.value.shape(), dtype, "orthogonal step");
   adam_direction(ctx, rule_, state_, batch.lr_scale, batch.grad, batch.m, batch.v, direction);
   Stopwatch watch;
   stiefel_step(ctx, batch.value, direction, 1, method_, batch.twin);

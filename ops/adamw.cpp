@@ -41,6 +41,17 @@ void add_squares(const ExecContext& ctx, const Tensor& t, double* sum) {
   });
 }
 
+template <typename T, typename To>
+void direction_to(const ExecContext& ctx, const AdamRule& rule, const Tensor& state, double lr_scale, const Tensor& g, const Tensor& m,
+                  const Tensor& v, const Tensor& direction) {
+  const StepState* const at = pointer(state);
+  T *const first = m.data<T>(), *const second = v.data<T>();
+  To* const to = direction.data<To>();
+  on_device(
+      ctx, T{}, [&](auto) { cpu::adam_direction(rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); },
+      [&](auto) { cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); });
+}
+
 template <typename T>
 AdamwRow<T> row_of(const AdamwEntry& e) {
   for (const Tensor& t : {e.g, e.m, e.v})
@@ -120,13 +131,10 @@ void adam_direction(const ExecContext& ctx, const AdamRule& rule, const Tensor& 
                     const Tensor& v, const Tensor& direction) {
   check(g.numel() == direction.numel() && m.numel() == g.numel() && v.numel() == g.numel(), "[adam_direction] g {} but direction {}",
         g.shape().str(), direction.shape().str());
-  const StepState* const at = pointer(state);
+  if (direction.dtype() == DType::bf16) return direction_to<float, bf16>(ctx, rule, state, lr_scale, g, m, v, direction);
   dispatch_float(g.dtype(), "adam_direction", [&](auto tag) {
     using T = decltype(tag);
-    T *const first = m.data<T>(), *const second = v.data<T>(), *const to = direction.data<T>();
-    on_device(
-        ctx, tag, [&](auto) { cpu::adam_direction(rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); },
-        [&](auto) { cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); });
+    direction_to<T, T>(ctx, rule, state, lr_scale, g, m, v, direction);
   });
 }
 

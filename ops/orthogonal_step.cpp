@@ -27,22 +27,52 @@ void check_twin(const char* op, const Tensor& q, const Tensor& twin) {
         name_of(q.dtype()), q.shape().str(), name_of(twin.dtype()), twin.shape().str());
 }
 
+bf16* data_of(const Tensor& twin) { return twin.defined() ? twin.data<bf16>() : nullptr; }
+
+/// Whether the step takes this direction in bf16 as it is.
+bool takes_bf16(const ExecContext& ctx, const StiefelDims& dims, StiefelMethod method, const Tensor& q, const bf16* direction,
+                const Tensor& twin) {
+  if (!twin.defined()) return false;
+  bool takes = false;
+  on_device(
+      ctx, [] {}, [&](auto) { takes = cuda::takes_bf16_direction(dims, method, q.data<float>(), direction, twin.data<bf16>()); });
+  return takes;
+}
+
 }  // namespace
+
+DType direction_dtype(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin) {
+  const StiefelDims dims = stiefel_dims("stiefel_step", q);
+  check_twin("stiefel_step", q, twin);
+  return takes_bf16(ctx, dims, method, q, nullptr, twin) ? DType::bf16 : q.dtype();
+}
 
 void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("stiefel_step", q);
   check_twin("stiefel_step", q, twin);
-  check(direction.defined() && direction.shape() == q.shape() && direction.dtype() == q.dtype(),
+  check(direction.defined() && direction.shape() == q.shape() && (direction.dtype() == q.dtype() || direction.dtype() == DType::bf16),
         "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
         direction.shape().str());
+  if (direction.dtype() == DType::bf16 && takes_bf16(ctx, dims, method, q, direction.data<bf16>(), twin)) {
+    const auto scratch = ctx.workspace->borrow<float>(scratch_size(ctx, dims, method));
+    on_device(
+        ctx, [] {},
+        [&](auto) {
+          cuda::stiefel_step(ctx.stream, dims, lr, q.data<float>(), direction.data<bf16>(), twin.data<bf16>(), scratch.data());
+        });
+    return;
+  }
+  Tensor wide = direction;
+  if (direction.dtype() != q.dtype()) convert(direction, wide = ctx.empty(q.shape(), q.dtype(), "orthogonal step"));
   dispatch_float(q.dtype(), "stiefel_step", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
+    const T* const a = wide.data<T>();
     on_device(
-        ctx, tag, [&](auto) { cpu::stiefel_step(dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); },
-        [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), direction.data<T>(), scratch.data()); });
+        ctx, tag, [&](auto) { cpu::stiefel_step(dims, method, lr, q.data<T>(), a, scratch.data()); },
+        [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), a, data_of(twin), scratch.data()); });
   });
-  if (twin.defined()) convert(q, twin);
+  if (twin.defined() && !ctx.device.is_cuda()) convert(q, twin);
 }
 
 void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin) {
@@ -53,9 +83,9 @@ void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method, cons
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
         ctx, tag, [&](auto) { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
-        [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), scratch.data()); });
+        [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), data_of(twin), scratch.data()); });
   });
-  if (twin.defined()) convert(q, twin);
+  if (twin.defined() && !ctx.device.is_cuda()) convert(q, twin);
 }
 
 void polar_project(const ExecContext& ctx, const Tensor& q) {

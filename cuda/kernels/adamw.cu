@@ -68,20 +68,22 @@ struct Step {
 };
 
 /// Each thread reads the state: one line of the cache for all.
+template <typename To>
 struct Direction {
   AdamRule rule;
   const StepState* state;
   double lr_scale;
   const float* g;
-  float *m, *v, *direction;
+  float *m, *v;
+  To* direction;
   template <int V>
   __device__ void run(int64_t i) const {
-    Pack<float, V> out{};
+    Pack<To, V> out{};
     if (state->accepted != 0) {
       const Adam adam(adam_dims(rule, *state, lr_scale, 0));
-      out = advance<V>(adam, g + i, m + i, v + i);
+      const auto advanced = advance<V>(adam, g + i, m + i, v + i);
 #pragma unroll
-      for (int k = 0; k < V; ++k) out.v[k] *= adam.lr;
+      for (int k = 0; k < V; ++k) out.v[k] = narrow<To>(advanced.v[k] * adam.lr);
     }
     store(direction + i, out);
   }
@@ -191,10 +193,10 @@ void adamw_step(const Stream& stream, const AdamDims& dims, T* p, const T* g, T*
   elementwise<T>(stream, dims.numel, Step{Adam(dims), p, g, m, v}, "adamw_step", p, g, m, v);
 }
 
-template <typename T>
+template <typename T, typename To>
 void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m,
-                    T* v, T* direction) {
-  elementwise<T>(stream, numel, Direction{rule, state, lr_scale, g, m, v, direction}, "adam_direction", g, m, v, direction);
+                    T* v, To* direction) {
+  elementwise<T>(stream, numel, Direction<To>{rule, state, lr_scale, g, m, v, direction}, "adam_direction", g, m, v, direction);
 }
 
 template <typename T>
@@ -243,6 +245,7 @@ void moving_average(const Stream& stream, int64_t numel, double decay, const Ste
 
 template void adamw_step(const Stream&, const AdamDims&, float*, const float*, float*, float*);
 template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, float*);
+template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, bf16*);
 template void adamw_table(const Stream&, const AdamRule&, const AdamwRow<float>*, int64_t, const AdamwPiece*, const StepState*);
 template void squared_norm(const Stream&, int64_t, const float*, float*, double*);
 template void moving_average(const Stream&, int64_t, double, const StepState*, const float*, float*);

@@ -2,6 +2,7 @@
 // there, from norms that each block adds up in the same order. ops/cpu/orthogonal_step.cpp derives the bound that saves the
 // last residual. Two products of 2·m·n² operations an iteration (the residual by its upper triangle: one), in float.
 #include "cuda/device/group.cuh"
+#include "cuda/device/pack.cuh"
 #include "cuda/device/reduce.cuh"
 #include "cuda/device/tile_product.cuh"
 #include "cuda/kernels/stiefel.cuh"
@@ -16,6 +17,7 @@ struct Work {
   int64_t batch, m, n;
   int iterations;
   float *start, *spare, *q;  // (batch, m, n)
+  bf16* twin;                // (batch, m, n) or null
   NewtonSchulzScratch scratch;
   const unsigned* done;  // (batch) or null
 };
@@ -153,12 +155,13 @@ __global__ void __launch_bounds__(threads, 1) newton_schulz_kernel(GroupGrid gri
       if (bound <= static_cast<float>(Limits::tolerance - Limits::rounding)) break;
     }
     if (from != q) for_share(group, count, [&](int64_t k) { q[k] = from[k]; });
+    if (work.twin != nullptr) for_share(group, count, [&](int64_t k) { work.twin[matrix * count + k] = narrow<bf16>(from[k]); });
   }
 }
 
 }  // namespace
 
-void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q,
+void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q, bf16* twin,
                    const NewtonSchulzScratch& scratch, const unsigned* done) {
   const auto tiles = [](int64_t size) { return (size + side - 1) / side; };
   const Work work{.batch = dims.batch,
@@ -168,6 +171,7 @@ void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations
                   .start = start,
                   .spare = spare,
                   .q = q,
+                  .twin = twin,
                   .scratch = scratch,
                   .done = done};
   launch_groups(stream, newton_schulz_kernel, threads, dims.batch, tiles(dims.rows) * tiles(dims.cols), scratch.arrivals, "newton_schulz",

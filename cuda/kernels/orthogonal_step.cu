@@ -149,7 +149,7 @@ struct CayleySystem {
 /// s = qᵀa and the part g = a - q s of the direction that leaves q's span,
 ///   q <- 2 (q - h g) m⁻¹ - q,  m = I + ½ h (s - sᵀ) + h² gᵀg.
 /// m's symmetric part is at least I, so the system is never singular.
-void cayley_step(const Stream& stream, const StiefelDims& d, double lr, float* q, const float* a, const Scratch& scratch) {
+void cayley_step(const Stream& stream, const StiefelDims& d, double lr, float* q, const float* a, bf16* twin, const Scratch& scratch) {
   const int64_t m = d.rows, n = d.cols, squares = d.batch * n * n;
   const double h = lr / 2;
   gemm(stream, packed_gemm(Trans::yes, Trans::no, n, n, m, d.batch), 1, q, a, 0, scratch.square);
@@ -164,7 +164,13 @@ void cayley_step(const Stream& stream, const StiefelDims& d, double lr, float* q
   solve_rows(stream, d, scratch.matrix, scratch.factor());
   combine(stream, d, 2, scratch.matrix, -1, q, scratch.matrix);
   // Exact but for rounding, which a chain of steps would add up.
-  newton_schulz(stream, d, Limits::step_iterations, scratch.matrix, nullptr, q, scratch.newton_schulz());
+  newton_schulz(stream, d, Limits::step_iterations, scratch.matrix, nullptr, q, twin, scratch.newton_schulz());
+}
+
+/// q by its factorisation, and its twin where there is one.
+void orthonormalize(const Stream& stream, const StiefelDims& d, float* q, bf16* twin, const Scratch& scratch) {
+  orthonormalize_columns(stream, d, q, scratch.factor());
+  if (twin != nullptr) convert(stream, d.batch * d.rows * d.cols, static_cast<const float*>(q), twin, Accumulate::overwrite);
 }
 
 /// gram <- I - gram, and a block's part of the sum of squares of that.
@@ -194,36 +200,49 @@ int64_t stiefel_scratch(const StiefelDims& dims, StiefelMethod method) {
 }
 
 template <>
-void stiefel_step(const Stream& stream, const StiefelDims& d, StiefelMethod method, double lr, float* q, const float* direction,
+void stiefel_step(const Stream& stream, const StiefelDims& d, StiefelMethod method, double lr, float* q, const float* direction, bf16* twin,
                   float* scratch) {
   const Scratch parts = parts_of(d, method, scratch);
-  if (method == StiefelMethod::cayley) return cayley_step(stream, d, lr, q, direction, parts);
-  if (method == StiefelMethod::newton_schulz && fast_step_fits(d, q, direction))
-    return fast_step(stream, d, static_cast<float>(lr), q, direction, parts.matrix, parts.square, parts.fast);
+  const int64_t count = d.batch * d.rows * d.cols;
+  if (method == StiefelMethod::cayley) return cayley_step(stream, d, lr, q, direction, twin, parts);
+  if (method == StiefelMethod::newton_schulz && fast_step_fits(d, q, direction, twin)) {
+    auto* const narrow = reinterpret_cast<bf16*>(parts.matrix);
+    convert(stream, count, direction, narrow, Accumulate::overwrite);
+    return fast_step(stream, d, static_cast<float>(lr), q, narrow, twin, parts.matrix, parts.square, parts.fast);
+  }
   tangent_step(stream, d, static_cast<float>(lr), q, direction, parts.square, parts.matrix);
   if (method == StiefelMethod::newton_schulz)
-    return newton_schulz(stream, d, Limits::step_iterations, parts.matrix, nullptr, q, parts.newton_schulz());
-  convert(stream, d.batch * d.rows * d.cols, static_cast<const float*>(parts.matrix), q, Accumulate::overwrite);
-  orthonormalize_columns(stream, d, q, parts.factor());
+    return newton_schulz(stream, d, Limits::step_iterations, parts.matrix, nullptr, q, twin, parts.newton_schulz());
+  convert(stream, count, static_cast<const float*>(parts.matrix), q, Accumulate::overwrite);
+  orthonormalize(stream, d, q, twin, parts);
+}
+
+bool takes_bf16_direction(const StiefelDims& dims, StiefelMethod method, const float* q, const bf16* direction, const bf16* twin) {
+  return method == StiefelMethod::newton_schulz && fast_step_fits(dims, q, direction, twin);
+}
+
+void stiefel_step(const Stream& stream, const StiefelDims& d, double lr, float* q, bf16* direction, bf16* twin, float* scratch) {
+  const Scratch parts = parts_of(d, StiefelMethod::newton_schulz, scratch);
+  fast_step(stream, d, static_cast<float>(lr), q, direction, twin, parts.matrix, parts.square, parts.fast);
 }
 
 template <>
-void retract(const Stream& stream, const StiefelDims& d, StiefelMethod method, float* q, float* scratch) {
+void retract(const Stream& stream, const StiefelDims& d, StiefelMethod method, float* q, bf16* twin, float* scratch) {
   const Scratch parts = parts_of(d, method, scratch);
   switch (method) {
     case StiefelMethod::gram_schmidt:
-    case StiefelMethod::cholesky_qr: return orthonormalize_columns(stream, d, q, parts.factor());
+    case StiefelMethod::cholesky_qr: return orthonormalize(stream, d, q, twin, parts);
     case StiefelMethod::newton_schulz:
     case StiefelMethod::cayley:
-      if (fast_step_fits(d, q, q)) return fast_retract(stream, d, q, parts.matrix, parts.fast);
-      return newton_schulz(stream, d, Limits::step_iterations, q, parts.matrix, q, parts.newton_schulz());
+      if (fast_step_fits(d, q, nullptr, twin)) return fast_retract(stream, d, q, twin, parts.matrix, parts.fast);
+      return newton_schulz(stream, d, Limits::step_iterations, q, parts.matrix, q, twin, parts.newton_schulz());
   }
 }
 
 template <>
 void polar_project(const Stream& stream, const StiefelDims& d, float* q, float* scratch) {
   const Scratch parts = parts_of(d, StiefelMethod::newton_schulz, scratch);
-  newton_schulz(stream, d, Limits::polar_iterations, q, parts.matrix, q, parts.newton_schulz());
+  newton_schulz(stream, d, Limits::polar_iterations, q, parts.matrix, q, nullptr, parts.newton_schulz());
 }
 
 template <>

@@ -18,9 +18,10 @@ struct NewtonSchulzScratch {
 };
 
 /// q <- the nearest matrix with orthonormal columns, from `start`, which may be q itself; `spare` is a second buffer where it
-/// is and unused otherwise. At most `iterations` updates, more where the start is far off; ends at the first NaN. Matrices
-/// whose flag in `done` (batch) is set stay as they are; null: there are none.
-void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q,
+/// is and unused otherwise. `twin`, null for none, becomes q rounded to bf16. At most `iterations` updates, more where the start is
+/// far off; ends at the first NaN. Matrices whose flag in `done` (batch) is set stay as they are, their twins too; null: there are
+/// none.
+void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations, float* start, float* spare, float* q, bf16* twin,
                    const NewtonSchulzScratch& scratch, const unsigned* done = nullptr);
 
 /// Scratch of the step on the tensor cores.
@@ -39,14 +40,15 @@ struct FastSizes {
 };
 FastSizes fast_sizes(const StiefelDims& dims);
 
-/// Whether the step on the tensor cores takes these sizes and addresses.
-bool fast_step_fits(const StiefelDims& dims, const float* q, const float* a);
+/// Whether the step on the tensor cores takes these sizes and addresses; null for what there is not.
+bool fast_step_fits(const StiefelDims& dims, const float* q, const void* direction, const bf16* twin);
 
 /// The whole of a step and of a retraction by Newton-Schulz: one update on the tensor cores, then `newton_schulz` for the
-/// matrices that need more. `stepped` (batch, m, n) and `square` (batch, n, n) are scratch too.
-void fast_step(const Stream& stream, const StiefelDims& dims, float lr, float* q, const float* a, float* stepped, float* square,
+/// matrices that need more. `direction` (batch, m, n) is used up. `twin` is null or q rounded to bf16, a step's before it too.
+/// `spare` (batch, m, n) and `square` (batch, n, n) are scratch; the direction may lie in spare.
+void fast_step(const Stream& stream, const StiefelDims& dims, float lr, float* q, bf16* direction, bf16* twin, float* spare, float* square,
                const FastScratch& scratch);
-void fast_retract(const Stream& stream, const StiefelDims& dims, float* q, float* spare, const FastScratch& scratch);
+void fast_retract(const Stream& stream, const StiefelDims& dims, float* q, bf16* twin, float* spare, const FastScratch& scratch);
 
 /// Scratch of the factorisations.
 struct FactorScratch {

@@ -1,8 +1,12 @@
 // The orthogonal step as training takes it: from a matrix that is orthonormal but for rounding, by a step so short that one
 // update brings it back. Four products of 2·m·n² operations on the tensor cores: qᵀa, q·sym, the residual (three products
-// over half of its tiles, stiefel_residual.h) and the update; beside them some 50 bytes an element pass through memory.
-// What is left is bounded on the device, and where the bound is too large the iteration of newton_schulz.cu goes on from
-// here. Only the residual must be as exact as float; what bf16 rounds off the tangent is scaled by the learning rate.
+// over half of its tiles, stiefel_residual.h) and the update. What is left is bounded on the device, and where the bound is too
+// large the iteration of newton_schulz.cu goes on from here. Only the residual must be as exact as float; what bf16 rounds off
+// the direction and the tangent is scaled by the learning rate.
+//
+// Through memory pass, per element of q (+ read, - written): qᵀa +4, the tangent +4 -2, the step's parts +6 -4, the residual +4,
+// the update's product +2 -2, the update +8 -6: 42 bytes, with a direction in bf16 and a twin of q; a float one is 6 more, no twin
+// 4 more. The stepped matrix is nowhere in memory: both who want it make it from q and the tangent. Per element of sym: 12.
 //
 // The update: with X = ½R + C, C diagonal, (I + X)(I - R)(I + X) = I - ¾R² + 2C + terms of third order. Here C holds the
 // diagonal's own series, C_ii = (1 - R_ii)^-½ - 1 - ½R_ii, and ⅜ Σ_{j≠i} R_ij², and column j of ½R is scaled by
@@ -57,43 +61,35 @@ __global__ void __launch_bounds__(square_threads) symmetrize_kernel(int64_t n, c
   });
 }
 
-/// stepped = q - lr (a - p), and its two leading parts.
-struct StepAndSplit {
+/// Where a step leads: q - lr · tangent, without a tangent q itself.
+struct Stepped {
   float lr;
-  const float *q, *a;
-  const bf16* p;
-  float* stepped;
-  bf16 *hi, *lo;
+  const float* q;
+  const bf16* tangent;
   template <int V>
-  __device__ void run(int64_t i) const {
-    const auto qs = load<V>(q + i), as = load<V>(a + i);
-    const auto ps = load<V>(p + i);
-    Pack<float, V> out;
-    Pack<bf16, V> high, low;
+  __device__ __forceinline__ Pack<float, V> at(int64_t i) const {
+    auto out = load<V>(q + i);
+    if (tangent != nullptr) {
+      const auto ts = load<V>(tangent + i);
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      out.v[k] = qs.v[k] - lr * (as.v[k] - widen(ps.v[k]));
-      high.v[k] = narrow<bf16>(out.v[k]);
-      low.v[k] = narrow<bf16>(out.v[k] - widen(high.v[k]));
+      for (int k = 0; k < V; ++k) out.v[k] = __fmaf_rn(-lr, widen(ts.v[k]), out.v[k]);
     }
-    store(stepped + i, out);
-    store(hi + i, high);
-    store(lo + i, low);
+    return out;
   }
 };
 
-/// The two leading parts of what a retraction finds.
+/// The two leading parts of the stepped matrix.
 struct Split {
-  const float* q;
+  Stepped stepped;
   bf16 *hi, *lo;
   template <int V>
   __device__ void run(int64_t i) const {
-    const auto qs = load<V>(q + i);
+    const auto full = stepped.at<V>(i);
     Pack<bf16, V> high, low;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
-      high.v[k] = narrow<bf16>(qs.v[k]);
-      low.v[k] = narrow<bf16>(qs.v[k] - widen(high.v[k]));
+      high.v[k] = narrow<bf16>(full.v[k]);
+      low.v[k] = narrow<bf16>(full.v[k] - widen(high.v[k]));
     }
     store(hi + i, high);
     store(lo + i, low);
@@ -143,27 +139,31 @@ __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Ver
   verdict.done[matrix] = small && bound <= enough;
 }
 
-/// q = stepped diag(own) + u diag(scale), or stepped where there is no update.
+/// q = stepped diag(own) + u diag(scale), or stepped where there is no update; and its twin where there is one.
 struct Apply {
   int64_t n, count;
-  const float* stepped;
+  Stepped stepped;
   const bf16* u;
   Verdict verdict;
   float* q;
+  bf16* twin;
   template <int V>
   __device__ void run(int64_t i) const {
     const auto [row, column] = divide(i, n);
     const int64_t matrix = divide(i, count).row;
-    auto out = load<V>(stepped + i);
+    auto out = stepped.at<V>(i);
     if (verdict.updates[matrix] != 0) {
       const auto us = load<V>(u + i);
+      const auto own = load<V>(verdict.own + matrix * n + column), scale = load<V>(verdict.scale + matrix * n + column);
 #pragma unroll
-      for (int k = 0; k < V; ++k) {
-        const int64_t at = matrix * n + column + k;
-        out.v[k] = out.v[k] * verdict.own[at] + widen(us.v[k]) * verdict.scale[at];
-      }
+      for (int k = 0; k < V; ++k) out.v[k] = out.v[k] * own.v[k] + widen(us.v[k]) * scale.v[k];
     }
     store(q + i, out);
+    if (twin == nullptr) return;
+    Pack<bf16, V> rounded;
+#pragma unroll
+    for (int k = 0; k < V; ++k) rounded.v[k] = narrow<bf16>(out.v[k]);
+    store(twin + i, rounded);
   }
 };
 
@@ -175,9 +175,13 @@ void symmetrize(const Stream& stream, const StiefelDims& d, const bf16* s, bf16*
   cuda_check(cudaGetLastError(), "stiefel_step");
 }
 
-/// From `stepped`, of which hi and lo are the leading parts, to q, which may be the same.
-void come_back(const Stream& stream, const StiefelDims& d, float* stepped, float* spare, float* q, const FastScratch& scratch) {
-  const auto [hi, lo, product, half, numbers, flags] = scratch.parts;
+/// From the stepped matrix to q, whose twin may be where `hi` is: it is written when hi has been read.
+void come_back(const Stream& stream, const StiefelDims& d, const Stepped& stepped, bf16* hi, float* q, bf16* twin, float* spare,
+               const FastScratch& scratch) {
+  bf16 *const lo = scratch.parts.lo, *const product = scratch.parts.product, *const half = scratch.parts.half;
+  float* const numbers = scratch.parts.numbers;
+  unsigned* const flags = scratch.parts.flags;
+  elementwise<bf16>(stream, count_of(d), Split{stepped, hi, lo}, "stiefel_step", q);
   const int64_t square = d.batch * d.cols;
   const bool wide = state_of(stream).major == 9 && d.rows >= Residual::fewest_wide_rows;
   const Residual residual{.batch = d.batch,
@@ -196,15 +200,15 @@ void come_back(const Stream& stream, const StiefelDims& d, float* stepped, float
   judge_kernel<<<static_cast<unsigned>(d.batch), judge_threads, 0, native(stream)>>>(residual, verdict);
   cuda_check(cudaGetLastError(), "stiefel_step");
   gemm(stream, packed_gemm(Trans::no, Trans::no, d.rows, d.cols, d.cols, d.batch), 1, hi, half, 0, product);
-  const Apply apply{.n = d.cols, .count = d.rows * d.cols, .stepped = stepped, .u = product, .verdict = verdict, .q = q};
-  elementwise<bf16>(stream, count_of(d), apply, "stiefel_step", stepped, q);
-  newton_schulz(stream, d, NewtonSchulzLimits<float>::step_iterations, q, spare, q, scratch.newton_schulz, verdict.done);
+  const Apply apply{.n = d.cols, .count = d.rows * d.cols, .stepped = stepped, .u = product, .verdict = verdict, .q = q, .twin = twin};
+  elementwise<bf16>(stream, count_of(d), apply, "stiefel_step", q);
+  newton_schulz(stream, d, NewtonSchulzLimits<float>::step_iterations, q, spare, q, twin, scratch.newton_schulz, verdict.done);
 }
 
 }  // namespace
 
-bool fast_step_fits(const StiefelDims& d, const float* q, const float* a) {
-  return d.cols % 8 == 0 && d.cols >= Residual::narrow_j && d.batch > 0 && d.batch <= 65535 && all_aligned(q, a);
+bool fast_step_fits(const StiefelDims& d, const float* q, const void* direction, const bf16* twin) {
+  return d.cols % 8 == 0 && d.cols >= Residual::narrow_j && d.batch > 0 && d.batch <= 65535 && all_aligned(q, direction, twin);
 }
 
 FastSizes fast_sizes(const StiefelDims& d) {
@@ -215,23 +219,22 @@ FastSizes fast_sizes(const StiefelDims& d) {
           .flags = 2 * d.batch};
 }
 
-void fast_step(const Stream& stream, const StiefelDims& d, float lr, float* q, const float* a, float* stepped, float* square,
+void fast_step(const Stream& stream, const StiefelDims& d, float lr, float* q, bf16* direction, bf16* twin, float* spare, float* square,
                const FastScratch& scratch) {
-  const auto [hi, lo, product, half, numbers, flags] = scratch.parts;
-  const int64_t m = d.rows, n = d.cols, count = count_of(d);
-  convert(stream, count, static_cast<const float*>(q), hi, Accumulate::overwrite);
-  convert(stream, count, a, lo, Accumulate::overwrite);
+  const int64_t m = d.rows, n = d.cols;
+  bf16* const hi = twin != nullptr ? twin : scratch.parts.hi;
+  if (twin == nullptr) convert(stream, count_of(d), static_cast<const float*>(q), hi, Accumulate::overwrite);
   auto* const gram = reinterpret_cast<bf16*>(square);
-  gemm(stream, packed_gemm(Trans::yes, Trans::no, n, n, m, d.batch), 1, hi, lo, 0, gram);
-  symmetrize(stream, d, gram, half);
-  gemm(stream, packed_gemm(Trans::no, Trans::no, m, n, n, d.batch), 1, hi, half, 0, product);
-  elementwise<bf16>(stream, count, StepAndSplit{lr, q, a, product, stepped, hi, lo}, "stiefel_step", q, a);
-  come_back(stream, d, stepped, stepped, q, scratch);
+  gemm(stream, packed_gemm(Trans::yes, Trans::no, n, n, m, d.batch), 1, hi, direction, 0, gram);
+  symmetrize(stream, d, gram, scratch.parts.half);
+  bf16* const tangent = direction;
+  gemm(stream, packed_gemm(Trans::no, Trans::no, m, n, n, d.batch), -1, hi, scratch.parts.half, 1, tangent);
+  come_back(stream, d, {.lr = lr, .q = q, .tangent = tangent}, hi, q, twin, spare, scratch);
 }
 
-void fast_retract(const Stream& stream, const StiefelDims& d, float* q, float* spare, const FastScratch& scratch) {
-  elementwise<bf16>(stream, count_of(d), Split{q, scratch.parts.hi, scratch.parts.lo}, "retract", q);
-  come_back(stream, d, q, spare, q, scratch);
+void fast_retract(const Stream& stream, const StiefelDims& d, float* q, bf16* twin, float* spare, const FastScratch& scratch) {
+  bf16* const hi = twin != nullptr ? twin : scratch.parts.hi;
+  come_back(stream, d, {.lr = 0, .q = q, .tangent = nullptr}, hi, q, twin, spare, scratch);
 }
 
 }  // namespace ermoe::cuda

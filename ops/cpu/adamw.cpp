@@ -39,17 +39,17 @@ void adamw_step(const AdamDims& dims, T* p, const T* g, T* m, T* v) {
   for (int64_t i = 0; i < dims.numel; ++i) p[i] = keep * p[i] - lr * adam(g[i], m[i], v[i]);
 }
 
-template <typename T>
-void adam_direction(const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m, T* v, T* direction) {
+template <typename T, typename To>
+void adam_direction(const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m, T* v, To* direction) {
   if (state->accepted == 0) {
-    std::fill_n(direction, numel, T(0));
+    std::fill_n(direction, numel, To{});
     return;
   }
   const AdamDims dims = adam_dims(rule, *state, lr_scale, 0);
   const AdamOf<T> adam(dims);
   const T lr = static_cast<T>(dims.lr);
 #pragma omp parallel for simd if (numel > 16384) schedule(static)
-  for (int64_t i = 0; i < numel; ++i) direction[i] = lr * adam(g[i], m[i], v[i]);
+  for (int64_t i = 0; i < numel; ++i) direction[i] = To(lr * adam(g[i], m[i], v[i]));
 }
 
 template <typename T>
@@ -112,6 +112,7 @@ template void adamw_step(const AdamDims&, float*, const float*, float*, float*);
 template void adamw_step(const AdamDims&, double*, const double*, double*, double*);
 template void adam_direction(const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, float*);
 template void adam_direction(const AdamRule&, const StepState*, int64_t, double, const double*, double*, double*, double*);
+template void adam_direction(const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, bf16*);
 template void adamw_table(const AdamRule&, int64_t, const AdamwRow<float>*, const StepState*);
 template void adamw_table(const AdamRule&, int64_t, const AdamwRow<double>*, const StepState*);
 template void squared_norm(int64_t, const float*, double*);

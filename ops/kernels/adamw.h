@@ -90,8 +90,9 @@ template <typename T>
 void adamw_step(const AdamDims& dims, T* p, const T* g, T* m, T* v);
 
 /// m, v are updated; direction (numel) = lr · m̂ / (√v̂ + eps), for parameters that step on a manifold. 0 where the step is refused.
-template <typename T>
-void adam_direction(const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m, T* v, T* direction);
+/// To: T or bf16.
+template <typename T, typename To>
+void adam_direction(const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m, T* v, To* direction);
 
 /// Every row of a table, unless the step is refused.
 template <typename T>
@@ -122,9 +123,9 @@ namespace cuda {
 
 template <typename T>
 void adamw_step(const Stream& stream, const AdamDims& dims, T* p, const T* g, T* m, T* v);
-template <typename T>
+template <typename T, typename To>
 void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m,
-                    T* v, T* direction);
+                    T* v, To* direction);
 /// `table` and `pieces` are in the device's memory.
 template <typename T>
 void adamw_table(const Stream& stream, const AdamRule& rule, const AdamwRow<T>* table, int64_t piece_count, const AdamwPiece* pieces,

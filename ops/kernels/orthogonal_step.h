@@ -2,6 +2,7 @@
 // ops/cpu/orthogonal_step.cpp.
 #pragma once
 
+#include "core/bf16.h"
 #include "core/device.h"
 
 #include <cstdint>
@@ -60,10 +61,17 @@ namespace cuda {
 /// Elements of the scratch memory that the functions below want.
 int64_t stiefel_scratch(const StiefelDims& dims, StiefelMethod method);
 
+/// `twin` (batch,m,n), null for none: q rounded to bf16, before and after.
 template <typename T>
-void stiefel_step(const Stream& stream, const StiefelDims& dims, StiefelMethod method, double lr, T* q, const T* direction, T* scratch);
+void stiefel_step(const Stream& stream, const StiefelDims& dims, StiefelMethod method, double lr, T* q, const T* direction, bf16* twin,
+                  T* scratch);
+/// Whether a step takes its direction in bf16 as it is: Newton-Schulz on the tensor cores.
+bool takes_bf16_direction(const StiefelDims& dims, StiefelMethod method, const float* q, const bf16* direction, const bf16* twin);
+/// That step; `direction` is used up. Scratch as for newton_schulz.
+void stiefel_step(const Stream& stream, const StiefelDims& dims, double lr, float* q, bf16* direction, bf16* twin, float* scratch);
+/// `twin` is q rounded to bf16 afterwards.
 template <typename T>
-void retract(const Stream& stream, const StiefelDims& dims, StiefelMethod method, T* q, T* scratch);
+void retract(const Stream& stream, const StiefelDims& dims, StiefelMethod method, T* q, bf16* twin, T* scratch);
 template <typename T>
 void polar_project(const Stream& stream, const StiefelDims& dims, T* q, T* scratch);
 /// worst (1), which holds a number >= 0, becomes the larger of itself and max |qᵀq - I|.

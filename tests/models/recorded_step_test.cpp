@@ -21,6 +21,9 @@ VitConfig random_config(const std::string& router) {
   } else if (router == "disjoint") {
     c.moe.basis = Basis::disjoint;
     c.moe.threshold = "quantile:0.1";
+  } else if (router == "wide") {  // enough columns for the orthogonal step on the tensor cores
+    c.width = 64;
+    c.moe.hidden = 96;
   } else if (router == "recompute") {
     c.recompute = true;
   } else if (router == "penalty") {
@@ -188,7 +191,7 @@ TEST_P(RecordedOnGpu, AHundredStepsRepeatBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
-                         ::testing::Combine(::testing::Values("ermoe", "disjoint", "vmoe", "recompute", "penalty", "dense"),
+                         ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
 

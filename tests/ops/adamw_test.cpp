@@ -164,7 +164,39 @@ TEST(Adamw, ARefusedStepChangesNothing) {
   expect_refusals(bench);
 }
 
+/// A direction in bf16 is the f32 one rounded; moments do not know the difference, nor do refusals.
+template <typename Bench>
+void expect_rounded_directions(Bench& bench) {
+  const auto input = [&](uint64_t key) { return random_input(bench.ctx, {Shape{20'001}}, DType::f32, RngKey{key}); };
+  const auto zeros = [&] { return Tensor::zeros(bench.allocator, {20'001}, DType::f32); };
+  const Tensor m = zeros(), v = zeros(), m_too = zeros(), v_too = zeros(), state = make_step_state(bench.ctx);
+  const Tensor wide = bench.ctx.empty({20'001}, DType::f32), narrow = bench.ctx.empty({20'001}, DType::bf16);
+  for (uint64_t step = 0; step < 3; ++step) {
+    accept_step(bench.ctx, {}, 1e-3, 0.7, state);
+    adam_direction(bench.ctx, {}, state, 0.5, input(step), m, v, wide);
+    adam_direction(bench.ctx, {}, state, 0.5, input(step), m_too, v_too, narrow);
+    EXPECT_EQ(to_doubles(narrow), bf16_values(wide));
+    EXPECT_EQ(to_doubles(m_too), to_doubles(m));
+    EXPECT_EQ(to_doubles(v_too), to_doubles(v));
+  }
+  const Tensor fault = Tensor::from<float>(bench.allocator, {1}, std::vector<float>{1}), gradients[] = {input(9)};
+  judge_step(bench.ctx, {}, 0, gradients, fault, state);
+  adam_direction(bench.ctx, {}, state, 0.5, input(9), m_too, v_too, narrow);
+  EXPECT_EQ(to_doubles(narrow), std::vector<double>(20'001));
+  EXPECT_EQ(to_doubles(m_too), to_doubles(m));
+}
+
+TEST(Adamw, DirectionsMayBeRoundedToBf16) {
+  TestBench bench;
+  expect_rounded_directions(bench);
+}
+
 #if defined(ERMOE_WITH_CUDA)
+void expect_gpu_rounds_directions() {
+  GpuBench bench;
+  expect_rounded_directions(bench);
+}
+
 void expect_gpu_refuses() {
   GpuBench bench;
   expect_refusals(bench);
@@ -199,6 +231,7 @@ void expect_gpu_steps_agree() {
 }
 
 TEST(Adamw, OnAGpuStepsAlike) { ERMOE_NEEDS_GPU(expect_gpu_steps_agree()); }
+TEST(Adamw, OnAGpuDirectionsMayBeRoundedToo) { ERMOE_NEEDS_GPU(expect_gpu_rounds_directions()); }
 TEST(Adamw, OnAGpuRefusesStepsToo) { ERMOE_NEEDS_GPU(expect_gpu_refuses()); }
 #endif
 

@@ -90,6 +90,37 @@ TEST_P(StiefelStep, StepsOfAnyLengthComeBack) {
   }
 }
 
+TEST_P(StiefelStep, KeepsATwin) {
+  TestBench bench;
+  const Shape shape{3, 40, 24};
+  const Tensor q = orthonormal(bench.ctx, shape, DType::f32, 1), alone = q.clone(), twin = bench.ctx.empty(shape, DType::bf16);
+  convert(q, twin);
+  for (uint64_t step = 0; step < 3; ++step) {
+    const Tensor direction = gaussian(bench.ctx, shape, DType::f32, 2 + step);
+    stiefel_step(bench.ctx, q, direction, 1e-2, GetParam(), twin);
+    stiefel_step(bench.ctx, alone, direction, 1e-2, GetParam());
+    EXPECT_EQ(to_doubles(q), to_doubles(alone));
+    EXPECT_EQ(to_doubles(twin), bf16_values(q));
+  }
+  copy(gaussian(bench.ctx, shape, DType::f32, 9), q);
+  retract(bench.ctx, q, GetParam(), twin);
+  EXPECT_EQ(to_doubles(twin), bf16_values(q));
+}
+
+TEST_P(StiefelStep, TakesADirectionInBf16) {
+  TestBench bench;
+  const Shape shape{3, 40, 24};
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    const Tensor q = orthonormal(bench.ctx, shape, dtype, 1), other = q.clone();
+    const Tensor direction = gaussian(bench.ctx, shape, DType::bf16, 2), widened = bench.ctx.empty(shape, dtype);
+    convert(direction, widened);
+    stiefel_step(bench.ctx, q, direction, 1e-2, GetParam());
+    stiefel_step(bench.ctx, other, widened, 1e-2, GetParam());
+    EXPECT_EQ(to_doubles(q), to_doubles(other));
+    EXPECT_EQ(direction_dtype(bench.ctx, q, GetParam(), {}), dtype);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Methods, StiefelStep, ::testing::ValuesIn(methods), name_of_method);
 
 /// Adam's direction from a gradient whose mean turns slowly, as that of a minibatch does.
@@ -297,6 +328,12 @@ TEST(StiefelErrors, NameTheShapes) {
   expect_error([&] { stiefel_step(bench.ctx, wide, wide, 1e-3, StiefelMethod::newton_schulz); }, {"[stiefel_step]", "(3, 4, 6)"});
   expect_error([&] { stiefel_step(bench.ctx, q, wide, 1e-3, StiefelMethod::newton_schulz); }, {"(3, 6, 4)", "(3, 4, 6)"});
   expect_error([&] { retract(bench.ctx, Tensor(), StiefelMethod::newton_schulz); }, {"[retract]"});
+  const Tensor q64 = gaussian(bench.ctx, {3, 6, 4}, DType::f64, 1), small = gaussian(bench.ctx, {2, 6, 4}, DType::bf16, 1),
+               twin = gaussian(bench.ctx, {3, 6, 4}, DType::bf16, 1);
+  expect_error([&] { stiefel_step(bench.ctx, q, q64, 1e-3, StiefelMethod::newton_schulz); }, {"[stiefel_step]", "f32", "f64"});
+  expect_error([&] { stiefel_step(bench.ctx, q, q, 1e-3, StiefelMethod::newton_schulz, q); }, {"[stiefel_step]", "twin f32"});
+  expect_error([&] { direction_dtype(bench.ctx, q, StiefelMethod::newton_schulz, small); }, {"(3, 6, 4)", "twin bf16 (2, 6, 4)"});
+  expect_error([&] { retract(bench.ctx, q64, StiefelMethod::newton_schulz, twin); }, {"[retract]", "f64"});
   expect_error([&] { penalty_gradient(bench.ctx, q, 1, wide); }, {"[penalty_gradient]", "(3, 4, 6)"});
 }
 

@@ -246,12 +246,14 @@ class Cases {
     return on_device_of(ctx_, q);
   }
 
-  /// Work: two products for the tangent step, two for a retraction.
+  /// Work: two products for the tangent step, two for a retraction. With a twin and a direction as a training step has them.
   void stiefel_case(StiefelMethod method) {
-    const Tensor direction = random_master({E, F, D});
+    const Tensor q = columns_of_identity(E, F, D), twin = compute_ == DType::bf16 ? ctx_.empty(q.shape(), compute_) : Tensor();
+    if (twin.defined()) convert(q, twin);
+    const Tensor direction = random(q.shape(), direction_dtype(ctx_, q, method, twin));
     compute_case("stiefel_step", fmt::format("{} x ({}, {}), {}", E, F, D, enum_name(method)),
-                 4 * static_cast<double>(E) * product(F, D, D), 0, {columns_of_identity(E, F, D)}, [=](const ExecContext& c, In x) {
-                   stiefel_step(c, x[0].value, direction, 1e-3, method);
+                 4 * static_cast<double>(E) * product(F, D, D), 0, {q}, [=](const ExecContext& c, In x) {
+                   stiefel_step(c, x[0].value, direction, 1e-3, method, twin);
                    return Variable();
                  });
   }

@@ -25,12 +25,13 @@ OrthogonalityResult bench_orthogonality(const Engine& engine, const Orthogonalit
   const ExecContext& ctx = engine.ctx;
   const int64_t D = options.width;
   Parameter U1 = make_factor("U1", {options.experts, 4 * D, D}), V1 = make_factor("V1", {options.experts, D, D});
-  ParameterArena arena(*ctx.allocator, DType::f32, {&U1, &V1});
+  ParameterArena arena(*ctx.allocator, DType::f32, engine.compute_dtype(Precision::auto_), {&U1, &V1});
   for (Parameter* p : {&U1, &V1}) {
     const Tensor drawn = engine.host_ctx().empty(p->shape, DType::f32);
     init_orthonormal(engine.host_ctx(), drawn, key_of(RngKey{1}, p->name));
     copy(drawn, p->value);
   }
+  arena.refresh_compute();
   OptimConfig optim;
   optim.lr = options.lr;
   optim.schedule = Schedule::constant;
