@@ -125,8 +125,8 @@ TEST(NewtonSchulz, GpuKeepsAWholeLayerOnTheManifold) {
   stiefel_step(gpu.ctx, q, direction, 1e-3, StiefelMethod::newton_schulz);
   stiefel_step(gpu.ctx, one, direction.at(5), 1e-3, StiefelMethod::newton_schulz);
   EXPECT_LE(orthogonality_residual(gpu.ctx, q), promise);
-  // Products of other shapes may add up in another order, so that bf16 rounds a tangent of up to 8 another way.
-  EXPECT_LE(largest_difference(to_doubles(q.at(5)), to_doubles(one)), 1e-3 * 8 / 256);
+  // Products of other shapes may add up in another order, so that bf16 rounds a tangent below 8 to a neighbour: 1/32 away.
+  EXPECT_LE(largest_difference(to_doubles(q.at(5)), to_doubles(one)), 1.1e-3 / 32);
 }
 
 /// A direction in bf16 is read as it is where the step on the tensor cores fits, else widened: the same bits as from its f32 self.
