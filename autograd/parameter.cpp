@@ -23,6 +23,13 @@ bool before(const Parameter* a, const Parameter* b) {
   return size(a) < size(b);
 }
 
+int64_t padded(const Parameter* p, DType dtype) {
+  const auto alignment = static_cast<int64_t>(64 / size_of(dtype));
+  return (p->shape.numel() + alignment - 1) / alignment * alignment;
+}
+
+bool in_a_group(const Parameter* p) { return p->role == Parameter::Role::factor && p->orthonormal && p->shape.numel() > 0; }
+
 }  // namespace
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters)
@@ -31,33 +38,47 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters)
     : dtype_(dtype), parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, before);
-  const auto alignment = static_cast<int64_t>(64 / size_of(dtype));
-  const auto padded = [&](const Parameter* p) { return (p->shape.numel() + alignment - 1) / alignment * alignment; };
   for (auto role : {Parameter::Role::direct, Parameter::Role::derived, Parameter::Role::factor}) {
-    int64_t total = 0, orthonormal = 0;  // these come first
+    int64_t total = 0, orthonormal = 0, grouped = 0;  // orthonormal ones come first
     for (const Parameter* p : parameters_) {
       if (p->role != role) continue;
-      total += padded(p);
-      if (p->orthonormal) orthonormal += padded(p);
+      total += padded(p, dtype);
+      if (p->orthonormal) orthonormal += padded(p, dtype);
+      if (in_a_group(p)) grouped += padded(p, dtype);
     }
     const auto section = static_cast<size_t>(role);
     const bool own_values = role != Parameter::Role::derived;
     if (own_values) value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
-    grad_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "gradients");
+    grad_sections_[section] = Tensor::zeros(allocator, {total - grouped}, dtype, "gradients");
     const bool copies = role == Parameter::Role::direct && compute != dtype;
     if (copies) compute_ = Tensor::zeros(allocator, {total}, compute, "parameters");
     const bool twins = role == Parameter::Role::factor && compute == DType::bf16 && dtype != compute && orthonormal > 0;
     if (twins) twins_ = Tensor::zeros(allocator, {orthonormal}, compute, "parameters");
-    int64_t offset = 0;
+    int64_t offset = 0, grad_offset = 0;
     for (Parameter* p : parameters_) {
       if (p->role != role) continue;
       if (own_values) p->value = value_sections_[section].window(offset, p->shape);
-      p->grad = grad_sections_[section].window(offset, p->shape);
+      p->grad = in_a_group(p) ? Tensor() : grad_sections_[section].window(grad_offset, p->shape);
+      if (p->grad.defined()) grad_offset += padded(p, dtype);
       p->compute_dtype = role == Parameter::Role::factor || p->full_precision ? dtype : compute;
       if (own_values) p->compute = p->compute_dtype != dtype ? compute_.window(offset, p->shape) : p->value;
       p->twin = twins && p->orthonormal ? twins_.window(offset, p->shape) : Tensor();
-      offset += padded(p);
+      offset += padded(p, dtype);
     }
+  }
+  make_groups();
+}
+
+void ParameterArena::make_groups() {
+  for (Parameter* p : parameters_) {
+    if (!in_a_group(p)) continue;
+    const Parameter* last = groups_.empty() ? nullptr : groups_.back().members.back();
+    const bool joins = last != nullptr && last->shape[-2] == p->shape[-2] && last->shape[-1] == p->shape[-1] &&
+                       padded(last, dtype_) == last->shape.numel() &&
+                       groups_.back().elements + p->shape.numel() <= FactorGroup::most_elements;
+    if (!joins) groups_.emplace_back();
+    groups_.back().members.push_back(p);
+    groups_.back().elements += p->shape.numel();
   }
 }
 
@@ -68,6 +89,27 @@ void ParameterArena::refresh_compute() {
 
 void ParameterArena::begin_gradients() {
   for (Parameter* p : parameters_) p->has_grad = false;
+  for (FactorGroup& group : groups_) {
+    group.grad = {};
+    for (Parameter* p : group.members) p->grad = {};
+  }
+}
+
+void ParameterArena::take_factor_gradients(CachingAllocator& allocator) {
+  for (FactorGroup& group : groups_) {
+    group.grad = Tensor::empty(allocator, {group.elements}, dtype_, "gradients");
+    int64_t offset = 0;
+    for (Parameter* p : group.members) {
+      p->grad = group.grad.window(offset, p->shape);
+      offset += p->shape.numel();
+    }
+  }
+}
+
+size_t ParameterArena::factor_gradient_bytes() const {
+  size_t bytes = 0;
+  for (const FactorGroup& group : groups_) bytes += static_cast<size_t>(group.elements) * size_of(dtype_);
+  return bytes;
 }
 
 void ParameterArena::end_gradients(Parameter::Role role) {

@@ -1,6 +1,7 @@
 // 2 of 6. Parameters: named tensors that training changes. A model declares them (name, shape, flags); an arena then
 // gives all of them their memory, values in one flat buffer and gradients in another, so that the gradient norm, the
-// optimizer and the reduction over ranks each walk one array. Read next: autograd/tape.h.
+// optimizer and the reduction over ranks each walk one array. Orthonormal factors are the exception: their gradients have
+// memory only while a step needs them. Read next: autograd/tape.h.
 #pragma once
 
 #include "autograd/variable.h"
@@ -34,8 +35,19 @@ struct Parameter {
   Tensor value;           // window of the value arena
   Tensor compute;         // what ops read: `value` itself, or its bf16 copy
   Tensor twin;            // bf16 copy of an orthonormal factor where the model computes in bf16, otherwise undefined
-  Tensor grad;            // window of the gradient arena
+  Tensor grad;            // window of the gradient arena, or of its group's gradients (FactorGroup)
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
+};
+
+/// Orthonormal factors of one shape that lie side by side, without padding between them. Their gradients are formed when a
+/// step's activations are gone, so they take their memory then, in pieces about as large as activations: from an allocator
+/// that keeps what is given back they get the very blocks in which activations lay.
+struct FactorGroup {
+  static constexpr int64_t most_elements = int64_t{1} << 24;  // but for a single factor that is larger
+
+  std::vector<Parameter*> members;
+  int64_t elements = 0;  // of all members
+  Tensor grad;           // (elements), of all members; undefined outside of what `take_factor_gradients` begins
 };
 
 /// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given, but for two things: roles are kept
@@ -43,14 +55,14 @@ struct Parameter {
 /// ones come first, those of one shape side by side.
 class ParameterArena {
  public:
-  /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value. With
-  /// `compute` bf16 ops read direct parameters through a copy and orthonormal factors have twins; `refresh_compute` makes both.
-  /// The parameters must outlive the arena.
+  /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value, and an
+  /// orthonormal factor gets no gradient yet. With `compute` bf16 ops read direct parameters through a copy and orthonormal
+  /// factors have twins; `refresh_compute` makes both. The parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
   ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
-  /// All gradients of a role as one flat tensor, padding included (zero).
+  /// All gradients of a role as one flat tensor, padding included (zero); without those of orthonormal factors.
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
   /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
@@ -61,17 +73,26 @@ class ParameterArena {
 
   /// Brings the bf16 copies up to date, twins as well. Call after every change of the values, unless the optimizer did it.
   void refresh_compute();
-  /// Starts a new gradient sum: the next write of each slot overwrites.
+  /// Starts a new gradient sum: the next write of each slot overwrites. Orthonormal factors have no gradient from here …
   void begin_gradients();
+  /// … to here, where a step's activations are gone and its gradients are about to be led on to the factors.
+  void take_factor_gradients(CachingAllocator& allocator);
+  /// Every orthonormal factor that is not empty, in the order of values.
+  std::span<const FactorGroup> factor_groups() const { return groups_; }
+  /// What `take_factor_gradients` takes.
+  size_t factor_gradient_bytes() const;
   /// Zeroes the slots of a role that nobody wrote, so that the whole section is valid.
   void end_gradients(Parameter::Role role);
 
  private:
+  void make_groups();
+
   DType dtype_;
   std::vector<Parameter*> parameters_;
   Tensor value_sections_[3];  // by Role
   Tensor grad_sections_[3];
   Tensor compute_, twins_;
+  std::vector<FactorGroup> groups_;
 };
 
 }  // namespace ermoe

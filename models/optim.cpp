@@ -39,10 +39,6 @@ int64_t offset_of(const ParameterArena& arena, const Parameter& p) {
   return (p.value.raw() - arena.values(p.role).raw()) / static_cast<int64_t>(size_of(arena.dtype()));
 }
 
-/// What a GPU steps at once: enough matrices of 384 columns to keep it busy, and scratch memory of some hundred MB at most. A CPU
-/// takes parameter by parameter, whose scratch stays in its caches.
-constexpr int64_t most_elements_of_a_batch = int64_t{1} << 24;
-
 }  // namespace
 
 Tensor section_window(const ParameterArena& arena, const Tensor& section, const Parameter& p) {
@@ -75,12 +71,15 @@ Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimC
   }
   table_ = AdamwTable(ctx, arena.dtype(), entries);
   const auto factors = static_cast<size_t>(Parameter::Role::factor);
-  make_batches(m[factors], v[factors], together.value_or(ctx.device.is_cuda() ? most_elements_of_a_batch : 0));
+  // A GPU steps a group at once: enough matrices of 384 columns to keep it busy, and scratch memory of some hundred MB at most. A
+  // CPU takes parameter by parameter, whose scratch stays in its caches.
+  make_batches(m[factors], v[factors], together.value_or(ctx.device.is_cuda() ? FactorGroup::most_elements : 0));
   state_ = make_step_state(ctx);
 }
 
 void Optimizer::judge(const ExecContext& ctx, double clip, const Tensor& faults) {
-  const Tensor gradients[] = {arena_.grads(Parameter::Role::direct), arena_.grads(Parameter::Role::factor)};
+  std::vector<Tensor> gradients{arena_.grads(Parameter::Role::direct), arena_.grads(Parameter::Role::factor)};
+  for (const FactorGroup& group : arena_.factor_groups()) gradients.push_back(group.grad);
   judge_step(ctx, rule_, clip, gradients, faults, state_);
 }
 
@@ -95,34 +94,40 @@ void Optimizer::step(const ExecContext& ctx) {
   table_.step(ctx, rule_, state_);
 }
 
-/// Values, gradients, moments and twins of factors are laid out alike, each in a section of its own.
+/// Values, moments and twins of factors are laid out alike, each in a section of its own; gradients within their group.
 void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elements) {
   struct Run {
-    int64_t first, count, rows, cols;  // first: element of the section
+    const FactorGroup* group;
+    int64_t first, at, count, rows, cols;  // first: element of the section; at: of the group
     double lr_scale;
     int64_t elements() const { return count * rows * cols; }
   };
   const Tensor values = arena_.values(Parameter::Role::factor);
   std::vector<Run> runs;
-  for (const Slot& slot : slots_) {
-    const Parameter& p = *slot.parameter;
-    if (!p.orthonormal || p.shape.numel() == 0) continue;
-    const int64_t rows = p.shape[-2], cols = p.shape[-1];
-    const Run own{offset_of(arena_, p), p.shape.numel() / (rows * cols), rows, cols, p.lr_scale};
-    const bool fits = !runs.empty() && runs.back().rows == rows && runs.back().cols == cols && runs.back().lr_scale == own.lr_scale &&
-                      runs.back().first + runs.back().elements() == own.first && runs.back().elements() + own.elements() <= most_elements;
-    if (fits)
-      runs.back().count += own.count;
-    else
-      runs.push_back(own);
+  for (const FactorGroup& group : arena_.factor_groups()) {
+    int64_t at = 0;
+    for (const Parameter* p : group.members) {
+      const int64_t rows = p->shape[-2], cols = p->shape[-1];
+      const Run own{&group, offset_of(arena_, *p), at, p->shape.numel() / (rows * cols), rows, cols, p->lr_scale};
+      at += own.elements();
+      if (p->frozen) continue;
+      Run* const last = runs.empty() || runs.back().group != &group ? nullptr : &runs.back();
+      const bool fits = last != nullptr && last->lr_scale == own.lr_scale && last->at + last->elements() == own.at &&
+                        last->elements() + own.elements() <= most_elements;
+      if (fits)
+        last->count += own.count;
+      else
+        runs.push_back(own);
+    }
   }
   for (const Run& run : runs) {
     const auto part = [&](const Tensor& section) { return section.window(run.first, {run.count, run.rows, run.cols}); };
     batches_.push_back({.value = part(values),
-                        .grad = part(arena_.grads(Parameter::Role::factor)),
                         .m = part(m),
                         .v = part(v),
                         .twin = arena_.twins().defined() ? part(arena_.twins()) : Tensor(),
+                        .group = run.group,
+                        .at = run.at,
                         .lr_scale = run.lr_scale});
   }
 }
@@ -137,7 +142,7 @@ size_t Optimizer::largest_batch_bytes() const {
 void Optimizer::step_orthonormal(const ExecContext& ctx, const Batch& batch) {
   const DType dtype = direction_dtype(ctx, batch.value, method_, batch.twin);
   const Tensor direction = ctx.empty(batch.value.shape(), dtype, "orthogonal step");
-  adam_direction(ctx, rule_, state_, batch.lr_scale, batch.grad, batch.m, batch.v, direction);
+  adam_direction(ctx, rule_, state_, batch.lr_scale, batch.grad(), batch.m, batch.v, direction);
   Stopwatch watch;
   stiefel_step(ctx, batch.value, direction, 1, method_, batch.twin);
   orthogonal_seconds_ += watch.lap();

@@ -26,7 +26,8 @@ class Optimizer {
   Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
             std::optional<int64_t> together = {});
 
-  /// One step with the arena's gradients scaled by `grad_scale`.
+  /// One step with the arena's gradients scaled by `grad_scale`. Here and below factors must have theirs
+  /// (ParameterArena::take_factor_gradients).
   void step(const ExecContext& ctx, double lr, double grad_scale);
 
   /// The same in three calls, none of which waits for the device. First, outside a graph: the rate of the step.
@@ -60,9 +61,12 @@ class Optimizer {
   };
   /// Orthonormal parameters of one shape and rate that lie side by side in memory, as one batch of matrices.
   struct Batch {
-    Tensor value, grad, m, v;  // (matrices, rows, cols)
-    Tensor twin;               // alike, or undefined
+    Tensor value, m, v;  // (matrices, rows, cols)
+    Tensor twin;         // alike, or undefined
+    const FactorGroup* group = nullptr;
+    int64_t at = 0;  // its first element of the group
     double lr_scale = 1;
+    Tensor grad() const { return group->grad.window(at, value.shape()); }
   };
   void make_batches(const Tensor& m, const Tensor& v, int64_t most_elements);
   void step_orthonormal(const ExecContext& ctx, const Batch& batch);

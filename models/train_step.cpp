@@ -18,11 +18,11 @@ void TrainStep::begin(const ExecContext& ctx, int64_t micro_batches) {
   Stopwatch watch;
   micro_batches_ = micro_batches;
   report_ = {};
+  model_.arena().begin_gradients();  // first, since it gives memory back
   if (!results_.defined()) results_ = make_step_results(ctx, first_draw_);
   begin_results(ctx, results_);
   model_.refresh_derived(ctx);
   report_.times.refresh += watch.lap();
-  model_.arena().begin_gradients();
 }
 
 void TrainStep::set_draws(int64_t draws) {

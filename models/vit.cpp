@@ -179,6 +179,7 @@ void Vit::refresh_derived(const ExecContext& ctx) {
   for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
 }
 void Vit::pull_back(const ExecContext& ctx) {
+  arena_->take_factor_gradients(*ctx.allocator);
   for (MoeLayer* layer : moe_layers()) layer->pull_back(ctx);
 }
 void Vit::after_step(const ExecContext& ctx) {

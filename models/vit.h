@@ -59,6 +59,8 @@ class Vit final : public Module {
   void refresh_derived(const ExecContext& ctx);
   /// The optimizer stepped the factors: what was made from them is out of date.
   void factors_changed() { stale_ = true; }
+  /// Leads gradients of derived parameters on to their factors, which have memory for theirs from here to the arena's next
+  /// `begin_gradients`: from ctx's allocator.
   void pull_back(const ExecContext& ctx);
   void after_step(const ExecContext& ctx);
   void accept_step(const ExecContext& ctx);

@@ -133,6 +133,7 @@ SessionStep Session::step() {
 }
 
 std::unique_ptr<AveragedWeights> Session::use_average() {
+  if (!engine_.gpu) model_->arena().begin_gradients();  // an evaluation takes the memory that a CPU's steps used
   if (!average_) return nullptr;
   const ForEachBatch batches = statistics_batches(engine_.ctx, *pipeline_, evaluation_batch(config_.train));
   return std::make_unique<AveragedWeights>(engine_.ctx, *model_, *average_, batches);
@@ -166,6 +167,7 @@ Tensor Session::noise(int64_t images) const {
 size_t Session::probe_activations(int64_t images) {
   ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
+  model_->arena().begin_gradients();  // a step may have left some
   const size_t before = engine_.memory().live;
   engine_.reset_peak();
   train_step_->begin(ctx, 1);
@@ -234,7 +236,8 @@ size_t Session::plan_memory() {
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
   // A GPU's scratch for a batch of factors is about three times as large as they are, and stays beside what comes next.
   const size_t kept = engine_.gpu ? 3 * optimizer_->largest_batch_bytes() : 0;
-  const size_t live = engine_.memory().live, training = live + std::max(activations + kept, step);
+  const size_t stepping = model_->arena().factor_gradient_bytes() + step + kept;  // when activations are gone
+  const size_t live = engine_.memory().live, training = live + std::max(activations + kept, stepping);
   const auto probe = [this] { return probe_evaluation(); };
   const size_t evaluation = advised(probe, [this] { return evaluation_advice(config_.train); });
   if (!engine_.gpu) return std::max(training, evaluation);

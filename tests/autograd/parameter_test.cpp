@@ -1,4 +1,5 @@
-// The arena's bf16 copies: which parameters have one, where it lies, and when it is up to date.
+// The arena's bf16 copies: which parameters have one, where it lies, and when it is up to date. Its groups of factors: what
+// they hold, and when they have memory for gradients.
 #include "autograd/parameter.h"
 
 #include "tests/bench.h"
@@ -57,6 +58,68 @@ TEST(ParameterArena, WithoutBf16ThereAreNoTwins) {
   const ParameterArena wide(bench.allocator, DType::f32, declared.all());  // the same parameters find a new arena
   EXPECT_FALSE(wide.twins().defined());
   for (const Parameter* p : declared.all()) EXPECT_FALSE(p->twin.defined());
+}
+
+/// Orthonormal factors (count, 8, 4) f32 named by their number: 32 elements a matrix, so none needs padding.
+std::vector<Parameter> factors_of(const std::vector<int64_t>& counts) {
+  std::vector<Parameter> all;
+  for (const int64_t count : counts) {
+    Parameter& p = all.emplace_back();
+    p.name = std::to_string(all.size() - 1);
+    p.shape = {count, 8, 4};
+    p.role = Parameter::Role::factor;
+    p.orthonormal = true;
+  }
+  return all;
+}
+
+std::vector<Parameter*> pointers_to(std::vector<Parameter>& parameters) {
+  std::vector<Parameter*> all;
+  for (Parameter& p : parameters) all.push_back(&p);
+  return all;
+}
+
+TEST(ParameterArena, OrthonormalFactorsHaveGradientsFromTakingThemToTheNextBegin) {
+  TestBench bench;
+  Declared declared;
+  ParameterArena arena(bench.allocator, DType::f32, declared.all());
+  const size_t before = bench.allocator.stats().live;
+  for (int step = 0; step < 2; ++step) {
+    for (const Parameter* p : declared.all()) EXPECT_EQ(p->grad.defined(), p != &declared.tall && p != &declared.tall_too);
+    EXPECT_EQ(bench.allocator.stats().live, before);
+    arena.take_factor_gradients(bench.allocator);
+    for (const Parameter* p : declared.all()) EXPECT_EQ(p->grad.shape(), p->shape);
+    EXPECT_EQ(arena.factor_gradient_bytes(), declared.tall.value.bytes() + declared.tall_too.value.bytes());
+    EXPECT_GE(bench.allocator.stats().live, before + arena.factor_gradient_bytes());
+    arena.end_gradients(Parameter::Role::factor);  // nobody wrote any
+    for (const Parameter* p : {&declared.scales, &declared.tall, &declared.tall_too})
+      for (double g : to_doubles(p->grad)) EXPECT_EQ(g, 0);
+    arena.begin_gradients();
+  }
+}
+
+TEST(ParameterArena, AGroupHoldsFactorsOfOneShapeWithNothingBetweenThem) {
+  TestBench bench;
+  std::vector<Parameter> alike = factors_of({3, 3, 2});
+  alike[2].shape = {2, 4, 8};
+  const ParameterArena arena(bench.allocator, DType::f32, pointers_to(alike));
+  ASSERT_EQ(arena.factor_groups().size(), 2u);
+  EXPECT_EQ(arena.factor_groups()[0].members, (std::vector<Parameter*>{&alike[0], &alike[1]}));
+  EXPECT_EQ(arena.factor_groups()[0].elements, 2 * 3 * 32);
+
+  Declared declared;  // 9 x 3 elements end between two slots
+  const ParameterArena padded(bench.allocator, DType::f32, declared.all());
+  EXPECT_EQ(padded.factor_groups().size(), 2u);
+}
+
+TEST(ParameterArena, GroupsAreOfLimitedSizeButHoldAtLeastOneFactor) {
+  CachingAllocator quick{make_host_source()};
+  const int64_t half = FactorGroup::most_elements / 32 / 2;
+  std::vector<Parameter> large = factors_of({2 * half + 1, half, half, 1});
+  const ParameterArena arena(quick, DType::f32, pointers_to(large));
+  std::vector<size_t> sizes;
+  for (const FactorGroup& group : arena.factor_groups()) sizes.push_back(group.members.size());
+  EXPECT_EQ(sizes, (std::vector<size_t>{1, 2, 1}));
 }
 
 }  // namespace

@@ -85,6 +85,7 @@ TEST(Optimizer, WeightDecayShrinksWhatHasNoGradient) {
   const OptimConfig config{.lr = 0.1, .weight_decay = 0.5};
   Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), config, StiefelMethod::newton_schulz);
   const Snapshot before = tiny.values();
+  tiny.model.arena().take_factor_gradients(tiny.bench.allocator);
   for (Parameter* p : tiny.trained()) fill(p->grad, 0);
   optimizer.step(tiny.bench.ctx, config.lr, 1.0);
   for (const Parameter* p : tiny.trained()) {
@@ -169,7 +170,8 @@ TEST(Optimizer, TwinsFollowTheFactors) {
       expect_twins("before");
       Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), {}, stiefel_method(mode), 1 << 20);
       for (uint64_t step = 0; step < 2; ++step) {
-        for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) fill_normal(tiny.model.arena().grads(role), 1, RngKey{step});
+        tiny.model.arena().take_factor_gradients(tiny.bench.allocator);
+        for (const Parameter* p : tiny.trained()) fill_normal(p->grad, 1, key_of(RngKey{step}, p->name));
         const Snapshot before = tiny.values();
         optimizer.step(tiny.bench.ctx, 1e-2, 1.0);
         tiny.model.after_step(tiny.bench.ctx);
@@ -211,19 +213,22 @@ class Factors {
       copy(random_input(ctx, {p->shape}, DType::f32, key_of(RngKey{1}, p->name)), p->value);
       retract(ctx, p->value, StiefelMethod::gram_schmidt);
     }
-    const Shape flat = arena_->grads(Parameter::Role::factor).shape();
-    for (uint64_t i = 0; i < 9; ++i) bank_.push_back(random_input(ctx, {flat}, DType::f32, RngKey{2}.fold(i)));
+    arena_->take_factor_gradients(*ctx.allocator);
+    for (Parameter* p : all())
+      for (uint64_t i = 0; i < 9; ++i) bank_[p].push_back(random_input(ctx, {p->shape}, DType::f32, key_of(RngKey{2}.fold(i), p->name)));
   }
 
   void draw_gradient(int64_t step) {
     const auto t = static_cast<double>(step);
     const auto c = static_cast<float>(std::cos(t / 700)), s = static_cast<float>(std::sin(t / 700));
-    const float *a = bank_[0].data<float>(), *b = bank_[1].data<float>();
-    const float* noise = bank_[2 + static_cast<size_t>(step * step % 7)].data<float>();
-    const Tensor grads = arena_->grads(Parameter::Role::factor);
-    float* g = grads.data<float>();
+    for (const Parameter* p : all()) {
+      const std::vector<Tensor>& bank = bank_.at(p);
+      const float *a = bank[0].data<float>(), *b = bank[1].data<float>();
+      const float* noise = bank[2 + static_cast<size_t>(step * step % 7)].data<float>();
+      float* g = p->grad.data<float>();
 #pragma omp simd
-    for (int64_t i = 0; i < grads.numel(); ++i) g[i] = c * a[i] + s * b[i] + 2 * noise[i];
+      for (int64_t i = 0; i < p->grad.numel(); ++i) g[i] = c * a[i] + s * b[i] + 2 * noise[i];
+    }
   }
 
   std::array<Parameter*, 2> all() { return {&tall_, &square_}; }
@@ -232,7 +237,7 @@ class Factors {
  private:
   Parameter tall_, square_;
   std::unique_ptr<ParameterArena> arena_;
-  std::vector<Tensor> bank_;
+  std::map<const Parameter*, std::vector<Tensor>> bank_;
 };
 
 class TenThousandOptimizerSteps : public ::testing::TestWithParam<StiefelMethod> {};

@@ -85,6 +85,13 @@ class Training {
     return all;
   }
 
+  /// What the last step left, on the host.
+  Snapshot gradients() {
+    Snapshot all;
+    for (const Parameter* p : parameters_of(model_)) all[p->name] = on_host(bench_.ctx, p->grad).clone();
+    return all;
+  }
+
   /// Evaluation between steps takes memory of its own and makes matrices anew.
   void evaluate() {
     ExecContext ctx = bench_.ctx;
@@ -167,6 +174,7 @@ TEST_P(RecordedOnGpu, ReplaysTheSameBitsOverTwentySteps) {
     if (i % 5 == 4) recorded.evaluate();
   }
   expect_same(eager.state(), recorded.state());
+  expect_same(eager.gradients(), recorded.gradients());
 }
 
 TEST_P(RecordedOnGpu, ARefusedStepChangesNoBit) {

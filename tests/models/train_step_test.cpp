@@ -124,6 +124,64 @@ TEST(TrainStep, AGradientThatIsNotFiniteIsNamed) {
   expect_same(before, training.state());
 }
 
+/// A matrix whose own gradient is finite, made of a small factor and a large one that overflows the other's gradient.
+TEST(TrainStep, AFactorsGradientThatIsNotFiniteIsNamed) {
+  TinyModel tiny(tiny_config(), DType::f32);
+  freeze(tiny.bench.ctx, tiny.model, {"*"});
+  Parameter& small = tiny.parameter("blocks.1.moe.experts.U1");
+  small.frozen = false;
+  for (float& x : small.value.span<float>()) x *= 1e-5f;
+  for (float& x : tiny.parameter("blocks.1.moe.experts.V1").value.span<float>()) x *= 1e5f;
+  tiny.model.refresh(tiny.bench.ctx);
+  TinyTraining training(tiny);
+  const Snapshot before = training.state();
+  for (int i = 0; i < 2; ++i) {
+    const StepReport report = training.step_with(1, [&](const ExecContext& ctx, const Variable& logits, const Tensor& targets) {
+      const Variable loss = tiny.loss_of(ctx, logits, targets);
+      return attach_loss(ctx, loss, loss, 1e36);
+    });
+    EXPECT_FALSE(report.accepted);
+    EXPECT_EQ(report.fault, "the gradient of blocks.1.moe.experts.U1 is not finite");
+    expect_same(before, training.state());
+  }
+}
+
+size_t live_gradients(const CachingAllocator& allocator) {
+  for (const auto& [user, bytes] : allocator.users())
+    if (user == "gradients") return bytes;
+  return 0;
+}
+
+TEST(TrainStep, GradientsOfOrthonormalFactorsComeWhenActivationsAreGone) {
+  TinyModel tiny, twin;
+  tiny.images = twin.images = random_input(tiny.bench.ctx, {{64, 2, 8, 8}}, DType::f64, RngKey{5});
+  tiny.targets = twin.targets = random_input(tiny.bench.ctx, {{64, 4}, OpInput::Fill::unit}, DType::f64, RngKey{6});
+  TestBench steps;  // memory of the steps alone
+  const OptimConfig config;
+  Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), config, StiefelMethod::newton_schulz);
+  TrainStep step(tiny.model, optimizer, nullptr, config.clip);
+  TinyTraining training(twin);
+  const size_t factors = tiny.model.arena().factor_gradient_bytes();
+  for (int i = 0; i < 3; ++i) {
+    step.begin(steps.ctx, 1);
+    EXPECT_EQ(live_gradients(steps.allocator), 0u);
+    steps.allocator.reset_peak();
+    step.micro_batch(steps.ctx, tiny.images,
+                     [&](const ExecContext& ctx, const Variable& logits) { return tiny.loss_of(ctx, logits, tiny.targets); });
+    const size_t activations = steps.allocator.stats().peak;
+    EXPECT_EQ(live_gradients(steps.allocator), 0u);
+    ASSERT_TRUE(step.finish(steps.ctx, config.lr).accepted);
+    EXPECT_GE(live_gradients(steps.allocator), factors);
+    EXPECT_EQ(steps.allocator.stats().peak, activations);
+    ASSERT_TRUE(training.step().accepted);
+  }
+  size_t orthonormal = 0, others = 0;
+  for (const Parameter* p : parameters_of(tiny.model)) (p->orthonormal ? orthonormal : others) += p->shape.numel() * sizeof(double);
+  EXPECT_EQ(factors, orthonormal);
+  EXPECT_LT(live_gradients(tiny.bench.allocator), others + 8192);  // slots and blocks are rounded up
+  expect_same(tiny.values(), twin.values());
+}
+
 TEST(TrainStep, ClippingScalesTheGradientToTheLimit) {
   TinyModel tiny, twin;
   const OptimConfig free{.clip = 0};

@@ -37,12 +37,13 @@ OrthogonalityResult bench_orthogonality(const Engine& engine, const Orthogonalit
   optim.schedule = Schedule::constant;
   optim.warmup_steps = options.warmup;
   Optimizer optimizer(ctx, arena, optim, stiefel_method(options.method));
+  arena.take_factor_gradients(*ctx.allocator);
 
   OrthogonalityResult result;
   std::vector<double> seconds;
   double total = 0, orthogonal = 0;
   for (int64_t step = 1; step <= options.steps; ++step) {
-    fill_uniform(arena.grads(Parameter::Role::factor), RngKey{2}.fold(static_cast<uint64_t>(step)));
+    for (const Parameter* p : {&U1, &V1}) fill_uniform(p->grad, key_of(RngKey{2}.fold(static_cast<uint64_t>(step)), p->name));
     Stopwatch watch;
     optimizer.step(ctx, learning_rate(optim, step - 1, options.steps), 1.0);
     if (engine.gpu) engine.gpu->synchronize();
