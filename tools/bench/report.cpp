@@ -93,6 +93,7 @@ void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r)
   if (matrix_rate_ > 0) entry["useful_share"] = useful / matrix_rate_;
   entry["parameters"] = r.parameters;
   entry["peak_bytes"] = r.peak_bytes;
+  entry["reserved_bytes"] = r.reserved_bytes;
   entry["loss"] = r.loss;
   if (head_.gpu) entry["recorded"] = r.recorded;
   if (r.phases)
@@ -116,7 +117,8 @@ void BenchReport::print(const StepBenchResult& r) const {
   if (matrix_rate_ > 0)
     line("  share    {:.1f} % useful, {:.1f} % in all, of the {} of one large product", percent(useful, matrix_rate_),
          percent(all, matrix_rate_), flops_text(matrix_rate_));
-  line("  memory   {:.0f} MiB peak", static_cast<double>(r.peak_bytes) / 1048576.0);
+  const auto mebibytes = [](size_t bytes) { return static_cast<double>(bytes) / 1048576.0; };
+  line("  memory   {:.0f} MiB peak, {:.0f} MiB with cached blocks", mebibytes(r.peak_bytes), mebibytes(r.reserved_bytes));
   if (r.phases)
     for (const auto& [name, seconds] : phases_of(*r.phases, r.step.median))
       line("  {:<10} {:9.1f} ms {:6.1f} %", name, 1e3 * seconds, percent(seconds, r.step.median));

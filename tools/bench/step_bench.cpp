@@ -128,6 +128,7 @@ StepBenchResult StepBench::run(Orthogonality method) {
   const auto images = static_cast<double>(options_.batch);
   const ModelSummary cost = summarize(model_);
   result.peak_bytes = engine_.memory().peak;
+  result.reserved_bytes = engine_.memory().reserved;
   result.recorded = steps.recorded();
   result.step = timing_of(seconds);
   result.images_per_second = images / result.step.median;

@@ -46,6 +46,7 @@ struct StepBenchResult {
   double useful_flops = 0;          // of a step: the K chosen experts once, forward and backward, without scoring
   double all_flops = 0;             // with scoring, matrices from factors, their gradients and the orthogonal step
   size_t peak_bytes = 0;            // of the engine's memory, weights included
+  size_t reserved_bytes = 0;        // what the engine holds in the end, cached blocks included
   int64_t parameters = 0;
   double loss = 0;        // of the last step
   bool recorded = false;  // as one CUDA graph
