@@ -4,6 +4,7 @@
 
 #include "core/allocator.h"
 #include "core/device.h"
+#include "core/jpeg_engine.h"
 #include "core/op_ranges.h"
 
 #include <cstddef>
@@ -67,6 +68,11 @@ struct FoundProfiler {
   std::string fault;  // why there is none, in one sentence
 };
 
+struct FoundJpegEngine {
+  std::unique_ptr<JpegEngine> engine;
+  std::string fault;  // why there is none, in one sentence
+};
+
 /// Work of a stream that was written down and can be run again: the same kernels with the same arguments on the same memory.
 class Recording {
  public:
@@ -93,6 +99,9 @@ class Gpu {
   /// Inside of `record`: `work` will run only where *flag, in the GPU's memory, is not 0 by then.
   virtual void record_if(const int32_t* flag, const std::function<void()>& work) = 0;
   virtual FoundProfiler profiler() = 0;
+  /// The GPU's engines for JPEG files, beside its stream, where it has some and the build has nvJPEG. They keep about 130 MiB of its
+  /// memory, and up to 512 MiB of the host's page-locked. The engine must not outlive the GPU.
+  virtual FoundJpegEngine jpeg_engine() = 0;
 };
 
 /// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.

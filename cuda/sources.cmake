@@ -65,6 +65,7 @@ set(SOURCES
   runtime/device.cpp
   runtime/gemm.cpp
   runtime/gpu.cpp
+  runtime/jpeg_engine.cpp
   runtime/profiler.cpp
   runtime/recording.cpp
   runtime/tensor_map.cpp

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ class ImageDataset {
     const Image whole = read(i);
     return crop(whole, part.choose(whole.height, whole.width));
   }
+  /// The bytes of its image file, for those who decode it themselves; nothing where it is none (a record, a made-up image).
+  /// Throws as `read` does.
+  virtual std::optional<std::string> file(int64_t) const { return std::nullopt; }
   /// Where sample i comes from: a path, `archive.tar:member`, or `file[record]`.
   virtual std::string name(int64_t i) const = 0;
 };

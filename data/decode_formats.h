@@ -1,4 +1,4 @@
-// What the decoders share, private to data/decode*.cpp: one function a format, the size check, EXIF orientation.
+// What the decoders share, private to the decoders in data/: one function a format, the size check, EXIF orientation.
 #pragma once
 
 #include "data/decode.h"

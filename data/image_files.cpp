@@ -23,6 +23,7 @@ class ImageFiles final : public ImageDataset {
     const std::string bytes = read_file(name(i), largest_image_file);
     return decode_image(std::as_bytes(std::span(bytes)), name(i));
   }
+  std::optional<std::string> file(int64_t i) const override { return read_file(name(i), largest_image_file); }
 
  private:
   std::vector<std::string> paths_;

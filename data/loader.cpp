@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 
 namespace ermoe {
 namespace {
 
 constexpr uint64_t crop_draws = 0x63726f70;  // keeps their keys apart from those of the order
+constexpr size_t files_ahead = 8;            // of each thread: enough to keep an engine busy while the thread scales
 
 }  // namespace
 
@@ -16,7 +18,7 @@ Loader::Loader(const ImageDataset& dataset, const Sampler& sampler, CachingAlloc
     : sampler_(sampler),
       host_(host),
       options_(std::move(options)),
-      reader_(dataset, options_.format, options_.crop ? 0 : options_.cache_bytes),
+      reader_(dataset, options_.format, options_.crop ? 0 : options_.cache_bytes, options_.engine),
       cursor_(start_at) {
   check(sampler.size() == dataset.size(), "[loader] a sampler of {} for a data set of {}", sampler.size(), dataset.size());
   check_input(options_.max_bad >= 0 && options_.max_bad <= 1, "max_bad: {} is not a share between 0 and 1", options_.max_bad);
@@ -107,6 +109,10 @@ void Loader::report(const Made& made) {
   check_input(bad_files() <= allowed_bad_, "{} of {} files are broken, more than the {:.3g} % that max_bad allows; for example {}",
               bad_files(), n, 100 * options_.max_bad, bad_.empty() ? "" : bad_.begin()->second);
   if (made.error) std::rethrow_exception(made.error);
+  if (options_.engine != nullptr && options_.warn) {
+    const std::string fault = options_.engine->take_fault();
+    if (!fault.empty()) options_.warn(fmt::format("the processor decodes JPEG files from here on: {}", fault));
+  }
   const int64_t found = reader_.converted_from();
   if (found == 0 || told_conversion_) return;
   told_conversion_ = true;
@@ -133,9 +139,14 @@ void Loader::fill(Made& made, std::vector<int64_t> wanted, const std::stop_token
   const Tensor images = Tensor::empty(host_, {rows, format.size, format.size, format.channels}, DType::u8, "batch");
   const Tensor labels = Tensor::empty(host_, {rows}, DType::i32, "batch");
   int64_t filled = 0;
-  for (const int64_t index : wanted) {
+  std::deque<FileAhead> ahead;  // of the next samples, in their order
+  for (size_t k = 0; k < wanted.size(); ++k) {
     if (stop.stop_requested()) return;
-    const auto got = read_or_replace(index, made.batch.epoch, images.data<uint8_t>() + filled * format.elements(), made.bad);
+    while (ahead.size() < files_ahead && k + ahead.size() < wanted.size()) ahead.push_back(reader_.begin(wanted[k + ahead.size()]));
+    FileAhead begun = std::move(ahead.front());
+    ahead.pop_front();
+    uint8_t* out = images.data<uint8_t>() + filled * format.elements();
+    const auto got = read_or_replace(wanted[k], made.batch.epoch, out, std::move(begun), made.bad);
     // Past the limit this batch is never delivered, so there is no use in reading on.
     if (static_cast<int64_t>(made.bad.size()) > allowed_bad_) return;
     if (!got) continue;
@@ -147,19 +158,19 @@ void Loader::fill(Made& made, std::vector<int64_t> wanted, const std::stop_token
 }
 
 /// A random part depends on seed, epoch and sample alone, so no number of threads changes it.
-void Loader::read(int64_t sample, int64_t epoch, uint8_t* out) {
-  if (!options_.crop) return reader_.read(sample, out);
+void Loader::read(int64_t sample, int64_t epoch, uint8_t* out, FileAhead begun) {
+  if (!options_.crop) return reader_.read(sample, out, std::move(begun));
   const RngKey key = RngKey{sampler_.options().seed}.fold(crop_draws).fold(static_cast<uint64_t>(epoch));
-  reader_.read_crop(sample, *options_.crop, key.fold(static_cast<uint64_t>(sample)), out);
+  reader_.read_crop(sample, *options_.crop, key.fold(static_cast<uint64_t>(sample)), out, std::move(begun));
 }
 
-std::optional<int64_t> Loader::read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, Faults& bad) {
+std::optional<int64_t> Loader::read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, FileAhead begun, Faults& bad) {
   const int64_t n = sampler_.size();
   const int64_t tries = sampler_.options().mode == Mode::train ? n : 1;
   for (int64_t t = 0; t < tries; ++t) {
     const int64_t index = (wanted + t) % n;
     try {
-      read(index, epoch, out);
+      read(index, epoch, out, t == 0 ? std::move(begun) : FileAhead{});
       return index;
     } catch (const InputError& error) {
       bad.emplace(index, error.what());

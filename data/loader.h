@@ -22,6 +22,7 @@ struct LoaderOptions {
   int64_t prefetch = 4;                  // batches made ahead; at least one a thread
   size_t cache_bytes = size_t{2} << 30;  // prepared samples stay in memory where all of them fit
   double max_bad = 0.01;                 // share of the data set's files that may be broken
+  JpegEngine* engine = nullptr;          // decodes JPEG files ahead of the threads; must outlive the loader
   WarnFn warn;                           // empty: silent
 };
 
@@ -33,8 +34,8 @@ struct Batch {
   int64_t step = 0;  // within the epoch
 };
 
-/// Endless: after the last step of an epoch comes the first of the next. The batches depend on the data set and the
-/// sampler alone, never on the number of threads.
+/// Endless: after the last step of an epoch comes the first of the next. The batches depend on the data set, the
+/// sampler and who decodes (an engine rounds otherwise), never on the number of threads.
 ///
 /// A broken file is named once, and counted. In training the next readable sample of the data set takes its place; in
 /// evaluation it is left out and the batch is shorter, so that no sample counts twice.
@@ -77,8 +78,8 @@ class Loader {
   void work(const std::stop_token& stop);
   Made make(Cursor at, const std::stop_token& stop);
   void fill(Made& made, std::vector<int64_t> wanted, const std::stop_token& stop);
-  std::optional<int64_t> read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, Faults& bad);
-  void read(int64_t sample, int64_t epoch, uint8_t* out);
+  std::optional<int64_t> read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, FileAhead begun, Faults& bad);
+  void read(int64_t sample, int64_t epoch, uint8_t* out, FileAhead begun);
   void report(const Made& made);
 
   Sampler sampler_;

@@ -12,6 +12,8 @@ namespace ermoe {
 
 namespace {
 
+constexpr size_t largest_file_ahead = size_t{8} << 20;  // several of them wait in memory
+
 void store(const Image& image, const SampleFormat& format, uint8_t* out) {
   const Image made = format.channels == 1 ? to_grey(image) : to_rgb(image);
   std::copy(made.pixels.begin(), made.pixels.end(), out);
@@ -27,8 +29,8 @@ void prepare(const Image& image, const SampleFormat& format, uint8_t* out) {
   store(made, format, out);
 }
 
-SampleReader::SampleReader(const ImageDataset& dataset, const SampleFormat& format, size_t cache_bytes)
-    : dataset_(dataset), format_(format), state_(new std::atomic<State>[static_cast<size_t>(dataset.size())]) {
+SampleReader::SampleReader(const ImageDataset& dataset, const SampleFormat& format, size_t cache_bytes, JpegEngine* engine)
+    : dataset_(dataset), format_(format), engine_(engine), state_(new std::atomic<State>[static_cast<size_t>(dataset.size())]) {
   check_input(format.size >= 1 && format.size <= 16384, "image_size: {} pixels, where 1 to 16384 are possible", format.size);
   check_input(format.crop_pct >= 0.1 && format.crop_pct <= 1, "crop_pct: {}, where 0.1 to 1 is possible", format.crop_pct);
   check_input(format.channels == 1 || format.channels == 3, "channels: {}, where 1 (grey) or 3 (RGB) are possible", format.channels);
@@ -39,7 +41,18 @@ SampleReader::SampleReader(const ImageDataset& dataset, const SampleFormat& form
   if (n <= cache_bytes / each) cache_.reset(new (std::nothrow) uint8_t[n * each]);
 }
 
-void SampleReader::read(int64_t i, uint8_t* out) {
+FileAhead SampleReader::begin(int64_t i) {
+  if (engine_ == nullptr || state_[static_cast<size_t>(i)].load(std::memory_order_acquire) != State::absent) return {};
+  try {
+    std::optional<std::string> file = dataset_.file(i);
+    if (file && file->size() <= largest_file_ahead) return {std::move(*file), *engine_};
+  } catch (const InputError&) {
+    // Whoever reads the sample meets the same fault, at a place where it is counted.
+  }
+  return {};
+}
+
+void SampleReader::read(int64_t i, uint8_t* out, FileAhead begun) {
   std::atomic<State>& state = state_[static_cast<size_t>(i)];
   const auto bytes = static_cast<size_t>(format_.elements());
   State seen = state.load(std::memory_order_acquire);
@@ -49,7 +62,7 @@ void SampleReader::read(int64_t i, uint8_t* out) {
   }
   throw_if_broken(i);
   try {
-    decode(i, out);
+    decode(i, out, begun);
   } catch (const InputError& error) {
     mark_broken(i, error.what());
     throw;
@@ -62,10 +75,10 @@ void SampleReader::read(int64_t i, uint8_t* out) {
   }
 }
 
-void SampleReader::read_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out) {
+void SampleReader::read_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out, FileAhead begun) {
   throw_if_broken(i);
   try {
-    decode_crop(i, settings, key, out);
+    decode_crop(i, settings, key, out, begun);
   } catch (const InputError& error) {
     mark_broken(i, error.what());
     throw;
@@ -92,8 +105,8 @@ void SampleReader::check_size(int64_t i, int64_t height, int64_t width, int64_t 
   check_input(longer / shorter <= 100, "{}: an image of {} x {} pixels is too narrow", dataset_.name(i), height, width);
 }
 
-void SampleReader::decode(int64_t i, uint8_t* out) {
-  const Image image = dataset_.read(i);
+void SampleReader::decode(int64_t i, uint8_t* out, FileAhead& begun) {
+  const Image image = begun ? begun.image(dataset_.name(i)) : dataset_.read(i);
   check_size(i, image.height, image.width, image.channels);
   check_input(std::ssize(image.pixels) == image.height * image.width * image.channels, "{}: {} values for {} x {} pixels", dataset_.name(i),
               image.pixels.size(), image.height, image.width);
@@ -101,12 +114,13 @@ void SampleReader::decode(int64_t i, uint8_t* out) {
   prepare(image, format_, out);
 }
 
-void SampleReader::decode_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out) {
+void SampleReader::decode_crop(int64_t i, const ResizedCrop& settings, RngKey key, uint8_t* out, FileAhead& begun) {
   const auto choose = [&](int64_t height, int64_t width) {
     check_size(i, height, width, 3);
     return draw_resized_crop(settings, key, height, width);
   };
-  const Image part = dataset_.read_part(i, {.choose = choose, .side = format_.size});
+  const WantedPart wanted{.choose = choose, .side = format_.size};
+  const Image part = begun ? begun.part(dataset_.name(i), wanted) : dataset_.read_part(i, wanted);
   if (part.channels != format_.channels) converted_from_.store(part.channels, std::memory_order_relaxed);
   store(resize(part, format_.size, format_.size), format_, out);
 }

@@ -2,6 +2,7 @@ set(SOURCES
   csv.cpp
   dataset.cpp
   decode.cpp
+  decode_ahead.cpp
   decode_bmp.cpp
   decode_jpeg.cpp
   decode_png.cpp
@@ -16,6 +17,7 @@ set(SOURCES
   image_files.cpp
   loader.cpp
   packed.cpp
+  plain_jpeg.cpp
   probe.cpp
   resident.cpp
   resize.cpp

@@ -32,6 +32,7 @@ class FileDataset final : public ImageDataset {
     const std::string bytes = bytes_of(i);
     return decode_part(std::as_bytes(std::span(bytes)), name(i), part);
   }
+  std::optional<std::string> file(int64_t i) const override { return bytes_of(i); }
 
  private:
   std::string bytes_of(int64_t i) const { return trees_[at(i).tree]->read(at(i).file, largest_image_file); }

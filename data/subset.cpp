@@ -23,6 +23,7 @@ class Subset final : public ImageDataset {
   int32_t label(int64_t i) const override { return whole_->label(at(i)); }
   Image read(int64_t i) const override { return whole_->read(at(i)); }
   Image read_part(int64_t i, const WantedPart& part) const override { return whole_->read_part(at(i), part); }
+  std::optional<std::string> file(int64_t i) const override { return whole_->file(at(i)); }
   std::string name(int64_t i) const override { return whole_->name(at(i)); }
 
  private:
@@ -48,6 +49,7 @@ class Relabelled final : public ImageDataset {
   int32_t label(int64_t i) const override { return class_of_.at(static_cast<size_t>(whole_->label(i))); }
   Image read(int64_t i) const override { return whole_->read(i); }
   Image read_part(int64_t i, const WantedPart& part) const override { return whole_->read_part(i, part); }
+  std::optional<std::string> file(int64_t i) const override { return whole_->file(i); }
   std::string name(int64_t i) const override { return whole_->name(i); }
 
  private:

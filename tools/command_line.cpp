@@ -112,6 +112,12 @@ void add_device_flag(CLI::App& app, DeviceChoice& device) {
       ->check(CLI::IsMember(std::vector<std::string>{"auto", "cpu", "cuda"}));
 }
 
+void add_decoder_flag(CLI::App& app, DecoderChoice& decoder) {
+  const auto store = [&decoder](const std::string& name) { decoder = *parse_enum<DecoderChoice>(name); };
+  app.add_option_function<std::string>("--decoder", store, "of JPEG files: auto (the GPU where it has engines for photographs), cpu or gpu")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "cpu", "gpu"}));
+}
+
 void add_precision_flag(CLI::App& app, Precision& precision) {
   const auto store = [&precision](const std::string& name) { precision = *parse_enum<Precision>(name); };
   app.add_option_function<std::string>(

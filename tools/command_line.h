@@ -37,6 +37,8 @@ void add_setting_flags(CLI::App& app, std::vector<Assignment>& flags, std::span<
 
 /// Adds --device auto|cpu|cuda.
 void add_device_flag(CLI::App& app, DeviceChoice& device);
+/// Adds --decoder auto|cpu|gpu.
+void add_decoder_flag(CLI::App& app, DecoderChoice& decoder);
 /// Adds --precision auto|f32|bf16 of a trained model.
 void add_precision_flag(CLI::App& app, Precision& precision);
 

@@ -17,6 +17,8 @@ void add_data(std::vector<Setting>& table) {
   data.add("path", &DataConfig::path, "data set: a folder, an archive, or a file of one of the formats in docs/").short_name = "data";
   data.add("max_bad", &DataConfig::max_bad, between(0, 1), "share of unreadable samples at which the run stops");
   data.add("workers", &DataConfig::workers, between(0, 1024), "threads that read and decode; 0: as many as train.threads");
+  data.add("decoder", &DataConfig::decoder,
+           "of JPEG files; auto: the GPU where it has engines for that and the images are photographs; gpu is refused where it has none");
   data.add("gpu_cache", &DataConfig::gpu_cache, between(0, 1),
            "share of a GPU's free memory for all images, decoded once; 0: none (nor with augment.resized_crop)");
   data.add("mean", &DataConfig::mean, "per channel, for images in [0, 1]; empty: measured on the training images");

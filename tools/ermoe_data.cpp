@@ -31,6 +31,7 @@ CLI::App* add_bench(CLI::App& app, BenchFlags& flags) {
   bench->add_option("--batch", flags.bench.batch, "images a batch")->check(CLI::Range(1, 65536));
   bench->add_option("--threads", flags.threads, "0: the cores that this process may use")->check(CLI::Range(0, 1024));
   add_device_flag(*bench, flags.device);
+  add_decoder_flag(*bench, flags.bench.decoder);
   return bench;
 }
 

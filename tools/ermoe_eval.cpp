@@ -45,7 +45,9 @@ int evaluate_model(const Options& options) {
     config.data.val_share = 0;  // all of it is there to be evaluated on
     config.data.overfit = config.data.limit = 0;
   }
+  if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
   Pipeline pipeline(config, engine.staging, threads, note);
+  pipeline.choose_decoder(engine.gpu.get());
   model.use_average(!foreign && pipeline.has_training() ? &pipeline : nullptr, note);
   choose_images(pipeline, options, model);
   const auto run = [&](ExpertOrder order) {

@@ -3,6 +3,7 @@
 #include "models/step_times.h"
 #include "ops/augment.h"
 #include "tools/batch_source.h"
+#include "tools/decoder_choice.h"
 
 #include <algorithm>
 
@@ -20,15 +21,16 @@ double rate_of(int64_t count, const Read& read) {
   return static_cast<double>(count) / watch.lap();
 }
 
-std::unique_ptr<Loader> loader_of(Engine& engine, const ImageDataset& data, const InputBench& settings) {
+std::unique_ptr<Loader> loader_of(Engine& engine, const ImageDataset& data, const InputBench& settings, int threads, JpegEngine* jpeg) {
   const Sampler sampler(data.size(), {.seed = 1, .batch = std::min(settings.batch, data.size()), .mode = Mode::train});
   return std::make_unique<Loader>(data, sampler, engine.staging,
                                   LoaderOptions{.format = {.size = settings.size, .channels = 3},
                                                 .crop = ResizedCrop{},
-                                                .threads = settings.threads,
-                                                .prefetch = settings.threads,
+                                                .threads = threads,
+                                                .prefetch = threads,
                                                 .cache_bytes = 0,
                                                 .max_bad = 1,
+                                                .engine = jpeg,
                                                 .warn = {}});
 }
 
@@ -54,6 +56,7 @@ std::string bench_input(Engine& engine, const InputBench& settings) {
   const DatasetSplits splits = open_dataset(settings.path);
   check_input(splits.train != nullptr, "{} has no training images", settings.path);
   const ImageDataset& data = *splits.train;
+  const DecoderDecision decoder = decide_decoder(settings.decoder, data, engine.gpu.get());
   const SampleFormat format{.size = settings.size, .channels = 3};
   const int64_t alone = std::max<int64_t>(1, std::min(settings.images / settings.threads, data.size()));
   const auto key = [](int64_t i) { return RngKey{3}.fold(static_cast<uint64_t>(i)); };
@@ -71,12 +74,17 @@ std::string bench_input(Engine& engine, const InputBench& settings) {
   // A thread makes a batch, and as many as there are threads lie ready: only what comes after several such rounds is a rate.
   const int64_t batch = std::min(settings.batch, data.size()), ready = std::max<int64_t>(1, settings.threads);
   const int64_t batches = std::max(4 * ready, settings.images / batch);
-  const auto loader = loader_of(engine, data, settings);
-  for (int64_t i = 0; i < ready; ++i) loader->next();
-  add(fmt::format("{} threads: batches of {}", settings.threads, batch),
-      static_cast<double>(batch) * rate_of(batches, [&](int64_t) { loader->next(); }));
+  if (!decoder.note.empty()) text += fmt::format("  from here on {}\n", decoder.note);
+  const auto add_batches = [&](int threads, int64_t count) {
+    const auto loader = loader_of(engine, data, settings, threads, decoder.engine.get());
+    for (int i = 0; i < threads; ++i) loader->next();
+    add(fmt::format("{} thread{}: batches of {}", threads, threads == 1 ? "" : "s", batch),
+        static_cast<double>(batch) * rate_of(count, [&](int64_t) { loader->next(); }));
+  };
+  if (decoder.engine && settings.threads > 1) add_batches(1, std::max<int64_t>(4, batches / settings.threads));
+  add_batches(settings.threads, batches);
   add(fmt::format("{}: flip, RandAugment, erasing, normalising", engine.device_name()), augment_rate(engine, settings));
-  const auto source = streamed_batches(loader_of(engine, data, settings));
+  const auto source = streamed_batches(loader_of(engine, data, settings, settings.threads, decoder.engine.get()));
   const auto vary = [&](int64_t i) { augment(engine.ctx, source->next(engine.ctx).images, varied, grey_level, key(i)); };
   for (int64_t i = 0; i < ready; ++i) vary(i);
   add("all of it, as training does", static_cast<double>(batch) * rate_of(batches, [&](int64_t i) {

@@ -15,6 +15,7 @@ struct InputBench {
   int64_t size = 224;     // pixels a side
   int64_t batch = 128;
   int threads = 1;
+  DecoderChoice decoder = DecoderChoice::auto_;
 };
 
 /// Measures with the training images at `path`, their random-resized crops, flips, RandAugment and erasing. One line a part,

@@ -152,6 +152,7 @@ LoaderOptions Pipeline::loader_options() const {
           .prefetch = std::max<int64_t>(4, threads_),
           .cache_bytes = cache_bytes,
           .max_bad = config_->data.max_bad,
+          .engine = engine_.get(),
           .warn = warn_};
 }
 
@@ -165,6 +166,12 @@ void Pipeline::load(const ExecContext& ctx, const ImageDataset& split, ResidentS
     warn_(fmt::format("{} of {} images are decoded after {:.0f} s", done, split.size(), seconds));
   };
   resident = load_resident(split, host_, *ctx.allocator, loader_options(), progress);
+}
+
+void Pipeline::choose_decoder(Gpu* gpu) {
+  DecoderDecision decision = decide_decoder(config_->data.decoder, splits_.train ? *splits_.train : *splits_.test, gpu);
+  engine_ = std::move(decision.engine);
+  if (warn_ && !decision.note.empty()) warn_(decision.note);
 }
 
 void Pipeline::keep_on_device(const ExecContext& ctx) {

@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "tools/batch_source.h"
+#include "tools/decoder_choice.h"
 #include "tools/run_config.h"
 
 #include <memory>
@@ -46,6 +47,9 @@ class Pipeline {
   /// Evaluates on the training images. Before the first `next`.
   void evaluate_on_training();
 
+  /// Lets the engines of `gpu` (null: the CPU) decode JPEG files where data.decoder says so; tells which. Before the first
+  /// `keep_on_device` and `seek`; the GPU must outlive the pipeline.
+  void choose_decoder(Gpu* gpu);
   /// Decodes the data set into a GPU's memory where data.gpu_cache leaves room for all of it; says so. Before the first `seek`.
   void keep_on_device(const ExecContext& ctx);
 
@@ -82,6 +86,7 @@ class Pipeline {
   int threads_;
   WarnFn warn_;
   DatasetSplits splits_;
+  std::unique_ptr<JpegEngine> engine_;                             // null: the loader's threads decode
   std::optional<ResidentSamples> resident_train_, resident_test_;  // where the data set lies on the device
   std::unique_ptr<BatchSource> batches_;
 };

@@ -10,10 +10,14 @@
 
 namespace ermoe {
 
+/// Who decodes JPEG files. `auto_`: the GPU where it has engines for that and the data set holds photographs, else the CPU.
+enum class DecoderChoice { auto_, cpu, gpu };
+
 struct DataConfig {
   std::string path;
-  double max_bad = 0.01;     // share of unreadable samples at which a run stops
-  int64_t workers = 0;       // decoding threads; 0: as many as train.threads
+  double max_bad = 0.01;  // share of unreadable samples at which a run stops
+  int64_t workers = 0;    // decoding threads; 0: as many as train.threads
+  DecoderChoice decoder = DecoderChoice::auto_;
   double gpu_cache = 0.25;   // share of a GPU's free memory that the decoded images may take where all of them fit; 0: none
   std::vector<double> mean;  // per channel, in [0, 1] units; empty: measured on the training images
   std::vector<double> std;

@@ -39,6 +39,7 @@ Session::Session(RunConfig& config, WarnFn warn)
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn);
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);
+  pipeline_->choose_decoder(engine_.gpu.get());
   pipeline_->keep_on_device(engine_.ctx);
   pipeline_->seek({});
   steps_per_epoch_ = std::max<int64_t>(1, pipeline_->batches_per_epoch() / config.train.accumulate);

@@ -13,6 +13,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  decoder_choice.cpp
   demo_picture.cpp
   device_choice.cpp
   engine.cpp

@@ -4,6 +4,7 @@
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/gemm.h"
+#include "cuda/runtime/jpeg_engine.h"
 #include "cuda/runtime/profiler.h"
 #include "cuda/runtime/recording.h"
 #include "cuda/runtime/stream.h"
@@ -172,6 +173,7 @@ class OneGpu final : public Gpu {
   std::unique_ptr<Recording> record(const std::function<void()>& work) override { return cuda::record(stream_.state, work); }
   void record_if(const int32_t* flag, const std::function<void()>& work) override { cuda::record_if(stream_.state, flag, work); }
   FoundProfiler profiler() override { return cuda::find_profiler(stream()); }
+  FoundJpegEngine jpeg_engine() override { return cuda::find_jpeg_engine(info_, page_locked()); }
 
  private:
   GpuInfo info_;

@@ -3,6 +3,7 @@ set(SOURCES
   device_test.cpp
   grouped_linear_speed_test.cpp
   grouped_linear_test.cpp
+  jpeg_engine_test.cpp
   mlp_speed_test.cpp
   stiefel_residual_test.cpp
 )

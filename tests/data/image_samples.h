@@ -31,11 +31,13 @@ inline std::string little_endian(uint64_t value, int bytes) {
   return out;
 }
 
-enum class JpegKind { colour, progressive, grey, cmyk, adobe_cmyk };
+enum class JpegKind { colour, progressive, grey, rgb, cmyk, adobe_cmyk };
 
 struct JpegOptions {
   JpegKind kind = JpegKind::colour;
-  std::string exif = {};  // the block from its TIFF header on; none where empty
+  std::string exif = {};     // the block from its TIFF header on; none where empty
+  int across = 1, down = 1;  // samples of luma to one of chroma
+  unsigned restart = 0;      // blocks of all colours between two restart markers; 0: none
 };
 
 /// An EXIF block with nothing but the orientation.
@@ -46,7 +48,7 @@ inline std::string exif_block(int orientation, bool big_endian) {
   return block;
 }
 
-/// Quality 95 without chroma subsampling. For CMYK kinds, inks that show the picture: K = 1 - max(R, G, B), C = (1 - R - K) / (1 - K).
+/// Quality 95. For CMYK kinds, inks that show the picture: K = 1 - max(R, G, B), C = (1 - R - K) / (1 - K).
 inline std::string make_jpeg(const Image& image, const JpegOptions& options = {}) {
   const bool inks = options.kind == JpegKind::cmyk || options.kind == JpegKind::adobe_cmyk;
   jpeg_compress_struct info{};
@@ -63,9 +65,14 @@ inline std::string make_jpeg(const Image& image, const JpegOptions& options = {}
   jpeg_set_defaults(&info);
   jpeg_set_quality(&info, 95, TRUE);
   if (options.kind == JpegKind::grey) jpeg_set_colorspace(&info, JCS_GRAYSCALE);
+  if (options.kind == JpegKind::rgb) jpeg_set_colorspace(&info, JCS_RGB);
   if (options.kind == JpegKind::progressive) jpeg_simple_progression(&info);
   for (int c = 0; c < info.num_components; ++c) info.comp_info[c].h_samp_factor = info.comp_info[c].v_samp_factor = 1;
-  info.write_Adobe_marker = options.kind == JpegKind::adobe_cmyk;
+  info.comp_info[0].h_samp_factor = options.across;
+  info.comp_info[0].v_samp_factor = options.down;
+  info.restart_interval = options.restart;
+  if (options.kind == JpegKind::cmyk || options.kind == JpegKind::adobe_cmyk)
+    info.write_Adobe_marker = options.kind == JpegKind::adobe_cmyk;
   jpeg_start_compress(&info, TRUE);
   if (!options.exif.empty()) {
     const std::string marker = std::string("Exif\0\0", 6) + options.exif;

@@ -1,12 +1,14 @@
 set(SOURCES
   corrupt_core_test.cpp
   corrupt_test.cpp
+  decode_ahead_test.cpp
   decode_test.cpp
   file_sources_test.cpp
   gzip_test.cpp
   image_files_test.cpp
   loader_test.cpp
   packed_sources_test.cpp
+  plain_jpeg_test.cpp
   probe_test.cpp
   resize_test.cpp
   resized_crop_test.cpp

@@ -5,6 +5,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  decoder_choice_test.cpp
   demo_picture_test.cpp
   device_choice_test.cpp
   engine_test.cpp

@@ -48,6 +48,9 @@ if(NOT ERMOE_CUDA STREQUAL "OFF")
     # Which kernels a step spends its time in; a part of the toolkit that not every package of it brings.
     find_path(CUPTI_INCLUDE cupti.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_ROOT}/extras/CUPTI/include)
     find_library(CUPTI_LIBRARY cupti HINTS ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_ROOT}/extras/CUPTI/lib64)
+    # JPEG files decoded by a GPU's engines; likewise.
+    find_path(NVJPEG_INCLUDE nvjpeg.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+    find_library(NVJPEG_LIBRARY nvjpeg HINTS ${CUDAToolkit_LIBRARY_DIR})
     if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 13.0)
       set(ERMOE_CUDA_FOUND ON)
     elseif(ERMOE_CUDA STREQUAL "ON")
