@@ -10,7 +10,8 @@
 
 namespace ermoe::cuda {
 
-inline constexpr int partial_lanes = 16;  // threads that share a column
+inline constexpr int partial_lanes = 16;   // threads that share a column
+inline constexpr int partial_unroll = 16;  // loads of a thread that are on their way at once: all, for up to 256 chunks
 
 /// Several sums of one size, one after the other in `partials`, by one launch.
 template <int Sums>
@@ -32,8 +33,16 @@ __global__ void __launch_bounds__(warp_size* partial_lanes) sum_partials_kernel(
   const float* const from = work.partials + blockIdx.y * work.chunks * work.cols + column;
   float sum = 0;
   if (column < work.cols) {
-#pragma unroll 4
-    for (int64_t chunk = threadIdx.y; chunk < work.chunks; chunk += partial_lanes) sum += from[chunk * work.cols];
+    for (int64_t first = threadIdx.y; first < work.chunks; first += partial_lanes * partial_unroll) {
+      float parts_of_lane[partial_unroll];
+#pragma unroll
+      for (int i = 0; i < partial_unroll; ++i) {
+        const int64_t chunk = first + i * partial_lanes;
+        parts_of_lane[i] = chunk < work.chunks ? from[chunk * work.cols] : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < partial_unroll; ++i) sum += parts_of_lane[i];
+    }
   }
   parts[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();

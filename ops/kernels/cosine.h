@@ -44,5 +44,12 @@ template <typename T>
 void cosine_backward(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b,
                      const Master<T>* ds, Destination<T> da, Destination<T> db);
 
+/// The same with both gradients stored, and their sums over all pairs of a shift's row, as rounded to T, which a product behind wants.
+/// `scratch` has `cosine_sums_scratch` floats.
+template <typename T>
+void cosine_backward_sums(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b,
+                          const Master<T>* ds, T* da, T* db, Master<T>* sums_a /* (S, R) */, Master<T>* sums_b, float* scratch);
+int64_t cosine_sums_scratch(const Stream& stream, const CosineDims& dims);
+
 }  // namespace cuda
 }  // namespace ermoe
