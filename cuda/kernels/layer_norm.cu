@@ -1,7 +1,7 @@
 // LayerNorm on the GPU, bound by memory: x read and y written once forward (and a branch read, its sum with x written, where a
 // residual connection ends here); x and dy read, dx written once backward. A row stays in the registers of some lanes of a warp,
 // or of a whole block where it is wide, so that the statistics cost no second reading. Weights' gradients gather in registers too,
-// over the rows of one chunk, and are added up by a second launch; that leaves few warps, so backward fetches a row ahead.
+// over all rows of a block, and are added up by a second launch; that leaves few warps, so backward fetches a row ahead.
 // Contract: ops/kernels/layer_norm.h.
 #include "ops/kernels/layer_norm.h"
 
@@ -16,13 +16,11 @@
 namespace ermoe::cuda {
 namespace {
 
-constexpr int threads = 256;
-
 /// How a row lies in registers: `Packs` packs of `Width` elements in each of `Group` threads, a part of a warp or a block. Lanes
 /// with several packs each keep more bytes on their way than a whole warp with one and a half.
-template <int Width, int Packs, int Group>
+template <int Width, int Packs, int Group, int Threads = 256>
 struct Layout {
-  static constexpr int width = Width, packs = Packs, group = Group, rows = threads / group;
+  static constexpr int width = Width, packs = Packs, group = Group, threads = Threads, rows = threads / group;
   static_assert(Group <= warp_size || Group == threads);
 
   static __device__ int row() { return static_cast<int>(threadIdx.x) / group; }
@@ -82,7 +80,7 @@ __device__ __forceinline__ void add_branch(const ForwardArgs<T>& a, int64_t row,
 }
 
 template <typename T, typename L, RowOf Row>
-__global__ void __launch_bounds__(threads) forward_kernel(ForwardArgs<T> a) {
+__global__ void __launch_bounds__(L::threads) forward_kernel(ForwardArgs<T> a) {
   constexpr int V = L::width;
   Pack<T, V> w[L::packs], b[L::packs];
 #pragma unroll
@@ -123,14 +121,15 @@ __global__ void __launch_bounds__(threads) forward_kernel(ForwardArgs<T> a) {
 
 template <typename T>
 struct BackwardArgs {
-  int64_t rows, chunk;  // rows in all, and of one chunk
-  int cols;
+  int64_t rows = 0;
+  int cols = 0;
   const T *x, *w;
   const float *mean, *rstd;
   const T* dy;
   T* dx;
   Accumulate mode;
-  float *dw, *db;  // (chunks, cols); null where neither gradient is wanted
+  bool old_ahead;  // what dx is added to is fetched ahead too
+  float *dw, *db;  // (blocks, cols); null where neither gradient is wanted
 };
 
 /// What backward reads of a row. Packs of 16 bytes are fetched a round ahead into shared memory, where a thread fills and reads slots of
@@ -139,32 +138,27 @@ template <typename T, typename L>
 struct RowAhead {
   static constexpr int V = L::width;
   static constexpr bool ahead = sizeof(Pack<T, V>) == 16;
-  enum Operand { x, dy, dx };                                       // dx: what is added to
-  static constexpr int operands = sizeof(T) == 2 ? 3 : 2;           // that are fetched ahead: f32's slots of dx would not fit everywhere
-  static constexpr int slots = ahead ? 2 * L::packs * threads : 0;  // of one operand: this round's and the next one's
+  enum Operand { x, dy, old };                                         // old: what dx is added to
+  static constexpr int slots = ahead ? 2 * L::packs * L::threads : 0;  // of one operand: this round's and the next one's
 
   Pack<T, V>* memory;  // (operands, 2, packs, threads)
 
   __device__ Pack<T, V>* slot(Operand which, int round, int k) const {
-    return memory + which * slots + (round * L::packs + k) * threads + threadIdx.x;
+    return memory + which * slots + (round * L::packs + k) * L::threads + threadIdx.x;
   }
   /// Starts on row r for round 0 or 1.
   __device__ void fetch(const BackwardArgs<T>& a, int64_t r, int round) const {
-    if constexpr (!ahead) return;
-    const bool add = operands > dx && a.dx != nullptr && a.mode == Accumulate::add;
 #pragma unroll
-    for (int k = 0; k < L::packs; ++k) {
+    for (int k = 0; k < (ahead ? L::packs : 0); ++k) {
       if (L::column(k) >= a.cols) continue;
       const int64_t at = r * a.cols + L::column(k);
       copy_async_16(shared_address(slot(x, round, k)), a.x + at, true);
       copy_async_16(shared_address(slot(dy, round, k)), a.dy + at, true);
-      if (add) copy_async_16(shared_address(slot(dx, round, k)), a.dx + at, true);
+      if (a.old_ahead) copy_async_16(shared_address(slot(old, round, k)), a.dx + at, true);
     }
   }
-  __device__ Pack<T, V> take(Operand which, const T* from, int64_t r, int64_t cols, int round, int k) const {
-    if constexpr (ahead)
-      if (which < operands) return *slot(which, round, k);
-    return load<V>(from + r * cols + L::column(k));
+  __device__ Pack<T, V> take(Operand which, const T* from, int64_t at, int round, int k, bool fetched = ahead) const {
+    return ahead && fetched ? *slot(which, round, k) : load<V>(from + at);
   }
 };
 
@@ -173,53 +167,51 @@ template <typename T, typename L>
 __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const RowAhead<T, L>& row, int64_t r, int round, float mean,
                                              float rstd, const T* w, float (&dw)[L::packs][L::width], float (&db)[L::packs][L::width]) {
   constexpr int V = L::width;
-  const bool add = a.mode == Accumulate::add && a.dx != nullptr;
-  Pack<T, V> x[L::packs], dy[L::packs], old[L::packs];
-#pragma unroll
-  for (int k = 0; k < L::packs; ++k) {
-    if (L::column(k) >= a.cols) continue;
-    x[k] = row.take(row.x, a.x, r, a.cols, round, k), dy[k] = row.take(row.dy, a.dy, r, a.cols, round, k);
-    if (add) old[k] = row.take(row.dx, a.dx, r, a.cols, round, k);
-  }
+  const float shift = -mean * rstd, inverse = 1.0f / static_cast<float>(a.cols);  // x̂ = x rstd + shift
+  Pack<T, V> x[L::packs], dy[L::packs];
   float sum = 0, dot = 0;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
     if (L::column(k) >= a.cols) continue;
+    const int64_t at = r * a.cols + L::column(k);
+    x[k] = row.take(row.x, a.x, at, round, k), dy[k] = row.take(row.dy, a.dy, at, round, k);
     const auto weight = load<V>(w + L::column(k));
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const float upper = widen(dy[k].v[i]), centred = widen(x[k].v[i]) - mean, g = upper * widen(weight.v[i]);
+      const float upper = widen(dy[k].v[i]), hat = widen(x[k].v[i]) * rstd + shift, g = upper * widen(weight.v[i]);
       sum += g;
-      dot += g * centred;
-      dw[k][i] += upper * (centred * rstd);
+      dot += g * hat;
+      dw[k][i] += upper * hat;
       db[k][i] += upper;
     }
     keep_narrow(x[k]), keep_narrow(dy[k]);
   }
   if (a.dx == nullptr) return;
-  const float inverse = 1.0f / static_cast<float>(a.cols), mean_g = L::sum(sum) * inverse, slope = L::sum(dot) * rstd * rstd * inverse;
+  const float base = -rstd * (L::sum(sum) * inverse), slope = -rstd * (L::sum(dot) * inverse);
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
     if (L::column(k) >= a.cols) continue;
+    const int64_t at = r * a.cols + L::column(k);
     const auto weight = load<V>(w + L::column(k));
-    Pack<T, V> dx;
+    Pack<T, V> dx{};
+    if (a.mode == Accumulate::add) dx = row.take(row.old, a.dx, at, round, k, a.old_ahead);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const float d = rstd * (widen(dy[k].v[i]) * widen(weight.v[i]) - mean_g - (widen(x[k].v[i]) - mean) * slope);
-      dx.v[i] = narrow<T>(add ? widen(old[k].v[i]) + d : d);
+      const float hat = widen(x[k].v[i]) * rstd + shift, d = widen(dy[k].v[i]) * widen(weight.v[i]) * rstd + (hat * slope + base);
+      dx.v[i] = narrow<T>(a.mode == Accumulate::add ? widen(dx.v[i]) + d : d);
     }
-    store(a.dx + r * a.cols + L::column(k), dx);
+    store(a.dx + at, dx);
   }
 }
 
 /// Floats that `gather_groups` needs.
 template <typename L>
-constexpr int gather_floats = L::rows > 1 ? threads / warp_size* L::group* L::packs* L::width : 0;
+constexpr int gather_floats = L::rows > 1 ? L::threads / warp_size* L::group* L::packs* L::width : 0;
 
-/// Adds up the groups' sums of a chunk, those of a warp first, and leaves them in its row of `out`. `shared`: (warps, packs, width, group).
+/// Adds up the groups' sums of a block, those of a warp first, and leaves them in its row of `out`. `shared`: (warps, packs, width, group).
 template <typename L>
 __device__ __forceinline__ void gather_groups(int cols, float (&mine)[L::packs][L::width], float* shared, float* out) {
-  constexpr int V = L::width, held = L::packs * V, warps = threads / warp_size;
+  constexpr int V = L::width, held = L::packs * V, warps = L::threads / warp_size;
   if constexpr (L::rows == 1) {
 #pragma unroll
     for (int k = 0; k < L::packs; ++k)
@@ -238,7 +230,7 @@ __device__ __forceinline__ void gather_groups(int cols, float (&mine)[L::packs][
     if (lane < L::group) shared[(warp * held + j) * L::group + lane] = sum;
   }
   __syncthreads();
-  for (int c = static_cast<int>(threadIdx.x); c < cols; c += threads) {
+  for (int c = static_cast<int>(threadIdx.x); c < cols; c += L::threads) {
     const int pack = c / V, at = (pack / L::group * V + c % V) * L::group + pack % L::group;
     float total = 0;
 #pragma unroll
@@ -247,34 +239,39 @@ __device__ __forceinline__ void gather_groups(int cols, float (&mine)[L::packs][
   }
 }
 
-/// A block takes one chunk of rows.
-template <typename T, typename L, int Blocks>
-__global__ void __launch_bounds__(threads, Blocks) backward_kernel(BackwardArgs<T> a) {
+/// The rows in turn: at any time all blocks are within a few megabytes of each other, and they end together.
+template <typename T, typename L>
+__global__ void __launch_bounds__(L::threads, 1) backward_kernel(BackwardArgs<T> a) {
   constexpr int V = L::width, width = L::group * L::packs * V;
   extern __shared__ __align__(16) unsigned char scratch[];  // rows on their way, then the groups' sums
   __shared__ alignas(16) unsigned char weights[sizeof(T) * width];
   T* const w = reinterpret_cast<T*>(weights);
-  for (int c = static_cast<int>(threadIdx.x); c < a.cols; c += threads) w[c] = a.w[c];
-  __syncthreads();
   float dw[L::packs][V] = {}, db[L::packs][V] = {}, next_mean = 0, next_rstd = 0;
   const RowAhead<T, L> row{reinterpret_cast<Pack<T, V>*>(scratch)};
-  const int64_t chunk = blockIdx.x, end = min(a.rows, (chunk + 1) * a.chunk);
   const auto fetch = [&](int64_t r, int round) {
-    if (r < end) row.fetch(a, r, round), next_mean = a.mean[r], next_rstd = a.rstd[r];
+    if (r < a.rows) row.fetch(a, r, round), next_mean = a.mean[r], next_rstd = a.rstd[r];
     commit_copies();  // an empty group too, so that the count of groups stays right
   };
-  int64_t r = chunk * a.chunk + L::row();
+  const int64_t step = static_cast<int64_t>(gridDim.x) * L::rows;
+  int64_t r = static_cast<int64_t>(blockIdx.x) * L::rows + L::row();
   fetch(r, 0);
-  for (int round = 0; r < end; r += L::rows, round ^= 1) {
+  for (int c = static_cast<int>(threadIdx.x); c < a.cols; c += L::threads) w[c] = a.w[c];
+  __syncthreads();
+  for (int round = 0; r < a.rows; r += step, round ^= 1) {
     const float mean = next_mean, rstd = next_rstd;
-    fetch(r + L::rows, round ^ 1);
+    fetch(r + step, round ^ 1);
     wait_copies<1>();
     backward_row<T, L>(a, row, r, round, mean, rstd, w, dw, db);
   }
   if (a.dw == nullptr) return;
-  gather_groups<L>(a.cols, dw, reinterpret_cast<float*>(scratch), a.dw + chunk * a.cols);
-  gather_groups<L>(a.cols, db, reinterpret_cast<float*>(scratch), a.db + chunk * a.cols);
+  gather_groups<L>(a.cols, dw, reinterpret_cast<float*>(scratch), a.dw + static_cast<int64_t>(blockIdx.x) * a.cols);
+  gather_groups<L>(a.cols, db, reinterpret_cast<float*>(scratch), a.db + static_cast<int64_t>(blockIdx.x) * a.cols);
 }
+
+/// Backward's layout: blocks twice as large where registers allow it, one a multiprocessor, which leave half as many partial sums.
+template <typename T, typename L>
+using BackwardLayout =
+    Layout<L::width, L::packs, L::group, L::group <= warp_size && sizeof(T) == 2 && L::packs * L::width <= 24 ? 512 : 256>;
 
 /// Calls `fn` with the smallest of the layouts that hold a row.
 template <typename First, typename... Rest, typename Fn>
@@ -302,10 +299,32 @@ void launch_forward(const Stream& stream, const LayerNormDims& dims, ForwardArgs
   const auto launch = [&](auto layout) {
     using L = decltype(layout);
     const int64_t blocks = (dims.rows + L::rows - 1) / L::rows, resident = int64_t{6} * state_of(stream).multiprocessors;
-    forward_kernel<T, L, Row><<<static_cast<unsigned>(std::min(blocks, resident)), threads, 0, native(stream)>>>(args);
+    forward_kernel<T, L, Row><<<static_cast<unsigned>(std::min(blocks, resident)), L::threads, 0, native(stream)>>>(args);
     cuda_check(cudaGetLastError(), "layer_norm_forward");
   };
   choose_layout<T>(dims.cols, launch, args.x, args.w, args.b, args.branch, args.sum, args.y);
+}
+
+/// Returns the number of blocks: as many as run at once, but no more than `partials`, which may be null, has room for.
+template <typename L, typename T>
+int64_t launch_backward(const Stream& stream, const LayerNormDims& dims, BackwardArgs<T> args, float* partials) {
+  using Row = RowAhead<T, L>;
+  constexpr size_t operand = Row::slots * sizeof(Pack<T, L::width>), room = 4096;  // room: for what else lies in shared memory
+  const bool add = Row::ahead && args.dx != nullptr && args.mode == Accumulate::add;
+  args.old_ahead = add && 3 * operand + room <= state_of(stream).block_shared_bytes;
+  const size_t bytes = std::max((args.old_ahead ? 3 : 2) * operand, gather_floats<L> * sizeof(float));
+  const auto kernel = backward_kernel<T, L>;
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), "cudaFuncSetAttribute");
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+             "cudaFuncSetAttribute");
+  int resident = 0;  // a multiprocessor
+  cuda_check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, L::threads, bytes), "cudaOccupancy");
+  const int64_t wanted = (dims.rows + L::rows - 1) / L::rows, together = int64_t{resident} * state_of(stream).multiprocessors;
+  const int64_t blocks = std::min({wanted, std::max<int64_t>(together, 1), dims.chunks().count()});
+  if (partials != nullptr) args.dw = partials, args.db = partials + blocks * dims.cols;
+  kernel<<<static_cast<unsigned>(blocks), L::threads, bytes, native(stream)>>>(args);
+  cuda_check(cudaGetLastError(), "layer_norm_backward");
+  return blocks;
 }
 
 }  // namespace
@@ -326,37 +345,25 @@ template <typename T>
 void layer_norm_backward(const Stream& stream, const LayerNormDims& dims, const T* x, const T* w, const Master<T>* mean,
                          const Master<T>* rstd, const T* dy, Destination<T> dx, Destination<Master<T>> dw, Destination<Master<T>> db,
                          Master<T>* partials) {
-  const int64_t count = dims.chunks().count();
   const bool weights = dw.data != nullptr || db.data != nullptr;
-  if (dims.rows > 0 && dims.cols > 0) {
-    const BackwardArgs<T> args{.rows = dims.rows,
-                               .chunk = dims.chunks().size(),
-                               .cols = static_cast<int>(dims.cols),
-                               .x = x,
-                               .w = w,
-                               .mean = mean,
-                               .rstd = rstd,
-                               .dy = dy,
-                               .dx = dx.data,
-                               .mode = dx.mode,
-                               .dw = weights ? partials : nullptr,
-                               .db = weights ? partials + count * dims.cols : nullptr};
-    const auto launch = [&](auto layout) {
-      using L = decltype(layout);
-      using Row = RowAhead<T, L>;
-      constexpr int blocks = Row::ahead && L::packs * L::width <= 24 && sizeof(T) == 2 ? 2 : 1;  // an SM; more than that would spill
-      const int operands = dx.data != nullptr && dx.mode == Accumulate::add ? Row::operands : 2;
-      const auto bytes = static_cast<int>(std::max(operands * Row::slots * sizeof(Pack<T, L::width>), gather_floats<L> * sizeof(float)));
-      const auto kernel = backward_kernel<T, L, blocks>;
-      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-      cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
-                 "cudaFuncSetAttribute");  // two blocks of an SM want 150 KB
-      kernel<<<static_cast<unsigned>(count), threads, static_cast<size_t>(bytes), native(stream)>>>(args);
-      cuda_check(cudaGetLastError(), "layer_norm_backward");
-    };
-    choose_layout<T>(dims.cols, launch, x, w, dy, dx.data);
-  }
-  sum_partials(stream, PartialSums<2>{count, dims.cols, partials, {dw, db}}, "layer_norm_backward");
+  const BackwardArgs<T> args{.rows = dims.rows,
+                             .cols = static_cast<int>(dims.cols),
+                             .x = x,
+                             .w = w,
+                             .mean = mean,
+                             .rstd = rstd,
+                             .dy = dy,
+                             .dx = dx.data,
+                             .mode = dx.mode,
+                             .old_ahead = false,
+                             .dw = nullptr,
+                             .db = nullptr};
+  int64_t blocks = 0;
+  const auto launch = [&]<typename L>(L) {
+    blocks = launch_backward<BackwardLayout<T, L>>(stream, dims, args, weights ? partials : nullptr);
+  };
+  if (dims.rows > 0 && dims.cols > 0) choose_layout<T>(dims.cols, launch, x, w, dy, dx.data);
+  sum_partials(stream, PartialSums<2>{blocks, dims.cols, partials, {dw, db}}, "layer_norm_backward");
 }
 
 template void layer_norm_forward(const Stream&, const LayerNormDims&, const float*, const float*, const float*, float*, float*, float*);

@@ -15,7 +15,7 @@ struct LayerNormDims {
   double eps = 0;
 
   RowChunks chunks() const { return {rows}; }
-  /// Scratch of the backward pass: one row for dw and one for db a chunk.
+  /// Scratch of the backward pass: one row for dw and one for db a chunk; a GPU, whose blocks share rows out otherwise, needs no more.
   int64_t partials() const { return 2 * chunks().count() * cols; }
 };
 
