@@ -1,6 +1,7 @@
 // Cosines on the GPU, bound by memory: both vectors are read once, long ones again on the way back. A pair takes as many lanes as
-// it has packs: 6 of 8 lanes at R 48 in bf16. Where the gradients' sums are wanted too, a block walks the pairs at steps that
-// keep a thread in the same columns, so that sums gather in registers. Contract: ops/kernels/cosine.h.
+// it has packs: 6 of 8 lanes at R 48 in bf16. Where sizes allow it, a block walks the pairs at steps that keep a thread in the same
+// columns: the shift stays in registers, the next pair is fetched ahead, and the gradients' sums gather in registers too.
+// Contract: ops/kernels/cosine.h.
 #include "ops/kernels/cosine.h"
 
 #include "cuda/device/index.cuh"
@@ -132,116 +133,144 @@ struct Backward {
   }
 };
 
-constexpr int sums_threads = 256, sums_blocks = 3;  // an SM
+constexpr int walk_threads = 256, forward_blocks = 5, sums_blocks = 3;  // blocks an SM
 
 template <typename T>
-struct BackwardSums {
+struct WalkInputs {
   CosineDims dims;
   CosineOperand<T> a, b;
-  const float* ds;
-  T *da, *db;
-  float* partials;  // (a or b, blocks, S, R)
+  const float* ds;  // null on the way forward
 };
 
 /// A thread's share of pairs that lie a whole number of rows of the shift apart. A vector is one pack a lane at most.
 template <int V, int Lanes, typename T>
 struct Walk {
-  static constexpr int groups = sums_threads / Lanes;
-  const BackwardSums<T>& work;
+  static constexpr int groups = walk_threads / Lanes;
+  const WalkInputs<T>& in;
   const int column = static_cast<int>(first_column<V, Lanes>()), group = static_cast<int>(threadIdx.x) / Lanes;
-  const bool used = column < work.dims.width;  // not where a vector has fewer packs than lanes
+  const bool used = column < in.dims.width;  // not where a vector has fewer packs than lanes
   Pack<float, V> shift_a{}, shift_b{};
   Pack<T, V> a{}, b{};  // of the pair to come
   float d = 0;
-  float sums_a[V] = {}, sums_b[V] = {};
+  Pack<float, V> x, y;  // the present pair
 
-  __device__ explicit Walk(const BackwardSums<T>& w) : work(w) {
-    const int64_t at = group % work.dims.shifts * work.dims.width + column;
-    if (used && work.a.shift != nullptr) shift_a = load_floats<V>(work.a.shift + at);
-    if (used && work.b.shift != nullptr) shift_b = load_floats<V>(work.b.shift + at);
+  __device__ explicit Walk(const WalkInputs<T>& inputs) : in(inputs) {
+    const int64_t at = group % in.dims.shifts * in.dims.width + column;
+    if (used && in.a.shift != nullptr) shift_a = load_floats<V>(in.a.shift + at);
+    if (used && in.b.shift != nullptr) shift_b = load_floats<V>(in.b.shift + at);
   }
   /// `at`: of this lane's pack.
   __device__ __forceinline__ void fetch(int64_t pair, int64_t at) {
-    if (!used || pair >= work.dims.pairs) return;
-    d = work.ds[pair], a = load<V>(work.a.v + at), b = load<V>(work.b.v + at);
+    if (!used || pair >= in.dims.pairs) return;
+    if (in.ds != nullptr) d = in.ds[pair];
+    a = load<V>(in.a.v + at), b = load<V>(in.b.v + at);
   }
-  /// All lanes of a warp call it.
-  __device__ __forceinline__ void step(int64_t pair, int64_t at, int64_t ahead) {
-    Pack<float, V> x, y;
+  /// Sets x and y from what was fetched, and starts on the pair `ahead`. All lanes of a warp call it.
+  __device__ __forceinline__ Moments turn(int64_t pair, int64_t at, int64_t ahead) {
 #pragma unroll
     for (int k = 0; k < V; ++k) x.v[k] = widen(a.v[k]) + shift_a.v[k], y.v[k] = widen(b.v[k]) + shift_b.v[k];
-    const float own = d;
-    fetch(pair + ahead, at + ahead * work.dims.width);
+    fetch(pair + ahead, at + ahead * in.dims.width);
     Moments m;
     m.add(x, y);  // zeros in unused lanes
     m.template gather<Lanes>();
-    if (!used || pair >= work.dims.pairs) return;
-    const Slopes slopes(m, own);
-    Pack<T, V> da, db;
-#pragma unroll
-    for (int k = 0; k < V; ++k) {
-      da.v[k] = narrow<T>(slopes.other * y.v[k] + slopes.along_a * x.v[k]);
-      db.v[k] = narrow<T>(slopes.other * x.v[k] + slopes.along_b * y.v[k]);
-      sums_a[k] += widen(da.v[k]), sums_b[k] += widen(db.v[k]);
-    }
-    store(work.da + at, da);
-    store(work.db + at, db);
+    return m;
   }
-  /// Adds up the groups of each row of the shift. `parts`: (groups, Lanes * V).
-  __device__ __forceinline__ void leave(const float (&sums)[V], float* parts, float* out) const {
-    constexpr int pitch = Lanes * V;
-    const int width = static_cast<int>(work.dims.width), rows = static_cast<int>(work.dims.shifts);
-    __syncthreads();  // what lay there has been read
-#pragma unroll
-    for (int k = 0; k < V; ++k) parts[group * pitch + column + k] = sums[k];
-    __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += sums_threads) {
-      float total = 0;
-      for (int g = i / width; g < groups; g += rows) total += parts[g * pitch + i % width];
-      out[i] = total;
-    }
+  /// fn(pair, index of this lane's pack, pairs to the next) for all of a thread's pairs; a block's threads all take as many turns.
+  template <typename Fn>
+  __device__ __forceinline__ void each(Fn&& fn) {
+    const int64_t step = static_cast<int64_t>(gridDim.x) * groups;
+    int64_t first = static_cast<int64_t>(blockIdx.x) * groups, at = (first + group) * in.dims.width + column;
+    fetch(first + group, at);
+    for (; first < in.dims.pairs; first += step, at += step * in.dims.width) fn(first + group, at, step);
   }
 };
 
 template <int V, int Lanes, typename T>
-__global__ void __launch_bounds__(sums_threads, sums_blocks) backward_sums_kernel(BackwardSums<T> work) {
-  using W = Walk<V, Lanes, T>;
-  __shared__ float parts[sums_threads * V];
-  W walk(work);
-  const int64_t step = static_cast<int64_t>(gridDim.x) * W::groups;
-  int64_t first = static_cast<int64_t>(blockIdx.x) * W::groups, at = (first + walk.group) * work.dims.width + walk.column;
-  walk.fetch(first + walk.group, at);
-  for (; first < work.dims.pairs; first += step, at += step * work.dims.width) walk.step(first + walk.group, at, step);
-  const int64_t columns = work.dims.shifts * work.dims.width;
-  walk.leave(walk.sums_a, parts, work.partials + blockIdx.x * columns);
-  walk.leave(walk.sums_b, parts, work.partials + (gridDim.x + blockIdx.x) * columns);
+__global__ void __launch_bounds__(walk_threads, forward_blocks) forward_walk_kernel(WalkInputs<T> in, float* s) {
+  Walk<V, Lanes, T> walk(in);
+  walk.each([&](int64_t pair, int64_t at, int64_t step) {
+    const Moments m = walk.turn(pair, at, step);
+    if (threadIdx.x % Lanes == 0 && pair < in.dims.pairs) s[pair] = m.zero() ? 0.0f : m.cosine();
+  });
 }
 
-/// As many as are resident at once, of at least four pairs a thread.
-int64_t sums_grid(const Stream& stream, const CosineDims& dims) {
-  return std::clamp<int64_t>(dims.pairs / sums_threads, 1, int64_t{sums_blocks} * state_of(stream).multiprocessors);
-}
-
-/// False, and nothing is done, where vectors are not of packs, longer than a warp's, or a block would meet rows of the shift unequally.
 template <typename T>
-bool backward_with_sums(const Stream& stream, const BackwardSums<T>& work, float* sums_a, float* sums_b) {
+struct BackwardOutputs {
+  T *da, *db;
+  float* partials;  // (a or b, blocks, S, R)
+};
+
+/// Adds up the groups of each row of the shift. `parts`: (groups, Lanes * V).
+template <int V, int Lanes>
+__device__ __forceinline__ void leave_sums(const CosineDims& dims, const float (&sums)[V], float* parts, float* out) {
+  constexpr int pitch = Lanes * V, groups = walk_threads / Lanes;
+  const int width = static_cast<int>(dims.width), rows = static_cast<int>(dims.shifts);
+  __syncthreads();  // what lay there has been read
+#pragma unroll
+  for (int k = 0; k < V; ++k) parts[static_cast<int>(threadIdx.x) * V + k] = sums[k];
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < rows * width; i += walk_threads) {
+    float total = 0;
+    for (int g = i / width; g < groups; g += rows) total += parts[g * pitch + i % width];
+    out[i] = total;
+  }
+}
+
+template <int V, int Lanes, typename T>
+__global__ void __launch_bounds__(walk_threads, sums_blocks) backward_sums_kernel(WalkInputs<T> in, BackwardOutputs<T> out) {
+  __shared__ float parts[walk_threads * V];
+  Walk<V, Lanes, T> walk(in);
+  float sums_a[V] = {}, sums_b[V] = {};
+  walk.each([&](int64_t pair, int64_t at, int64_t step) {
+    const float d = walk.d;
+    const Slopes slopes(walk.turn(pair, at, step), d);
+    if (!walk.used || pair >= in.dims.pairs) return;
+    Pack<T, V> da, db;
+#pragma unroll
+    for (int k = 0; k < V; ++k) {
+      da.v[k] = narrow<T>(slopes.other * walk.y.v[k] + slopes.along_a * walk.x.v[k]);
+      db.v[k] = narrow<T>(slopes.other * walk.x.v[k] + slopes.along_b * walk.y.v[k]);
+      sums_a[k] += widen(da.v[k]), sums_b[k] += widen(db.v[k]);
+    }
+    store(out.da + at, da);
+    store(out.db + at, db);
+  });
+  const int64_t columns = in.dims.shifts * in.dims.width;
+  leave_sums<V, Lanes>(in.dims, sums_a, parts, out.partials + blockIdx.x * columns);
+  leave_sums<V, Lanes>(in.dims, sums_b, parts, out.partials + (gridDim.x + blockIdx.x) * columns);
+}
+
+/// As many blocks as are resident at once, but of at least four pairs a thread.
+int64_t walk_grid(const Stream& stream, const CosineDims& dims, int blocks) {
+  return std::clamp<int64_t>(dims.pairs / walk_threads, 1, int64_t{blocks} * state_of(stream).multiprocessors);
+}
+
+/// Calls fn(integral constants of the pack's width and the lanes of a pair) where pairs can be walked: vectors are of packs, none longer
+/// than a warp's, and blocks meet rows of the shift equally.
+template <typename T, typename Fn, typename... Pointers>
+bool walk(const WalkInputs<T>& in, Fn&& fn, Pointers... pointers) {
   constexpr int V = pack_width<T>;
-  const CosineDims& dims = work.dims;
-  if (dims.width % V != 0 || dims.pairs == 0 || !all_aligned(work.a.v, work.a.shift, work.b.v, work.b.shift, work.da, work.db))
-    return false;
+  const CosineDims& dims = in.dims;
+  if (dims.width % V != 0 || dims.pairs == 0 || !all_aligned(in.a.v, in.a.shift, in.b.v, in.b.shift, pointers...)) return false;
   bool done = false;
-  with_lanes<1>(dims.width / V, [&]<int Lanes>(std::integral_constant<int, Lanes>) {
-    if (dims.width > Lanes * V || sums_threads / Lanes % dims.shifts != 0) return;
-    const int64_t blocks = sums_grid(stream, dims);
-    backward_sums_kernel<V, Lanes><<<static_cast<unsigned>(blocks), sums_threads, 0, native(stream)>>>(work);
-    cuda_check(cudaGetLastError(), "cosine_backward_sums");
-    sum_partials(
-        stream,
-        PartialSums<2>{blocks, dims.shifts * dims.width, work.partials, {{sums_a, Accumulate::overwrite}, {sums_b, Accumulate::overwrite}}},
-        "cosine_backward_sums");
-    done = true;
+  with_lanes<1>(dims.width / V, [&]<int Lanes>(std::integral_constant<int, Lanes> lanes) {
+    done = dims.width <= Lanes * V && walk_threads / Lanes % dims.shifts == 0;
+    if (done) fn(std::integral_constant<int, V>{}, lanes);
   });
   return done;
+}
+
+/// False, and nothing is done, where pairs cannot be walked.
+template <typename T>
+bool backward_with_sums(const Stream& stream, const WalkInputs<T>& in, const BackwardOutputs<T>& out, float* sums_a, float* sums_b) {
+  const auto launch = [&]<int V, int Lanes>(std::integral_constant<int, V>, std::integral_constant<int, Lanes>) {
+    const int64_t blocks = walk_grid(stream, in.dims, sums_blocks);
+    backward_sums_kernel<V, Lanes><<<static_cast<unsigned>(blocks), walk_threads, 0, native(stream)>>>(in, out);
+    cuda_check(cudaGetLastError(), "cosine_backward_sums");
+    const Destination<float> a{sums_a, Accumulate::overwrite}, b{sums_b, Accumulate::overwrite};
+    sum_partials(stream, PartialSums<2>{blocks, in.dims.shifts * in.dims.width, out.partials, {a, b}}, "cosine_backward_sums");
+  };
+  return walk(in, launch, out.da, out.db);
 }
 
 ColumnSumDims columns_of(const CosineDims& dims) {
@@ -253,6 +282,13 @@ ColumnSumDims columns_of(const CosineDims& dims) {
 
 template <typename T>
 void cosine_forward(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b, Master<T>* s) {
+  const WalkInputs<T> in{dims, a, b, nullptr};
+  const auto launch = [&]<int V, int Lanes>(std::integral_constant<int, V>, std::integral_constant<int, Lanes>) {
+    const auto blocks = static_cast<unsigned>(walk_grid(stream, dims, forward_blocks));
+    forward_walk_kernel<V, Lanes><<<blocks, walk_threads, 0, native(stream)>>>(in, s);
+    cuda_check(cudaGetLastError(), "cosine_forward");
+  };
+  if (walk(in, launch)) return;
   by_rows<T>(stream, dims.pairs, dims.width, Forward<T>{dims, a, b, s}, "cosine_forward", a.v, a.shift, b.v, b.shift);
 }
 
@@ -267,14 +303,14 @@ void cosine_backward(const Stream& stream, const CosineDims& dims, const CosineO
 template <typename T>
 void cosine_backward_sums(const Stream& stream, const CosineDims& dims, const CosineOperand<T>& a, const CosineOperand<T>& b,
                           const Master<T>* ds, T* da, T* db, Master<T>* sums_a, Master<T>* sums_b, float* scratch) {
-  if (backward_with_sums<T>(stream, {dims, a, b, ds, da, db, scratch}, sums_a, sums_b)) return;
+  if (backward_with_sums<T>(stream, {dims, a, b, ds}, {da, db, scratch}, sums_a, sums_b)) return;
   cosine_backward<T>(stream, dims, a, b, ds, {da, Accumulate::overwrite}, {db, Accumulate::overwrite});
   column_sum(stream, columns_of(dims), da, scratch, sums_a, Accumulate::overwrite);
   column_sum(stream, columns_of(dims), db, scratch, sums_b, Accumulate::overwrite);
 }
 
 int64_t cosine_sums_scratch(const Stream& stream, const CosineDims& dims) {
-  return std::max(2 * sums_grid(stream, dims) * dims.shifts * dims.width, columns_of(dims).partials());
+  return std::max(2 * walk_grid(stream, dims, sums_blocks) * dims.shifts * dims.width, columns_of(dims).partials());
 }
 
 template void cosine_forward(const Stream&, const CosineDims&, const CosineOperand<float>&, const CosineOperand<float>&, float*);
