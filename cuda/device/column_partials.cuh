@@ -21,12 +21,13 @@ struct PartialDims {
   int64_t groups, group_rows, experts;
 };
 
-/// partial[((group chunks + chunk) Q + q) experts + e] = Σ over the chunk's rows of quantity q. `work.add(row, e, sums)` adds those of one
-/// row to sums[Q].
+/// A block's part, chunk blockIdx.x: partial[((group chunks + chunk) Q + q) experts + e] = Σ over the chunk's rows of quantity q.
+/// `work.add(row, e, sums)` adds those of one row to sums[Q].
 template <int Q, typename Work>
-__global__ void __launch_bounds__(partial_threads) column_partials_kernel(PartialDims dims, Work work, double* partial) {
+__device__ __forceinline__ void column_partials_of_block(const PartialDims& dims, const Work& work, double* partial) {
   __shared__ double sums[Q][partial_threads];
-  const int64_t chunks = chunks_of(dims.group_rows), group = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
+  const auto chunks = static_cast<unsigned>(chunks_of(dims.group_rows));
+  const int64_t group = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   const int64_t begin = group * dims.group_rows + chunk * chunk_rows;
   const int64_t end = min(begin + chunk_rows, (group + 1) * dims.group_rows);
   const int thread = static_cast<int>(threadIdx.x);
@@ -46,6 +47,11 @@ __global__ void __launch_bounds__(partial_threads) column_partials_kernel(Partia
     }
     __syncthreads();
   }
+}
+
+template <int Q, typename Work>
+__global__ void __launch_bounds__(partial_threads) column_partials_kernel(PartialDims dims, Work work, double* partial) {
+  column_partials_of_block<Q>(dims, work, partial);
 }
 
 template <int Q, typename Work>

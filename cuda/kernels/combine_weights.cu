@@ -3,6 +3,7 @@
 #include "ops/kernels/combine_weights.h"
 
 #include "cuda/device/grid.cuh"
+#include "cuda/device/index.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/stream.h"
 
@@ -63,7 +64,8 @@ __global__ void __launch_bounds__(threads) forward_kernel(CombineWeightsDims dim
 
 __global__ void __launch_bounds__(threads) scores_kernel(CombineWeightsDims dims, CombineWeightsInputs<float> in, const float* w,
                                                          const float* dw, float* dscores, Accumulate mode) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x, token = i / dims.experts, expert = i % dims.experts;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+  const auto [token, expert] = divide(i, dims.experts);
   if (token >= dims.tokens) return;
   const Slots slots(dims, in, token);
   w += token * dims.slots;

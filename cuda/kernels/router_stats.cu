@@ -1,5 +1,6 @@
 // Routing statistics on the GPU. Sums over tokens go in two levels: chunks of rows, in float within a thread and in double between
-// threads, then the chunks in order. Histograms are counted in integers, which no order changes. The floor is reading x and c once.
+// threads, then the chunks in order. Histograms count in whole numbers, whose sums no order changes. The floor is reading x and c
+// once; what is done with scores has blocks of the same launch and hides behind that.
 // Contract: ops/kernels/router_stats.h.
 #include "ops/kernels/router_stats.h"
 
@@ -7,36 +8,33 @@
 #include "cuda/device/pack.cuh"
 #include "cuda/device/ranked.cuh"
 
+#include <algorithm>
+#include <type_traits>
+
 namespace ermoe::cuda {
 namespace {
 
 constexpr int threads = 256;
 constexpr int moments = 3;  // Σs, Σs², pairs
 
-/// Scratch memory: Σx and Σc of each chunk | moments of each chunk | histogram.
+/// Scratch memory: Σx and Σc of each chunk | moments of each chunk.
 struct Scratch {
-  double* rows;         // (chunks, 2, D)
-  double* scores;       // (chunks, 3, E)
-  uint32_t* histogram;  // (bins)
+  double* rows;    // (chunks, 2, D)
+  double* scores;  // (chunks, 3, E)
 
-  Scratch(const RouterStatsDims& dims, void* memory)
-      : rows(static_cast<double*>(memory)),
-        scores(rows + chunks_of(dims.N) * 2 * dims.D),
-        histogram(reinterpret_cast<uint32_t*>(scores + chunks_of(dims.N) * moments * dims.E)) {}
+  Scratch(const RouterStatsDims& dims, void* memory) : rows(static_cast<double*>(memory)), scores(rows + chunks_of(dims.N) * 2 * dims.D) {}
 };
 
-/// Block (chunk, x or c, tile of columns): the sum of each column over the chunk's rows. The first block also clears the histogram.
+/// Block (chunk, …, tile of columns): the sum of each column of x over the chunk's rows, left in `to` (D).
 template <typename T, int V>
-__global__ void __launch_bounds__(threads) sum_rows_kernel(RouterStatsDims dims, const T* x, const T* c, Scratch scratch) {
+__device__ __forceinline__ void sum_rows(const RouterStatsDims& dims, const T* x, double* to) {
   __shared__ float sums[threads * V];
   const int thread = static_cast<int>(threadIdx.x);
-  if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0)
-    for (int bin = thread; bin < RouterStatsDims::bins; bin += threads) scratch.histogram[bin] = 0;
   const int64_t first = static_cast<int64_t>(blockIdx.z) * threads * V, begin = blockIdx.x * chunk_rows;
   const int64_t end = min(begin + chunk_rows, dims.N);
   const int packs = static_cast<int>(min((dims.D - first) / V, static_cast<int64_t>(threads))), down = threads / packs;
   const int pack = thread % packs, lane = thread / packs;
-  const T* const from = (blockIdx.y == 0 ? x : c) + first + pack * V;
+  const T* const from = x + first + pack * V;
   float own[V] = {};
   if (lane < down) {
 #pragma unroll 4
@@ -49,11 +47,10 @@ __global__ void __launch_bounds__(threads) sum_rows_kernel(RouterStatsDims dims,
     for (int v = 0; v < V; ++v) sums[(lane * packs + pack) * V + v] = own[v];
   }
   __syncthreads();
-  double* const to = scratch.rows + (blockIdx.x * 2 + blockIdx.y) * dims.D + first;
   for (int column = thread; column < packs * V; column += threads) {
     double total = 0;
     for (int l = 0; l < down; ++l) total += static_cast<double>(sums[l * packs * V + column]);
-    to[column] = total;
+    to[first + column] = total;
   }
 }
 
@@ -73,21 +70,32 @@ struct ScoreMoments {
   }
 };
 
-/// Counts the K best allowed scores of each token, a group of G threads a token.
+/// Counts the K best allowed scores of each token of a block's chunk, a group of G threads a token.
 template <int G>
-__global__ void __launch_bounds__(threads)
-    best_scores_kernel(RouterStatsDims dims, const float* scores, const uint8_t* allow, uint32_t* histogram) {
-  const int64_t token = (static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x) / G, at = token * dims.E;
-  if (token >= dims.N) return;
-  const auto candidate = [&](int32_t e) { return allow != nullptr && allow[at + e] == 0 ? NAN : scores[at + e]; };
-  Ranked last = best_rank();
-  for (int64_t k = 0; k < dims.K; ++k) {
-    last = next_of_group<G>(dims.E, last, candidate);
-    if (last.id == worst_rank().id) return;
-    if (threadIdx.x % G != 0) continue;
-    const double bin = (static_cast<double>(last.value) + 1) * 0.5 * static_cast<double>(RouterStatsDims::bins);
-    atomicAdd(&histogram[static_cast<int64_t>(fmin(fmax(bin, 0.0), static_cast<double>(RouterStatsDims::bins - 1)))], 1u);
+__device__ __forceinline__ void count_best(const RouterStatsDims& dims, const float* scores, const uint8_t* allow, double* histogram) {
+  const int64_t begin = blockIdx.x * chunk_rows, end = min(begin + chunk_rows, dims.N);
+  for (int64_t token = begin + threadIdx.x / G; token < end; token += threads / G) {
+    const int64_t at = token * dims.E;
+    const auto candidate = [&](int32_t e) { return allow != nullptr && allow[at + e] == 0 ? NAN : scores[at + e]; };
+    Ranked last = best_rank();
+    for (int64_t k = 0; k < dims.K; ++k) {
+      last = next_of_group<G>(dims.E, last, candidate);
+      if (last.id == worst_rank().id) break;
+      if (threadIdx.x % G != 0) continue;
+      const double bin = (static_cast<double>(last.value) + 1) * 0.5 * static_cast<double>(RouterStatsDims::bins);
+      atomicAdd(&histogram[static_cast<int64_t>(fmin(fmax(bin, 0.0), static_cast<double>(RouterStatsDims::bins - 1)))], 1.0);
+    }
   }
+}
+
+/// Block (chunk, what is summed, tile of columns): scores come first, since rows take longer than they do only all together.
+template <typename T, int V, int G>
+__global__ void __launch_bounds__(threads) collect_kernel(RouterStatsDims dims, const T* x, const T* c, const float* scores,
+                                                          const uint8_t* allow, Scratch scratch, double* histogram) {
+  if (blockIdx.y > 0) return sum_rows<T, V>(dims, blockIdx.y == 1 ? x : c, scratch.rows + (blockIdx.x * 2 + blockIdx.y - 1) * dims.D);
+  if (blockIdx.z > 0) return;
+  count_best<G>(dims, scores, allow, histogram);
+  column_partials_of_block<moments>({1, dims.N, dims.E}, ScoreMoments{dims.E, scores, allow}, scratch.scores);
 }
 
 constexpr int lanes = 8, columns = threads / lanes;
@@ -110,38 +118,21 @@ __device__ void add_chunks(int64_t chunks, int64_t stride, int64_t size, int64_t
   }
 }
 
-/// Blocks of 32 columns: those of x and c, then those of the moments, then the histogram's.
-struct TotalBlocks {
-  int64_t rows, scores, histogram;
-};
-
+/// Blocks of 32 columns: those of x and c, then those of the moments.
 __global__ void __launch_bounds__(threads)
-    add_totals_kernel(RouterStatsDims dims, TotalBlocks blocks, bool with_context, Scratch scratch, double* sums) {
+    add_totals_kernel(RouterStatsDims dims, int64_t row_blocks, bool with_context, Scratch scratch, double* sums) {
   const int64_t chunks = chunks_of(dims.N), block = blockIdx.x;
-  if (block < blocks.rows) {
-    const int64_t size = with_context ? 2 * dims.D : dims.D;
-    add_chunks(chunks, 2 * dims.D, size, block * columns, scratch.rows, sums + dims.sum_x());
-  } else if (block < blocks.rows + blocks.scores) {
-    add_chunks(chunks, moments * dims.E, moments * dims.E, (block - blocks.rows) * columns, scratch.scores, sums + dims.sum_s());
-  } else {
-    const int64_t bin = (block - blocks.rows - blocks.scores) * threads + threadIdx.x;
-    if (bin < RouterStatsDims::bins) sums[dims.histogram() + bin] += static_cast<double>(scratch.histogram[bin]);
-    if (bin == 0) sums[0] += static_cast<double>(dims.N);
-  }
-}
-
-template <typename T, int V>
-void sum_rows(const Stream& stream, const RouterStatsDims& dims, const T* x, const T* c, const Scratch& scratch) {
-  const dim3 grid(static_cast<unsigned>(chunks_of(dims.N)), c == nullptr ? 1 : 2, blocks_for(dims.D, threads * V));
-  sum_rows_kernel<T, V><<<grid, threads, 0, native(stream)>>>(dims, x, c, scratch);
-  cuda_check(cudaGetLastError(), "router_stats: rows");
+  if (block == 0 && threadIdx.x == 0) sums[0] += static_cast<double>(dims.N);
+  if (block < row_blocks)
+    add_chunks(chunks, 2 * dims.D, with_context ? 2 * dims.D : dims.D, block * columns, scratch.rows, sums + dims.sum_x());
+  else
+    add_chunks(chunks, moments * dims.E, moments * dims.E, (block - row_blocks) * columns, scratch.scores, sums + dims.sum_s());
 }
 
 }  // namespace
 
 int64_t router_stats_scratch(const RouterStatsDims& dims) {
-  const int64_t doubles = chunks_of(dims.N) * (2 * dims.D + moments * dims.E);
-  return doubles * static_cast<int64_t>(sizeof(double)) + RouterStatsDims::bins * static_cast<int64_t>(sizeof(uint32_t));
+  return chunks_of(dims.N) * (2 * dims.D + moments * dims.E) * static_cast<int64_t>(sizeof(double));
 }
 
 template <typename T>
@@ -149,20 +140,23 @@ void accumulate_router_stats(const Stream& stream, const RouterStatsDims& dims, 
                              const uint8_t* allow, double* sums, void* memory) {
   if (dims.N == 0) return;
   const Scratch scratch(dims, memory);
-  if (dims.D % pack_width<T> == 0 && all_aligned(x, c))
-    sum_rows<T, pack_width<T>>(stream, dims, x, c, scratch);
-  else
-    sum_rows<T, 1>(stream, dims, x, c, scratch);
-  column_partials<moments>(stream, {1, dims.N, dims.E}, ScoreMoments{dims.E, scores, allow}, scratch.scores, "router_stats: moments");
+  const auto collect = [&]<int V, int G>(std::integral_constant<int, V>, std::integral_constant<int, G>) {
+    const dim3 grid(static_cast<unsigned>(chunks_of(dims.N)), c == nullptr ? 2 : 3, blocks_for(dims.D, threads * V));
+    collect_kernel<T, V, G><<<grid, threads, 0, native(stream)>>>(dims, x, c, scores, allow, scratch, sums + dims.histogram());
+    cuda_check(cudaGetLastError(), "router_stats: chunks");
+  };
+  const auto with_packs = [&](auto group) {
+    constexpr int V = pack_width<T>;
+    if (dims.D % V == 0 && all_aligned(x, c)) return collect(std::integral_constant<int, V>{}, group);
+    collect(std::integral_constant<int, 1>{}, group);
+  };
   if (dims.E <= 8)
-    best_scores_kernel<8><<<blocks_for(dims.N, threads / 8), threads, 0, native(stream)>>>(dims, scores, allow, scratch.histogram);
+    with_packs(std::integral_constant<int, 8>{});
   else
-    best_scores_kernel<32><<<blocks_for(dims.N, threads / 32), threads, 0, native(stream)>>>(dims, scores, allow, scratch.histogram);
-  cuda_check(cudaGetLastError(), "router_stats: histogram");
-  const TotalBlocks blocks{blocks_for(c == nullptr ? dims.D : 2 * dims.D, columns), blocks_for(moments * dims.E, columns),
-                           blocks_for(RouterStatsDims::bins, threads)};
-  add_totals_kernel<<<static_cast<unsigned>(blocks.rows + blocks.scores + blocks.histogram), threads, 0, native(stream)>>>(
-      dims, blocks, c != nullptr, scratch, sums);
+    with_packs(std::integral_constant<int, 32>{});
+  const int64_t row_blocks = blocks_for(c == nullptr ? dims.D : 2 * dims.D, columns), score_blocks = blocks_for(moments * dims.E, columns);
+  add_totals_kernel<<<static_cast<unsigned>(std::max<int64_t>(1, row_blocks + score_blocks)), threads, 0, native(stream)>>>(
+      dims, row_blocks, c != nullptr, scratch, sums);
   cuda_check(cudaGetLastError(), "router_stats: totals");
 }
 
