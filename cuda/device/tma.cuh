@@ -64,6 +64,17 @@ __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int 
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
 }
 
+/// Starts the copy of a box from shared memory, by one thread; what lies outside of the tensor is not written.
+__device__ __forceinline__ void post_box(const CUtensorMap* map, uint32_t from, int x, int y) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y)
+               : "memory");
+}
+/// Closes this thread's group of such copies.
+__device__ __forceinline__ void commit_posts() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/// Waits until all of this thread's groups have read their shared memory, or have written too.
+__device__ __forceinline__ void wait_posts_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void wait_posts() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+
 /// Between ordinary stores to shared memory and their use by the copy engine or by wgmma, in each thread that stored.
 __device__ __forceinline__ void fence_for_async_proxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 

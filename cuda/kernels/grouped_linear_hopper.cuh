@@ -164,12 +164,17 @@ __device__ __forceinline__ uint4 load_shared(uint32_t address) {
   return v;
 }
 
+__device__ __forceinline__ void store_shared(uint32_t address, const uint4& v) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
 /// Eight bf16 of C, `change(i, value)` applied to each.
 template <typename Change>
 __device__ __forceinline__ uint4 change_each(uint4 chunk, Change&& change) {
-  auto& pack = reinterpret_cast<Pack<bf16, 8>&>(chunk);
+  uint32_t* const pairs = &chunk.x;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) pack.v[i] = narrow<bf16>(change(i, widen(pack.v[i])));
+  for (int i = 0; i < 4; ++i)
+    pairs[i] = pack_pair(change(2 * i, __uint_as_float(pairs[i] << 16)), change(2 * i + 1, __uint_as_float(pairs[i] & 0xffff0000)));
   return chunk;
 }
 

@@ -3,9 +3,7 @@
 // rows of the next expert: what they give lands in rows that are not written. GELU and its derivative are applied on the
 // way out, which saves a pass over the widest tensors of the layer; with the derivative GELU's output is made again, which
 // saves keeping it.
-#include "cuda/device/gelu.cuh"
-#include "cuda/device/pack.cuh"
-#include "cuda/kernels/grouped_linear_hopper.cuh"
+#include "cuda/kernels/grouped_linear_way_out.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/tensor_map.h"
 
@@ -15,9 +13,6 @@ namespace ermoe::cuda {
 namespace {
 
 using namespace hopper;
-
-constexpr int stripe_bytes = 16 * 128;                            // 16 rows of 64 columns: a warp's piece of C on its way out
-constexpr int staging_bytes = consumer_warps * 2 * stripe_bytes;  // two a warp, used in turn
 
 /// Walks a block's tiles, in the order of rows.
 template <Product P>
@@ -55,17 +50,27 @@ struct Walk {
   __device__ __forceinline__ bool filled() const { return expert < experts; }
 };
 
+/// How C is written: by the threads, or by the copy engine, behind their back. The engine cannot add, and wants whole tiles staged.
+enum class Out { stored, posted };
+
+/// Pieces of 16 rows that a warp stages, and rows of a box of C.
+template <Out W, Finish F, int N>
+constexpr int stripes = W == Out::stored ? 2 : N / 64 * (F == Finish::plain ? 1 : 2);
+template <Out W>
+constexpr int rows_a_box = W == Out::stored ? tile_m : 16;
+
 /// One thread fetches everything.
-template <Product P, int N, Finish F, typename R>
+template <Product P, int N, Finish F, Out W, typename R>
 __device__ __forceinline__ void produce(R& ring, const GroupedProduct<bf16>& p, const CUtensorMap* a, const CUtensorMap* b,
-                                        const CUtensorMap* pre) {
+                                        const CUtensorMap* c) {
   const int slices = static_cast<int>((a_pitch<P>(p.dims) + slice - 1) / slice);
   prefetch_map(a);
   prefetch_map(b);
   for (Walk<P> walk(p, N); walk.next(N);) {
     if (!walk.filled()) continue;
     if constexpr (F == Finish::gelu_slope)
-      for (int j = 0; j < N / 64; ++j) prefetch_box(pre, walk.column + 64 * j, walk.first);
+      for (int row = 0; row < tile_m; row += rows_a_box<W>)
+        for (int j = 0; j < N / 64; ++j) prefetch_box(c, walk.column + 64 * j, walk.first + row);
     for (int s = 0; s < slices; ++s) {
       const uint32_t barrier = ring.open();
       copy_box(ring.a(), a, barrier, s * slice, walk.first);
@@ -80,116 +85,12 @@ __device__ __forceinline__ void produce(R& ring, const GroupedProduct<bf16>& p, 
   }
 }
 
-/// Where a warp's 16 rows of a tile go, and how much of them there is.
-struct Target {
-  bf16* c;
-  bf16* second;
-  const bf16* bias;  // of the tile's first column, or null
-  int64_t pitch;
-  int rows, columns;
-  bool add;
-};
-
-/// A lane's four chunks of 8 columns of a piece of 64: a warp takes whole lines of 128 bytes.
-template <typename Fn>
-__device__ __forceinline__ void for_each_chunk(const Target& t, int piece, Fn&& fn) {
-  const int lane = threadIdx.x % 32, chunk = lane % 8, column = piece * 64 + chunk * 8;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int row = i * 4 + lane / 8;
-    if (row < t.rows && column < t.columns) fn(i, row * t.pitch + column, row * 128 + ((chunk ^ (row & 7)) << 4));
-  }
-}
-
-using Chunks = uint4[4];
-
-/// What C holds before this tile is written: with gelu_slope, the pre-activation.
-__device__ __forceinline__ void fetch_pre(const Target& t, int piece, Chunks& to) {
-  for_each_chunk(t, piece, [&](int i, int64_t at, int) { to[i] = *reinterpret_cast<const uint4*>(t.c + at); });
-}
-
-/// Sums start from the bias: its loads all go out at once here, where on the way out each would be waited for.
-template <int Sums>
-__device__ __forceinline__ void start_from_bias(float (&sum)[Sums], const Target& t) {
-#pragma unroll
-  for (int j = 0; j < Sums / 4; ++j) {
-    const int column = 8 * j + static_cast<int>(threadIdx.x) % 4 * 2;
-    const auto bias = t.bias != nullptr && column < t.columns ? load<2>(t.bias + column) : Pack<bf16, 2>{};
-    sum[4 * j] = sum[4 * j + 2] = widen(bias.v[0]);
-    sum[4 * j + 1] = sum[4 * j + 3] = widen(bias.v[1]);
-  }
-  settle(sum);
-  multiply_fence();
-}
-
-/// The sums of 64 columns as bf16 into shared memory; chunks permuted as in the swizzle of TMA.
-template <int Sums>
-__device__ __forceinline__ void stage_piece(const float (&sum)[Sums], int piece, uint32_t stripe) {
-  const int lane = threadIdx.x % 32, row = lane % 16;
-#pragma unroll
-  for (int j = 0; j < 8; j += 2) {
-    uint32_t m[4];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int block = piece * 8 + j + i;
-      m[2 * i] = pack_pair(sum[4 * block], sum[4 * block + 1]);
-      m[2 * i + 1] = pack_pair(sum[4 * block + 2], sum[4 * block + 3]);
-    }
-    const int chunk = j + lane / 16;
-    store_matrices(stripe + row * 128 + ((chunk ^ (row & 7)) << 4), m[0], m[1], m[2], m[3]);
-  }
-}
-
-/// A warp writes its rows. `ahead`: with gelu_slope, the pre-activation's chunks of the first piece.
-template <Finish F, int Sums>
-__device__ __forceinline__ void write_rows(const float (&sum)[Sums], uint32_t staging, const Target& t, Chunks& ahead) {
-#pragma unroll
-  for (int piece = 0; piece < Sums / 32; ++piece) {
-    const uint32_t stripe = staging + piece % 2 * stripe_bytes;  // its readers of two pieces ago have passed the last barrier
-    Chunks pre;
-    if constexpr (F == Finish::gelu_slope) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) pre[i] = ahead[i];
-      if (piece + 1 < Sums / 32) fetch_pre(t, piece + 1, ahead);
-    }
-    stage_piece(sum, piece, stripe);
-    __syncwarp();
-    for_each_chunk(t, piece, [&](int i, int64_t at, int place) {
-      uint4 chunk = load_shared(stripe + place);
-      if constexpr (F == Finish::gelu_slope) {
-        const auto& at_pre = reinterpret_cast<const Pack<bf16, 8>&>(pre[i]);
-        chunk = change_each(chunk, [&](int v, float value) { return value * fast_gelu_slope(widen(at_pre.v[v])); });
-      }
-      if (t.add) {
-        const auto old = load<8>(t.c + at);
-        chunk = change_each(chunk, [&](int v, float value) { return value + widen(old.v[v]); });
-      }
-      *reinterpret_cast<uint4*>(t.c + at) = chunk;
-      if constexpr (F != Finish::plain) {
-        const uint4& before = F == Finish::gelu ? chunk : pre[i];
-        *reinterpret_cast<uint4*>(t.second + at) = change_each(before, [](int, float value) { return fast_gelu(value); });
-      }
-    });
-  }
-  __syncwarp();  // an odd number of pieces: the next tile begins in the stripe that was read last
-}
-
-/// Zeros in rows that no expert fills.
-template <Finish F, int N>
-__device__ __forceinline__ void clear_rows(const Target& t) {
-  for (int piece = 0; piece < N / 64; ++piece)
-    for_each_chunk(t, piece, [&](int, int64_t at, int) {
-      *reinterpret_cast<uint4*>(t.c + at) = make_uint4(0, 0, 0, 0);
-      if constexpr (F != Finish::plain) *reinterpret_cast<uint4*>(t.second + at) = make_uint4(0, 0, 0, 0);
-    });
-}
-
-template <Product P, int N, Finish F, typename R>
-__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p) {
+template <Product P, int N, Finish F, Out W, typename R>
+__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, const CUtensorMap* c, const CUtensorMap* second) {
   const int warp = threadIdx.x / 32 - 4, group = warp / 4;
   const int slices = static_cast<int>((a_pitch<P>(p.dims) + slice - 1) / slice);
   const int64_t pitch = columns_of<P>(p.dims);
-  const uint32_t staging = ring.extra() + warp * 2 * stripe_bytes;
+  const uint32_t staging = ring.extra() + warp * stripes<W, F, N> * stripe_bytes;
   float sum[N / 2];
   for (Walk<P> walk(p, N); walk.next(N);) {
     const int first = walk.first + warp * 16;
@@ -209,58 +110,87 @@ __device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p) 
       if constexpr (biased_product) start_from_bias(sum, target);
       multiply_slices<biased_product ? Start::kept : Start::cleared>(
           ring, group, slices, sum, [](int) {}, [](uint64_t, int) {});
-      write_rows<F>(sum, staging, target, ahead);
+      if (W == Out::posted && target.rows >= 16) {
+        post_rows<F>(sum, staging, target, Boxes{c, second, walk.column, first}, ahead);
+      } else {
+        if (W == Out::posted && threadIdx.x % 32 == 0) wait_posts_read();
+        __syncwarp();
+        write_rows<F>(sum, staging, target, ahead);
+      }
     } else if (!target.add) {
       clear_rows<F, N>(target);
     }
   }
+  if (W == Out::posted && threadIdx.x % 32 == 0) wait_posts();
 }
 
-template <Product P, int N, Finish F>
+template <Product P, int N, Finish F, Out W>
+using Stages = Ring<P, N, consumer_warps * stripes<W, F, N> * stripe_bytes>;
+
+template <Product P, int N, Finish F, Out W>
 __global__ void __launch_bounds__(threads, 1)
     grouped_wgmma_kernel(const GroupedProduct<bf16> p, const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
-                         const __grid_constant__ CUtensorMap pre) {
+                         const __grid_constant__ CUtensorMap c, const __grid_constant__ CUtensorMap second) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char memory[];
-  Ring<P, N, staging_bytes> ring(memory);
+  Stages<P, N, F, W> ring(memory);
   ring.init();
   if (threadIdx.x < 128) {
     give_up_registers<40>();
-    if (threadIdx.x == 0) produce<P, N, F>(ring, p, &a, &b, &pre);
+    if (threadIdx.x == 0) produce<P, N, F, W>(ring, p, &a, &b, &c);
   } else {
     take_registers<232>();
-    consume<P, N, F>(ring, p);
+    consume<P, N, F, W>(ring, p, &c, &second);
   }
 #else
   __trap();
 #endif
 }
 
-template <Product P, Finish F, int N>
+template <Product P, Finish F, int N, Out W>
 void launch(const Stream& stream, const GroupedProduct<bf16>& p) {
-  constexpr auto kernel = grouped_wgmma_kernel<P, N, F>;
-  constexpr int bytes = Ring<P, N, staging_bytes>::bytes;
+  constexpr auto kernel = grouped_wgmma_kernel<P, N, F, W>;
+  constexpr int bytes = Stages<P, N, F, W>::bytes;
   const GroupedLinearDims& d = p.dims;
   const CUtensorMap a = tensor_map({.data = p.a, .x = a_pitch<P>(d), .y = d.rows, .box_y = tile_m});
   const CUtensorMap b = tensor_map({.data = p.b, .x = d.in, .y = d.out, .z = d.experts, .box_y = P == Product::forward ? N : slice});
-  CUtensorMap pre{};
-  if constexpr (F == Finish::gelu_slope)
-    pre = tensor_map({.data = static_cast<const bf16*>(p.c), .x = columns_of<P>(d), .y = d.rows, .box_y = tile_m});
+  const auto written = [&](const void* data) {
+    return tensor_map({.data = static_cast<const bf16*>(data), .x = columns_of<P>(d), .y = d.rows, .box_y = rows_a_box<W>});
+  };
+  CUtensorMap c{}, second{};
+  if constexpr (F == Finish::gelu_slope || W == Out::posted) c = written(p.c);
+  if constexpr (F != Finish::plain && W == Out::posted) second = written(p.second);
   const int64_t blocks = std::min<int64_t>(state_of(stream).multiprocessors, most_tiles<P>(d, tile_m, N));
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(p, a, b, pre);
+  kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(p, a, b, c, second);
   cuda_check(cudaGetLastError(), "grouped_wgmma");
+}
+
+/// Posted tiles of 256 columns leave room for three stages, too few for a long k.
+template <Product P, Finish F, Out W>
+void choose_width(const Stream& stream, const GroupedProduct<bf16>& p) {
+  constexpr int64_t long_k = 1536;
+  const int64_t columns = columns_of<P>(p.dims);
+  const int tile_n = columns_a_tile(columns);
+  if (tile_n == 192 || (W == Out::posted && tile_n == 256 && a_pitch<P>(p.dims) > long_k && columns % 192 == 0))
+    launch<P, F, 192, W>(stream, p);
+  else if (tile_n == 256)
+    launch<P, F, 256, W>(stream, p);
+  else
+    launch<P, F, 128, W>(stream, p);
 }
 
 }  // namespace
 
 template <Product P, Finish F>
 void grouped_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
-  switch (hopper::columns_a_tile(columns_of<P>(p.dims))) {
-    case 256: return launch<P, F, 256>(stream, p);
-    case 192: return launch<P, F, 192>(stream, p);
-    default: return launch<P, F, 128>(stream, p);
+  constexpr int64_t short_k = F == Finish::gelu ? 768 : 384;  // up to it two tensors' way out is better hidden than tiles are wide
+  if constexpr (F == Finish::plain) {
+    if (p.mode == Accumulate::overwrite) return choose_width<P, F, Out::posted>(stream, p);
+  } else {
+    if (a_pitch<P>(p.dims) <= short_k) return launch<P, F, 128, Out::posted>(stream, p);
   }
+  choose_width<P, F, Out::stored>(stream, p);
 }
 
 template void grouped_wgmma<Product::forward, Finish::plain>(const Stream&, const GroupedProduct<bf16>&);

@@ -1,9 +1,10 @@
-// The grouped GEMM's product over an expert's rows, dW_e (+)= dyᵀ x, for Hopper. There are few tiles of dW, so an expert's
-// rows are cut into parts of about equal length, a block each; tiles of one part run side by side and share what they read
-// through the L2. All parts of a tile but the last leave their sums in scratch memory; the last waits for them and adds
-// them in order, so the result does not depend on who was first. It waits for blocks of lower index alone, which the
-// GPU starts earlier: nothing can wait for ever. The bias gradient, dyᵀ times a column of ones, comes along in the blocks of
-// the first column of tiles, as one more product of eight columns.
+// The grouped GEMM's product over an expert's rows, dW_e (+)= dyᵀ x, for Hopper. There are few tiles of dW, so the rows of all
+// experts are cut into parts of equal length, wherever experts end; a block takes one tile through one part, and the tiles of
+// a part run side by side and share what they read through the L2. Of an expert that lies in several parts, all but the last
+// leave their sums in scratch memory; the last waits for them and adds them in order, so the result does not depend on who was
+// first. Blocks walk their experts from behind: what others wait for is done first. They wait for blocks of lower index alone,
+// which the GPU starts earlier: nothing can wait for ever. The bias gradient, dyᵀ times a column of ones, comes along in the
+// blocks of the first column of tiles, as one more product of eight columns.
 #include "cuda/kernels/grouped_linear_hopper.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/tensor_map.h"
@@ -21,89 +22,103 @@ constexpr int ones_bytes = 1024;
 /// How the product is cut, chosen on the host, where the experts' numbers of rows are not known.
 struct Cut {
   int tile_n = 256;
-  int part_rows = 0;         // rows of a part at most, whole slices
+  int parts = 1;
   int down = 0, across = 0;  // tiles of one expert's dW
-  int64_t parts = 0;         // blocks for one tile of every expert, at most
-  int64_t waiting = 0;       // of them, those that leave sums behind, at most
 
-  int64_t tiles() const { return static_cast<int64_t>(down) * across; }
-  int64_t slots() const { return waiting * tiles(); }
+  __host__ __device__ int64_t tiles() const { return static_cast<int64_t>(down) * across; }
+  int64_t blocks() const { return parts * tiles(); }
+  int64_t slots() const { return blocks() - tiles(); }  // the last part leaves nothing behind
   int64_t sums() const { return slots() * tile_m * tile_n; }
   int64_t bias_sums() const { return slots() * tile_m; }
 };
 
-/// Weighs idle multiprocessors in the last wave against the traffic of the sums (about 4 % of the time a part).
+/// Weighs idle multiprocessors in the last wave against what each block and each way out costs. Times are in cycles, measured.
 Cut cut_of(const Stream& stream, const GroupedLinearDims& d) {
-  const auto units_a_wave = static_cast<double>(state_of(stream).multiprocessors);
-  const double mean_rows = static_cast<double>(d.rows) / static_cast<double>(d.experts);
+  constexpr double a_block = 2500, a_way_out = 4000, an_addition = 3300;
+  const auto experts = static_cast<double>(d.experts), slices = static_cast<double>(d.rows) / slice + experts / 2;
   Cut best;
-  double best_rate = 0;
-  int best_parts = 1;
+  double best_time = 0;
   for (const int tile_n : {256, 192, 128}) {
-    const int64_t down = (d.out + tile_m - 1) / tile_m, across = (d.in + tile_n - 1) / tile_n;
-    for (int parts = 1; parts <= 16 && (parts == 1 || mean_rows >= 512.0 * parts); ++parts) {
-      const double units = static_cast<double>(d.experts * down * across * parts), waves = std::ceil(units / units_a_wave);
-      const double used = static_cast<double>(d.in) / static_cast<double>(across * tile_n);
-      const double rate = used * units / (waves * units_a_wave) / cost_of(tile_n) - 0.04 * (parts - 1);
-      if (rate <= best_rate) continue;
-      best_rate = rate;
-      best_parts = parts;
-      best = {.tile_n = tile_n, .down = static_cast<int>(down), .across = static_cast<int>(across)};
+    Cut cut{.tile_n = tile_n,
+            .down = static_cast<int>((d.out + tile_m - 1) / tile_m),
+            .across = static_cast<int>((d.in + tile_n - 1) / tile_n)};
+    const double width = tile_n / 256.0, a_slice = 1280 * width * cost_of(tile_n);
+    for (cut.parts = 1; cut.parts <= 32 && (cut.parts == 1 || slices >= 8 * cut.parts); ++cut.parts) {
+      const double waves = std::ceil(static_cast<double>(cut.blocks()) / state_of(stream).multiprocessors), others = cut.parts - 1;
+      const double ways_out = 1 + (experts - 1) / cut.parts;
+      const double time =
+          waves * (slices / cut.parts * a_slice + a_block + ways_out * a_way_out * width) + others / experts * an_addition * width;
+      if (best_time > 0 && time >= best_time) continue;
+      best_time = time;
+      best = cut;
     }
   }
-  const double rows = best_parts == 1 ? 2 * mean_rows : 1.15 * mean_rows / best_parts;  // loads differ a little
-  best.part_rows = std::max(512, static_cast<int>(std::ceil(rows / slice)) * slice);
-  best.waiting = d.rows / best.part_rows;
-  best.parts = best.waiting + d.experts;
   return best;
 }
 
-/// What a block does.
-struct Unit {
-  int expert = 0, row = 0, column = 0;  // the tile
-  int first = 0, rows = 0;              // its part of the expert's rows
-  int part = 0, parts = 0;              // parts == 0: nothing to do
-  int slot = 0;                         // of part 0's sums; the next part's is `stride` behind
-  int stride = 0;
+/// What a block does: its part of one expert at a time, the last expert first.
+struct Walk {
+  const GroupedProduct<bf16>& p;
+  const Cut& cut;
+  int tile, part;
+  int64_t slices = 0;  // of all experts
+  int next_expert;
+  int64_t next_end;  // the slices up to the end of `next_expert`
+
+  int expert = 0, first = 0, rows = 0;  // the part's rows of one expert
+  int first_part = 0;                   // where the expert begins
+  bool last_part = false;               // and whether it ends here
+
+  __device__ __forceinline__ Walk(const GroupedProduct<bf16>& product, const Cut& how)
+      : p(product), cut(how), next_expert(static_cast<int>(product.dims.experts) - 1) {
+    const int tiles = static_cast<int>(cut.tiles());
+    part = static_cast<int>(blockIdx.x) / tiles;
+    tile = static_cast<int>(blockIdx.x) - part * tiles;
+    for (int e = 0; e <= next_expert; ++e) slices += slices_of(e);
+    next_end = slices;
+  }
+  __device__ __forceinline__ int rows_of(int e) const {
+    return rows_end(p.offsets, e, static_cast<int>(p.dims.rows)) - rows_begin(p.offsets, e);
+  }
+  __device__ __forceinline__ int slices_of(int e) const { return (rows_of(e) + slice - 1) / slice; }
+  __device__ __forceinline__ int64_t begin_of(int q) const { return q * max(slices, int64_t{1}) / cut.parts; }
+
+  __device__ __forceinline__ bool next() {
+    const int64_t from = begin_of(part), to = begin_of(part + 1);
+    for (; next_expert >= 0; --next_expert) {
+      const int64_t end = next_end, begin = end - slices_of(next_expert), mark = max(end, int64_t{1});
+      next_end = begin;
+      last_part = from < mark && mark <= to;  // also of an expert without rows
+      const int64_t first_slice = max(begin, from), last_slice = min(end, to);
+      if (!last_part && first_slice >= last_slice) continue;
+      expert = next_expert--;
+      const int before = static_cast<int>(first_slice - begin) * slice;
+      first = rows_begin(p.offsets, expert) + before;
+      rows = max(0, min(rows_of(expert) - before, static_cast<int>(last_slice - first_slice) * slice));
+      for (first_part = part; begin_of(first_part) > begin; --first_part) continue;
+      return true;
+    }
+    return false;
+  }
+  __device__ __forceinline__ int row() const { return tile / cut.across * tile_m; }
+  __device__ __forceinline__ int column() const { return tile % cut.across * cut.tile_n; }
+  __device__ __forceinline__ int slot(int q) const { return q * static_cast<int>(cut.tiles()) + tile; }
 };
 
-template <int N>
-__device__ __forceinline__ Unit find_unit(const GroupedProduct<bf16>& p, const Cut& cut) {
-  const int tiles = cut.down * cut.across;
-  int index = static_cast<int>(blockIdx.x), waiting = 0;
-  for (int e = 0; e < static_cast<int>(p.dims.experts); ++e) {
-    const int begin = rows_begin(p.offsets, e), rows = rows_end(p.offsets, e, static_cast<int>(p.dims.rows)) - begin;
-    const int parts = max(1, (rows + cut.part_rows - 1) / cut.part_rows);
-    if (index < parts * tiles) {
-      const int part = index / tiles, tile = index % tiles, slices = (rows + slice - 1) / slice;
-      const int from = part * slices / parts * slice, to = min(rows, (part + 1) * slices / parts * slice);
-      return {.expert = e,
-              .row = tile / cut.across * tile_m,
-              .column = tile % cut.across * N,
-              .first = begin + from,
-              .rows = to - from,
-              .part = part,
-              .parts = parts,
-              .slot = waiting * tiles + tile,
-              .stride = tiles};
-    }
-    index -= parts * tiles;
-    waiting += parts - 1;
-  }
-  return {};
-}
-
 template <typename R, int N>
-__device__ __forceinline__ void produce(R& ring, const Unit& u, const CUtensorMap* a, const CUtensorMap* b) {
+__device__ __forceinline__ void produce(R& ring, Walk& walk, const CUtensorMap* a, const CUtensorMap* b) {
   prefetch_map(a);
   prefetch_map(b);
-  for (int k = 0; k < u.rows; k += slice) {
-    const uint32_t barrier = ring.open();
+  const int row = walk.row(), column = walk.column();
+  while (walk.next()) {
+    for (int k = walk.first; k < walk.first + walk.rows; k += slice) {
+      const uint32_t barrier = ring.open();
 #pragma unroll
-    for (int i = 0; i < tile_m / 64; ++i) copy_box(ring.a() + i * box_bytes, a, barrier, u.row + 64 * i, u.first + k);
+      for (int i = 0; i < tile_m / 64; ++i) copy_box(ring.a() + i * box_bytes, a, barrier, row + 64 * i, k);
 #pragma unroll
-    for (int j = 0; j < N / 64; ++j) copy_box(ring.b() + j * box_bytes, b, barrier, u.column + 64 * j, u.first + k);
-    ring.advance();
+      for (int j = 0; j < N / 64; ++j) copy_box(ring.b() + j * box_bytes, b, barrier, column + 64 * j, k);
+      ring.advance();
+    }
   }
 }
 
@@ -146,11 +161,11 @@ __device__ __forceinline__ void add_all(float (&sum)[Sums], float (&bias)[4], co
 }
 
 template <bool Bias, int Sums>
-__device__ __forceinline__ void write_tile(const float (&sum)[Sums], const float (&bias)[4], const GroupedProduct<bf16>& p, const Unit& u,
-                                           bool pairs) {
-  const int row = u.row + own_row(), column = u.column + threadIdx.x % 4 * 2;
+__device__ __forceinline__ void write_tile(const float (&sum)[Sums], const float (&bias)[4], const Walk& walk, bool pairs) {
+  const GroupedProduct<bf16>& p = walk.p;
+  const int row = walk.row() + own_row(), column = walk.column() + threadIdx.x % 4 * 2;
   const int64_t pitch = p.dims.in;
-  float* const c = static_cast<float*>(p.c) + (u.expert * p.dims.out + row) * pitch + column;
+  float* const c = static_cast<float*>(p.c) + (walk.expert * p.dims.out + row) * pitch + column;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (row + 8 * half >= p.dims.out) continue;
@@ -159,35 +174,41 @@ __device__ __forceinline__ void write_tile(const float (&sum)[Sums], const float
       write_pair(c + 8 * half * pitch + 8 * j, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], static_cast<int>(pitch) - column - 8 * j,
                  p.mode == Accumulate::add, pairs);
     if (Bias && keeps_bias()) {
-      float* const to = p.bias_sums.data + u.expert * p.dims.out + row + 8 * half;
+      float* const to = p.bias_sums.data + walk.expert * p.dims.out + row + 8 * half;
       *to = p.bias_sums.mode == Accumulate::add ? *to + bias[2 * half] : bias[2 * half];
     }
   }
 }
 
 template <typename R, bool Bias, int N>
-__device__ __forceinline__ void consume(R& ring, const GroupedProduct<bf16>& p, const Unit& u, const Scratch& scratch, bool pairs) {
+__device__ __forceinline__ void consume(R& ring, Walk& walk, const Scratch& scratch, bool pairs) {
+  const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
+  const uint64_t ones = operand<Major::k>(ring.extra(), box_bytes);  // wherever it is read, it is 1
   float sum[N / 2], bias[4];
-  if (u.rows > 0) {
-    const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
-    const uint64_t ones = operand<Major::k>(ring.extra(), box_bytes);  // wherever it is read, it is 1
-    multiply_slices<Start::cleared>(
-        ring, group, (u.rows + slice - 1) / slice, sum,
-        [&](int s) {
-          if (const int left = u.rows - s * slice; left < slice) clear_lines(ring, left);
-        },
-        [&](uint64_t a, int keep) {
-          if constexpr (Bias) multiply_async<Major::mn, Major::k>(bias, a, ones, keep);
-        });
-    if constexpr (Bias) settle(bias);
-  } else {
+  while (walk.next()) {
 #pragma unroll
-    for (int i = 0; i < N / 2; ++i) sum[i] = 0;
-    bias[0] = bias[2] = 0;
+    for (float& value : sum) value = 0;
+    bias[0] = bias[1] = bias[2] = bias[3] = 0;
+    settle(sum);
+    settle(bias);
+    if (walk.rows > 0)
+      multiply_slices<Start::kept>(
+          ring, group, (walk.rows + slice - 1) / slice, sum,
+          [&](int s) {
+            if (const int left = walk.rows - s * slice; left < slice) clear_lines(ring, left);
+          },
+          [&](uint64_t a, int) {
+            if constexpr (Bias) multiply_async<Major::mn, Major::k>(bias, a, ones, 1);
+          });
+    if constexpr (Bias) settle(bias);
+    if (walk.last_part) {
+      for (int q = walk.first_part; q < walk.part; ++q)
+        if (walk.begin_of(q) < walk.begin_of(q + 1)) add_all<Bias>(sum, bias, scratch, walk.slot(q));
+      write_tile<Bias>(sum, bias, walk, pairs);
+    } else {
+      leave_all<Bias>(sum, bias, scratch, walk.slot(walk.part));
+    }
   }
-  if (u.part + 1 < u.parts) return leave_all<Bias>(sum, bias, scratch, u.slot + u.part * u.stride);
-  for (int part = 0; part + 1 < u.parts; ++part) add_all<Bias>(sum, bias, scratch, u.slot + part * u.stride);
-  write_tile<Bias>(sum, bias, p, u, pairs);
 }
 
 /// Eight columns of 64 k, all 1, for the bias gradient.
@@ -205,20 +226,19 @@ __global__ void __launch_bounds__(threads, 1)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char memory[];
   using R = Ring<Product::weight, N, ones_bytes>;
-  const Unit unit = find_unit<N>(p, cut);
-  if (unit.parts == 0) return;
   R ring(memory);
   write_ones(ring);
   ring.init();
+  Walk walk(p, cut);
   if (threadIdx.x < threads - consumers) {
     give_up_registers<40>();
-    if (threadIdx.x == 0) produce<R, N>(ring, unit, &a, &b);
+    if (threadIdx.x == 0) produce<R, N>(ring, walk, &a, &b);
   } else {
     take_registers<232>();
-    if (p.bias_sums.data != nullptr && unit.column == 0)
-      consume<R, true, N>(ring, p, unit, scratch, pairs);
+    if (p.bias_sums.data != nullptr && walk.column() == 0)
+      consume<R, true, N>(ring, walk, scratch, pairs);
     else
-      consume<R, false, N>(ring, p, unit, scratch, pairs);
+      consume<R, false, N>(ring, walk, scratch, pairs);
   }
 #else
   __trap();
@@ -238,7 +258,7 @@ void launch(const Stream& stream, const GroupedProduct<bf16>& p, const Cut& cut,
   if (cut.slots() > 0)
     cuda_check(cudaMemsetAsync(parts.flags, 0, static_cast<size_t>(cut.slots()) * sizeof(int), native(stream)), "cudaMemsetAsync");
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  kernel<<<static_cast<unsigned>(cut.parts * cut.tiles()), threads, bytes, native(stream)>>>(p, cut, parts, pairs, a, b);
+  kernel<<<static_cast<unsigned>(cut.blocks()), threads, bytes, native(stream)>>>(p, cut, parts, pairs, a, b);
   cuda_check(cudaGetLastError(), "grouped_wgmma_weight");
 }
 

@@ -12,7 +12,7 @@
 namespace ermoe::testing {
 namespace {
 
-enum class Fill { ragged, full, one_expert, nobody };
+enum class Fill { ragged, sparse, full, one_expert, nobody };
 
 struct Case {
   GroupedLinearDims dims;
@@ -25,16 +25,20 @@ std::string describe(const Case& c) {
                      static_cast<int>(c.fill), c.shift);
 }
 
-/// Where each expert's rows begin; with `ragged`, every third expert has none and the last rows are nobody's.
+/// Where each expert's rows begin; with `ragged`, every third expert has none and the last rows are nobody's; with
+/// `sparse`, nearly all are.
 std::vector<int32_t> offsets_of(const Case& c) {
   const auto E = static_cast<size_t>(c.dims.experts);
   std::vector<double> share(E, 0);
   for (size_t e = 0; e < E; ++e) {
-    if (c.fill == Fill::ragged && e % 3 != 1) share[e] = 0.1 + uniform(RngKey{7}, e);
+    if ((c.fill == Fill::ragged || c.fill == Fill::sparse) && e % 3 != 1) share[e] = 0.1 + uniform(RngKey{7}, e);
     if (c.fill == Fill::full) share[e] = 1;
     if (c.fill == Fill::one_expert && e == E - 1) share[e] = 1;
   }
-  const double filled = c.fill == Fill::ragged ? 0.9 : 1, total = std::accumulate(share.begin(), share.end(), 0.0);
+  const double filled = c.fill == Fill::ragged   ? 0.9
+                        : c.fill == Fill::sparse ? 0.02
+                                                 : 1,
+               total = std::accumulate(share.begin(), share.end(), 0.0);
   std::vector<int32_t> offsets(E + 1, 0);
   double sum = 0;
   for (size_t e = 0; e < E; ++e) {
@@ -212,6 +216,17 @@ TEST(GroupedLinearOnGpu, AgreeWhereRowsAreNotAligned) {
 TEST(GroupedLinearOnGpu, AgreeOnManyRows) {
   ERMOE_NEEDS_GPU(
       expect_agreement({{{12000, 8, 96, 160}, Fill::ragged}, {{3000, 3, 384, 776}, Fill::ragged}, {{9000, 2, 64, 128}, Fill::one_expert}}));
+}
+
+/// Several tiles a block whose way out is longer than their products.
+TEST(GroupedLinearOnGpu, AgreeWhereKIsShort) {
+  for (const Fill fill : fills)
+    ERMOE_NEEDS_GPU(expect_agreement({{{2300, 5, 72, 1536}, fill}, {{2300, 5, 1512, 136}, fill}, {{3100, 40, 40, 1152}, fill}}));
+}
+
+/// The cut of W's gradient reckons with all rows: here most parts have none.
+TEST(GroupedLinearOnGpu, AgreeWhereMostRowsAreNobodys) {
+  ERMOE_NEEDS_GPU(expect_agreement({{{12000, 4, 64, 128}, Fill::sparse}, {{12000, 3, 64, 128}, Fill::nobody}}));
 }
 
 TEST(GroupedLinearOnGpu, GiveZerosForNoRows) { ERMOE_NEEDS_GPU(expect_agreement({{{0, 3, 16, 24}, Fill::full}})); }
