@@ -167,7 +167,6 @@ template <typename T, typename L>
 __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const RowAhead<T, L>& row, int64_t r, int round, float mean,
                                              float rstd, const T* w, float (&dw)[L::packs][L::width], float (&db)[L::packs][L::width]) {
   constexpr int V = L::width;
-  const float shift = -mean * rstd, inverse = 1.0f / static_cast<float>(a.cols);  // x̂ = x rstd + shift
   Pack<T, V> x[L::packs], dy[L::packs];
   float sum = 0, dot = 0;
 #pragma unroll
@@ -178,16 +177,16 @@ __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const Row
     const auto weight = load<V>(w + L::column(k));
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const float upper = widen(dy[k].v[i]), hat = widen(x[k].v[i]) * rstd + shift, g = upper * widen(weight.v[i]);
+      const float upper = widen(dy[k].v[i]), centred = widen(x[k].v[i]) - mean, g = upper * widen(weight.v[i]);
       sum += g;
-      dot += g * hat;
-      dw[k][i] += upper * hat;
+      dot += g * centred;
+      dw[k][i] += upper * (centred * rstd);
       db[k][i] += upper;
     }
     keep_narrow(x[k]), keep_narrow(dy[k]);
   }
   if (a.dx == nullptr) return;
-  const float base = -rstd * (L::sum(sum) * inverse), slope = -rstd * (L::sum(dot) * inverse);
+  const float inverse = 1.0f / static_cast<float>(a.cols), mean_g = L::sum(sum) * inverse, slope = L::sum(dot) * rstd * rstd * inverse;
 #pragma unroll
   for (int k = 0; k < L::packs; ++k) {
     if (L::column(k) >= a.cols) continue;
@@ -197,7 +196,7 @@ __device__ __forceinline__ void backward_row(const BackwardArgs<T>& a, const Row
     if (a.mode == Accumulate::add) dx = row.take(row.old, a.dx, at, round, k, a.old_ahead);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const float hat = widen(x[k].v[i]) * rstd + shift, d = widen(dy[k].v[i]) * widen(weight.v[i]) * rstd + (hat * slope + base);
+      const float d = rstd * (widen(dy[k].v[i]) * widen(weight.v[i]) - mean_g - (widen(x[k].v[i]) - mean) * slope);
       dx.v[i] = narrow<T>(a.mode == Accumulate::add ? widen(dx.v[i]) + d : d);
     }
     store(a.dx + at, dx);
