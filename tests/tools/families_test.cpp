@@ -55,7 +55,8 @@ TEST(Families, KnowEveryOpOfATrainingStep) {
     ops.merge(ops_of_a_step(RouterKind::ermoe, basis, Orthogonality::newton_schulz));
   for (const RouterKind router : {RouterKind::vmoe, RouterKind::switch_lbl})
     ops.merge(ops_of_a_step(router, Basis::untied, Orthogonality::none));
-  for (const char* expected : {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "cosine", "dispatch"})
+  for (const char* expected :
+       {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "context_cosine", "dispatch"})
     EXPECT_TRUE(ops.contains(expected)) << expected;
   ops.erase("column_sum");  // a helper: it belongs to the op that sums
   for (const std::string& op : ops) EXPECT_TRUE(family_of_op(op).has_value()) << op;
