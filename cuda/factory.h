@@ -100,7 +100,7 @@ class Gpu {
   virtual void record_if(const int32_t* flag, const std::function<void()>& work) = 0;
   virtual FoundProfiler profiler() = 0;
   /// The GPU's engines for JPEG files, beside its stream, where it has some and the build has nvJPEG. They keep about 130 MiB of its
-  /// memory, and up to 512 MiB of the host's page-locked. The engine must not outlive the GPU.
+  /// memory, and page-locked memory of the host for up to 512 MiB of pixels. The engine must not outlive the GPU.
   virtual FoundJpegEngine jpeg_engine() = 0;
 };
 

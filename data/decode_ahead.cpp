@@ -5,6 +5,8 @@
 #include "data/decode_formats.h"
 #include "data/plain_jpeg.h"
 
+#include <algorithm>
+
 namespace ermoe {
 namespace {
 

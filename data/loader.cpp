@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <deque>
 
 namespace ermoe {
 namespace {
@@ -143,10 +142,8 @@ void Loader::fill(Made& made, std::vector<int64_t> wanted, const std::stop_token
   for (size_t k = 0; k < wanted.size(); ++k) {
     if (stop.stop_requested()) return;
     while (ahead.size() < files_ahead && k + ahead.size() < wanted.size()) ahead.push_back(reader_.begin(wanted[k + ahead.size()]));
-    FileAhead begun = std::move(ahead.front());
-    ahead.pop_front();
     uint8_t* out = images.data<uint8_t>() + filled * format.elements();
-    const auto got = read_or_replace(wanted[k], made.batch.epoch, out, std::move(begun), made.bad);
+    const auto got = read_or_replace(wanted[k], made.batch.epoch, out, ahead, made.bad);
     // Past the limit this batch is never delivered, so there is no use in reading on.
     if (static_cast<int64_t>(made.bad.size()) > allowed_bad_) return;
     if (!got) continue;
@@ -164,13 +161,22 @@ void Loader::read(int64_t sample, int64_t epoch, uint8_t* out, FileAhead begun) 
   reader_.read_crop(sample, *options_.crop, key.fold(static_cast<uint64_t>(sample)), out, std::move(begun));
 }
 
-std::optional<int64_t> Loader::read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, FileAhead begun, Faults& bad) {
+/// The first of `ahead` is the wanted sample's file. A replacement goes the same way, through an engine where there is one, so that
+/// a sample's pixels do not depend on why it was read; the others are begun again behind it, since nobody may hold pictures while
+/// he waits for one that he asked for later.
+std::optional<int64_t> Loader::read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, std::deque<FileAhead>& ahead, Faults& bad) {
+  FileAhead begun = std::move(ahead.front());
+  ahead.pop_front();
   const int64_t n = sampler_.size();
   const int64_t tries = sampler_.options().mode == Mode::train ? n : 1;
   for (int64_t t = 0; t < tries; ++t) {
     const int64_t index = (wanted + t) % n;
+    if (t > 0) {
+      ahead.clear();
+      begun = reader_.begin(index);
+    }
     try {
-      read(index, epoch, out, t == 0 ? std::move(begun) : FileAhead{});
+      read(index, epoch, out, std::move(begun));
       return index;
     } catch (const InputError& error) {
       bad.emplace(index, error.what());

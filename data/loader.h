@@ -7,6 +7,7 @@
 #include "data/sampler.h"
 
 #include <condition_variable>
+#include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -78,7 +79,7 @@ class Loader {
   void work(const std::stop_token& stop);
   Made make(Cursor at, const std::stop_token& stop);
   void fill(Made& made, std::vector<int64_t> wanted, const std::stop_token& stop);
-  std::optional<int64_t> read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, FileAhead begun, Faults& bad);
+  std::optional<int64_t> read_or_replace(int64_t wanted, int64_t epoch, uint8_t* out, std::deque<FileAhead>& ahead, Faults& bad);
   void read(int64_t sample, int64_t epoch, uint8_t* out, FileAhead begun);
   void report(const Made& made);
 

@@ -190,6 +190,7 @@ void Pipeline::keep_on_device(const ExecContext& ctx) {
   if (warn_)
     warn_(fmt::format("{} images were decoded in {:.1f} s and stay on the GPU, {:.0f} MiB", images, watch.lap(),
                       static_cast<double>(wanted) / (1 << 20)));
+  engine_.reset();  // with its memory: nothing is left to decode
 }
 
 std::unique_ptr<BatchSource> Pipeline::open_batches(const ImageDataset& split, const Sampler& sampler, const LoaderOptions& options,

@@ -9,6 +9,7 @@
 #include "tests/data/jpeg_files.h"
 
 #include <algorithm>
+#include <map>
 
 namespace ermoe::testing {
 namespace {
@@ -139,6 +140,34 @@ TEST_F(LoaderWithEngine, DeliversTheSameBatchesAndNamesTheSameFaults) {
     EXPECT_EQ(taken.bad, 3);
     EXPECT_EQ(std::exchange(warnings, {}), expected_warnings);
     EXPECT_GT(engine.asked, 30);
+  }
+}
+
+/// So that a sample which replaces a broken one looks as it does elsewhere, whichever of the two a cache met first.
+TEST_F(LoaderWithEngine, ReplacementsAreTheEnginesPicturesToo) {
+  const auto inverted = [](const std::string& file) {
+    Image image = decoded(file);
+    for (uint8_t& value : image.pixels) value = static_cast<uint8_t>(255 - value);
+    return image;
+  };
+  const auto expected = [&] {
+    ToldEngine engine(inverted);
+    return take(&engine, 0);
+  }();
+  std::map<int64_t, std::vector<uint8_t>> seen;
+  const size_t size = 12 * 12 * 3;
+  int64_t twice = 0;
+  for (size_t k = 0; k < expected.indices.size(); ++k) {
+    const auto from = expected.pixels.begin() + static_cast<std::ptrdiff_t>(k * size);
+    const std::vector<uint8_t> pixels(from, from + static_cast<std::ptrdiff_t>(size));
+    const auto [place, first] = seen.emplace(expected.indices[k], pixels);
+    twice += first ? 0 : 1;
+    EXPECT_EQ(place->second, pixels) << expected.indices[k];
+  }
+  EXPECT_GE(twice, 3);  // as themselves and in place of the broken ones
+  for (const int threads : {1, 3}) {
+    ToldEngine engine(inverted);
+    EXPECT_EQ(take(&engine, threads).pixels, expected.pixels) << threads;
   }
 }
 
