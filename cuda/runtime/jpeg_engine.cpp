@@ -21,6 +21,7 @@ FoundJpegEngine find_jpeg_engine(const GpuInfo&, std::unique_ptr<MemorySource>) 
 #include <nvjpeg.h>
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -114,7 +115,7 @@ class Desk : public std::enable_shared_from_this<Desk> {
     for (size_t bytes = 0; !closed_ && !waiting_.empty() && batch.size() < most_files && has_room(); waiting_.pop_front()) {
       bytes += waiting_.front().cost();
       if (bytes > batch_bytes) break;
-      waiting_.front().room = reserve(waiting_.front().bytes());
+      waiting_.front().room = std::make_shared<Room>(shared_from_this(), waiting_.front().bytes());
       batch.push_back(std::move(waiting_.front()));
     }
     return batch;
@@ -149,16 +150,21 @@ class Desk : public std::enable_shared_from_this<Desk> {
  private:
   bool has_room() const { return held_ == 0 || held_ + waiting_.front().bytes() <= held_bytes; }
 
-  std::shared_ptr<void> reserve(size_t bytes) {
-    held_ += bytes;
-    return {nullptr, [self = shared_from_this(), bytes](void*) {
-              {
-                const std::lock_guard lock(self->mutex_);
-                self->held_ -= bytes;
-              }
-              self->changed_.notify_one();
-            }};
-  }
+  /// What a file's pixels take of the bound, until nobody has them any more.
+  struct Room {
+    std::shared_ptr<Desk> desk;
+    size_t bytes;
+    Room(std::shared_ptr<Desk> d, size_t b) : desk(std::move(d)), bytes(b) { desk->held_ += bytes; }
+    Room(const Room&) = delete;
+    Room& operator=(const Room&) = delete;
+    ~Room() {
+      {
+        const std::lock_guard lock(desk->mutex_);
+        desk->held_ -= bytes;
+      }
+      desk->changed_.notify_one();
+    }
+  };
 
   CachingAllocator pixels_;
   std::mutex mutex_;  // guards what follows
@@ -169,13 +175,42 @@ class Desk : public std::enable_shared_from_this<Desk> {
   std::string fault_;
 };
 
+/// The library's handle, which several threads may use.
+class Library {
+ public:
+  Library() {
+    // Chroma is smoothed as libjpeg does it, and what departs from the standard is refused.
+    constexpr unsigned flags = NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION | NVJPEG_FLAGS_BITSTREAM_STRICT;
+    jpeg_check(nvjpegCreateEx(NVJPEG_BACKEND_HARDWARE, nullptr, nullptr, flags, &handle_), "nvjpegCreateEx");
+    unsigned cores = 0;
+    if (nvjpegGetHardwareDecoderInfo(handle_, &engines_, &cores) != NVJPEG_STATUS_SUCCESS) engines_ = 0;
+    engines_ *= cores;
+  }
+  ~Library() {
+    if (!kept_) nvjpegDestroy(handle_);
+  }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+  nvjpegHandle_t handle() const { return handle_; }
+  unsigned engines() const { return engines_; }
+  /// A GPU hangs over something that belongs to the library: it is not destroyed.
+  void keep() { kept_ = true; }
+
+ private:
+  std::atomic<bool> kept_ = false;
+  nvjpegHandle_t handle_ = nullptr;
+  unsigned engines_ = 0;  // the handle is given out on GPUs without any as well
+};
+
 /// One stream of batches, with what nvJPEG keeps for one. For the thread that runs it.
 class Line {
  public:
-  Line(nvjpegHandle_t library, Desk& desk) : library_(library), desk_(desk) {}
+  Line(Library& library, Desk& desk) : owner_(library), library_(library.handle()), desk_(desk) {}
   Line(const Line&) = delete;
   Line& operator=(const Line&) = delete;
   ~Line() {
+    if (stuck_) owner_.keep();
     if (stuck_) return;  // the GPU may still write where it was told to
     if (stream_ != nullptr) cudaStreamSynchronize(stream_);
     if (header_ != nullptr) nvjpegJpegStreamDestroy(header_);
@@ -250,11 +285,18 @@ class Line {
 
   void hand_over(std::span<Request> batch, const std::vector<nvjpegImage_t>& pictures) {
     std::vector<std::shared_ptr<uint8_t> > pixels;
-    for (size_t i = 0; i < batch.size(); ++i) {
-      pixels.push_back(desk_.memory_for(batch[i]));
-      cuda_check(cudaMemcpyAsync(pixels[i].get(), pictures[i].channel[0], batch[i].bytes(), cudaMemcpyDeviceToHost, stream_), "download");
+    for (const Request& request : batch) pixels.push_back(desk_.memory_for(request));  // all of it before the first copy begins
+    try {
+      for (size_t i = 0; i < batch.size(); ++i)
+        cuda_check(cudaMemcpyAsync(pixels[i].get(), pictures[i].channel[0], batch[i].bytes(), cudaMemcpyDeviceToHost, stream_), "download");
+      wait();
+    } catch (...) {  // the GPU may still write there
+      if (stuck_)
+        written_for_ever_ = std::make_unique<std::vector<std::shared_ptr<uint8_t> > >(std::move(pixels)).release();
+      else
+        cudaStreamSynchronize(stream_);
+      throw;
     }
-    wait();
     refusals_ = 0;
     for (size_t i = 0; i < batch.size(); ++i) batch[i].answer({batch[i].height, batch[i].width, std::move(pixels[i])});
   }
@@ -278,6 +320,7 @@ class Line {
     }
   }
 
+  Library& owner_;
   nvjpegHandle_t library_;
   Desk& desk_;
   cudaStream_t stream_ = nullptr;
@@ -288,29 +331,7 @@ class Line {
   int prepared_for_ = 0;  // files of a batch
   int64_t refusals_ = 0;  // since the last batch that was decoded
   bool stuck_ = false;
-};
-
-/// The library's handle, which several threads may use.
-class Library {
- public:
-  Library() {
-    // Chroma is smoothed as libjpeg does it, and what departs from the standard is refused.
-    constexpr unsigned flags = NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION | NVJPEG_FLAGS_BITSTREAM_STRICT;
-    jpeg_check(nvjpegCreateEx(NVJPEG_BACKEND_HARDWARE, nullptr, nullptr, flags, &handle_), "nvjpegCreateEx");
-    unsigned cores = 0;
-    if (nvjpegGetHardwareDecoderInfo(handle_, &engines_, &cores) != NVJPEG_STATUS_SUCCESS) engines_ = 0;
-    engines_ *= cores;
-  }
-  ~Library() { nvjpegDestroy(handle_); }
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
-
-  nvjpegHandle_t handle() const { return handle_; }
-  unsigned engines() const { return engines_; }
-
- private:
-  nvjpegHandle_t handle_ = nullptr;
-  unsigned engines_ = 0;  // the handle is given out on GPUs without any as well
+  const void* written_for_ever_ = nullptr;  // pixels that a stuck GPU may write: never given back
 };
 
 class NvjpegEngine final : public JpegEngine {
@@ -318,7 +339,7 @@ class NvjpegEngine final : public JpegEngine {
   NvjpegEngine(int gpu, std::unique_ptr<Library> library, std::unique_ptr<MemorySource> page_locked)
       : gpu_(gpu), library_(std::move(library)), desk_(std::make_shared<Desk>(std::move(page_locked))) {
     for (std::unique_ptr<Line>& line : lines_) {
-      line = std::make_unique<Line>(library_->handle(), *desk_);
+      line = std::make_unique<Line>(*library_, *desk_);
       line->open();
     }
     try {
