@@ -107,16 +107,16 @@ struct Verdict {
 /// A block a matrix: norms of its residual, from them the update's coefficients and whether one update is enough.
 __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Verdict verdict) {
   const int64_t n = work.n, matrix = blockIdx.x;
-  const float *const partials = work.partials + matrix * Residual::parts * work.part_size(), *const diagonal = work.diagonal + matrix * n;
+  const float* const diagonal = work.diagonal + matrix * n;
   float off_row = 0, row = 0, row_sum = 0, off = 0, low = INFINITY, high = -INFINITY, total = 0;
   bool broken = false;
   for (int64_t i = threadIdx.x; i < n; i += judge_threads) {
-    const float square = work.row_total(partials, Residual::squares, i), sum = work.row_total(partials, Residual::sums, i), d = diagonal[i];
+    const float square = work.row_total(matrix, Residual::squares, i), sum = work.row_total(matrix, Residual::sums, i), d = diagonal[i];
     broken |= !isfinite(square) || !isfinite(sum) || !isfinite(d);
     off_row = fmaxf(off_row, square);
     row = fmaxf(row, square + d * d);
     row_sum = fmaxf(row_sum, sum + fabsf(d));
-    off = fmaxf(off, work.row_total(partials, Residual::largest, i));
+    off = fmaxf(off, work.row_total(matrix, Residual::largest, i));
     low = fminf(low, d);
     high = fmaxf(high, d);
     total += square + d * d;
@@ -132,8 +132,10 @@ __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Ver
   low = -block_max<judge_threads>(-low);
   total = block_sum<judge_threads>(total);
   if (threadIdx.x > 0) return;
+  constexpr float rounded = 1 + 1.0f / 128;  // what half's rounding may have taken from the squares
   const float spectral = fminf(sqrtf(total), row_sum);
-  const float bound = 0.75f * (off_row + 2 * off * (high - low)) + 0.25f * row * spectral + off / 512;  // the last: half's rounding
+  const float bound =
+      rounded * (0.75f * (off_row + 2 * off * (high - low)) + 0.25f * row * spectral + off / 512);  // the last: half's rounding
   const bool small = !broken && spectral < 0.5f;
   verdict.updates[matrix] = small;
   verdict.done[matrix] = small && bound <= enough;
@@ -183,11 +185,9 @@ void come_back(const Stream& stream, const StiefelDims& d, const Stepped& steppe
   unsigned* const flags = scratch.parts.flags;
   elementwise<bf16>(stream, count_of(d), Split{stepped, hi, lo}, "stiefel_step", q);
   const int64_t square = d.batch * d.cols;
-  const bool wide = state_of(stream).major == 9 && d.rows >= Residual::fewest_wide_rows;
   const Residual residual{.batch = d.batch,
                           .m = d.rows,
                           .n = d.cols,
-                          .tile_j = wide ? Residual::wide_j : Residual::narrow_j,
                           .hi = hi,
                           .lo = lo,
                           .half = half,
@@ -196,7 +196,7 @@ void come_back(const Stream& stream, const StiefelDims& d, const Stepped& steppe
                           .spare = reinterpret_cast<float*>(product),
                           .spare_size = count_of(d) / 2};
   const Verdict verdict{.scale = numbers + square, .own = numbers + 2 * square, .updates = flags, .done = flags + d.batch};
-  (wide ? residual_wgmma : residual_mma)(stream, residual);
+  (state_of(stream).major == 9 ? residual_wgmma : residual_mma)(stream, residual);
   judge_kernel<<<static_cast<unsigned>(d.batch), judge_threads, 0, native(stream)>>>(residual, verdict);
   cuda_check(cudaGetLastError(), "stiefel_step");
   gemm(stream, packed_gemm(Trans::no, Trans::no, d.rows, d.cols, d.cols, d.batch), 1, hi, half, 0, product);
@@ -208,14 +208,13 @@ void come_back(const Stream& stream, const StiefelDims& d, const Stepped& steppe
 }  // namespace
 
 bool fast_step_fits(const StiefelDims& d, const float* q, const void* direction, const bf16* twin) {
-  return d.cols % 8 == 0 && d.cols >= Residual::narrow_j && d.batch > 0 && d.batch <= 65535 && all_aligned(q, direction, twin);
+  return d.cols % 8 == 0 && d.cols >= Residual::block && d.batch > 0 && d.batch <= 65535 && all_aligned(q, direction, twin);
 }
 
 FastSizes fast_sizes(const StiefelDims& d) {
-  const Residual residual{.m = d.rows, .n = d.cols};  // of the narrower tiles, which leave more sums
   return {.matrix = count_of(d),
           .square = d.batch * d.cols * d.cols,
-          .numbers = d.batch * d.cols * (3 + Residual::parts * residual.slots()),
+          .numbers = d.batch * d.cols * (3 + Residual::parts * Residual{.n = d.cols}.blocks()),
           .flags = 2 * d.batch};
 }
 
