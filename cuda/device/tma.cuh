@@ -59,17 +59,6 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, ui
                : "memory");
 }
 
-/// Starts the copy of a box from shared memory, by one thread, after `fence_for_async_proxy` and a barrier of those that wrote it.
-__device__ __forceinline__ void store_box(const CUtensorMap* map, uint32_t from, int x, int y, int z) {
-  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y),
-               "r"(z)
-               : "memory");
-}
-/// Closes this thread's group of stores.
-__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-/// Until all of this thread's stores have read their shared memory.
-__device__ __forceinline__ void wait_stores() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-
 /// Brings a box into the L2 alone.
 __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int y) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
@@ -78,6 +67,11 @@ __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int 
 /// Starts the copy of a box from shared memory, by one thread; what lies outside of the tensor is not written.
 __device__ __forceinline__ void post_box(const CUtensorMap* map, uint32_t from, int x, int y) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y)
+               : "memory");
+}
+__device__ __forceinline__ void post_box(const CUtensorMap* map, uint32_t from, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y),
+               "r"(z)
                : "memory");
 }
 /// Closes this thread's group of such copies.

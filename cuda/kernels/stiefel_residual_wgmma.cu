@@ -275,11 +275,11 @@ __device__ __forceinline__ void stage_half(const float (&sum)[Sums], uint32_t st
 template <bool Diagonal, int Sums>
 __device__ __forceinline__ void store_half(const CUtensorMap* half, const Place& place, int group, uint32_t staging) {
   const int z = place.matrix, i = place.i * tile + group * 64, j = Diagonal ? i : place.j * tile;
-  store_box(half, staging, j, i, z);
-  if constexpr (Sums == 64) store_box(half, staging + store_bytes, j + 64, i, z);
-  if constexpr (!Diagonal) store_box(half, staging + 2 * store_bytes, i, j, z);
-  if constexpr (Sums == 64) store_box(half, staging + 3 * store_bytes, i, j + 64, z);
-  commit_stores();
+  post_box(half, staging, j, i, z);
+  if constexpr (Sums == 64) post_box(half, staging + store_bytes, j + 64, i, z);
+  if constexpr (!Diagonal) post_box(half, staging + 2 * store_bytes, i, j, z);
+  if constexpr (Sums == 64) post_box(half, staging + 3 * store_bytes, i, j + 64, z);
+  commit_posts();
 }
 
 /// The parts of one line of a staged box, which is row `row` and block `block` of R.
@@ -328,7 +328,7 @@ __device__ __forceinline__ void take(Stages& ring, const Residual& work, const W
   const int pieces = walk.deal.triangle.pieces;
   multiply<Diagonal>(ring, group, (walk.last - walk.first) * (rows_a_piece / rows_a_slice), sum, squares);
   const bool issues = consumer() % 128 == 0;
-  if (issues) wait_stores();  // of the tile before
+  if (issues) wait_posts_read();  // of the tile before
   sync_group(group);
   if constexpr (Diagonal) join_squares(squares, sum, group, reinterpret_cast<float*>(memory));
   const int block = static_cast<int>(blockIdx.x);
@@ -380,7 +380,7 @@ __global__ void __launch_bounds__(threads, 1)
       else
         take<true, 64>(ring, work, walk, place, group, scratch, staging, &maps.half);
     }
-    if (consumer() % 128 == 0) wait_stores();
+    if (consumer() % 128 == 0) wait_posts_read();
   }
 #else
   __trap();
