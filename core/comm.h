@@ -5,6 +5,7 @@
 #include "core/tensor.h"
 
 #include <memory>
+#include <optional>
 #include <span>
 
 namespace ermoe {
@@ -49,8 +50,15 @@ class SelfCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int) override { return std::make_unique<SelfCommunicator>(); }
 };
 
-/// Throws `InputError` where a launcher's variables (Open MPI, PMI, Slurm) say that this process is one of several:
-/// a build without MPI would otherwise run N unconnected copies.
+/// What a launcher's variables (Open MPI's, PMI's, Slurm's) say about how often it started the program; nothing where there are none.
+struct Launch {
+  const char* variable = nullptr;
+  int processes = 1;
+};
+std::optional<Launch> find_launch();
+
+/// Throws `InputError` where a launcher started this process as one of several: a program that works alone, as every one does in a
+/// build without MPI, would run as N unconnected copies. Programs of many ranks begin with `Ranks::join` (core/ranks.h) instead.
 void refuse_silent_multi_launch();
 
 }  // namespace ermoe
