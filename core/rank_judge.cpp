@@ -73,7 +73,7 @@ class Judge {
     const RankRecord& last = said(late);
     if (at(late).left) return fmt::format("{} has ended, and {}", who(names_, late), waits(waiter));
     if (last.endless || last.ordinary_s <= limits_.patience_s) return std::nullopt;
-    return fmt::format("{} hangs: it has been {} for {:.0f} s, and {}", who(names_, late), doing(last), last.phase_s, waits(waiter));
+    return fmt::format("{} hangs: it has been {}, for {:.0f} s, and {}", who(names_, late), doing(last), last.phase_s, waits(waiter));
   }
 
   std::string waits(int rank) const {
@@ -87,7 +87,7 @@ class Judge {
 
   std::string does_not_end(int rank) const {
     return fmt::format(
-        "{} has been {} for {:.0f} s ({} bytes), where every rank has come: the network between the hosts fails, or is slower than "
+        "{} has been {}, for {:.0f} s ({} bytes), where every rank has come: the network between the hosts fails, or is slower than "
         "the time-out allows for",
         who(names_, rank), doing(said(rank)), said(rank).wait_s, said(rank).bytes);
   }

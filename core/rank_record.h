@@ -16,7 +16,8 @@ namespace ermoe {
 
 /// One record. Every rank of a run is the same program, so it travels as it lies in memory.
 struct RankRecord {
-  enum class Kind : uint32_t { hello, welcome, beat, goodbye, stop, fault };
+  /// `stop`: the sender fails; `ended`: another rank did so, says rank 0; `fault`: another rank is gone or hangs.
+  enum class Kind : uint32_t { hello, welcome, beat, goodbye, stop, ended, fault };
   static constexpr uint64_t mark_of_this_layout = 0x65726d6f652d7231;
   static constexpr size_t max_groups = 8;
 
@@ -29,7 +30,7 @@ struct RankRecord {
   uint64_t mark = mark_of_this_layout;
   Kind kind = Kind::beat;
   int32_t rank = 0;
-  int32_t code = 1;       // exit code, of stop and fault
+  int32_t code = 1;       // exit code, of stop, ended and fault
   int32_t endless = 0;    // in a phase that may take any time
   int64_t step = -1;      // -1: before the first one
   double phase_s = 0;     // how long in this phase

@@ -1,6 +1,7 @@
 #include "core/rank_watch.h"
 
 #include "core/error.h"
+#include "core/rank_meeting.h"
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -11,18 +12,15 @@
 #include <chrono>
 #include <future>
 #include <mutex>
-#include <random>
-#include <sstream>
 #include <thread>
 
 namespace ermoe {
 namespace {
 
 constexpr double beat_s = 0.25;
-constexpr double connect_s = 2;          // for one address
-constexpr double proof_s = 5;            // for the first record over a new connection
 constexpr double last_word_s = 1;        // for what was sent last to be read
 constexpr double others_speak_s = 0.25;  // a launcher ends all ranks once one has ended: leave them time to print their line
+constexpr double cause_shows_s = 0.25;
 constexpr double callback_s = 2;
 constexpr double longest_pause_s = 1;  // more between two looks at the clock means that this process was stopped itself
 
@@ -30,9 +28,14 @@ using Kind = RankRecord::Kind;
 
 double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-std::string random_token() {
-  std::random_device random;
-  return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
+/// What a rank says before it has said anything.
+RankRecord starting(int rank) {
+  RankRecord record;
+  record.rank = rank;
+  record.endless = 1;
+  record.groups[0].id = RankWatch::world_group;
+  put_text(record.phase, "starting");
+  return record;
 }
 
 /// Runs `work` in a thread of its own and waits for it, but not longer than `seconds`.
@@ -62,10 +65,7 @@ class RankWatch::Impl {
  public:
   explicit Impl(WatchOptions options)
       : options_(std::move(options)), limits_(options_.limits()), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    said_.rank = options_.rank;
-    said_.endless = 1;
-    said_.groups[0].id = world_group;
-    put_text(said_.phase, "starting");
+    said_ = starting(options_.rank);
   }
   ~Impl() { end(Kind::goodbye, "", 0); }
 
@@ -88,16 +88,8 @@ class RankWatch::Impl {
     RankView view;
     double heard = 0;  // on `clock_`
   };
-  /// A connection that has not shown the token.
-  struct Guest {
-    RecordChannel channel;
-    double since = 0;
-  };
-
   bool leads() const { return options_.rank == 0; }
   RankRecord now();
-  void admit_guests(std::vector<Guest>& guests, std::vector<bool>& here);
-  bool try_address(const std::string& address, int port);
 
   void run();
   void wait_for_news();
@@ -108,7 +100,8 @@ class RankWatch::Impl {
   bool end_as_asked();
   void send_to_all(RankRecord record);
   void drain(double seconds);
-  void tell_fault(const std::string& sentence, int code);
+  void tell_fault(Kind kind, const std::string& sentence, int code);
+  bool stopping();
   void depart(const std::string& sentence, int code);
 
   const WatchOptions options_;
@@ -119,6 +112,7 @@ class RankWatch::Impl {
   double phase_since_ = 0, ordinary_since_ = 0, wait_since_ = 0;  // on `clock_`
   std::string advice_;
   std::function<void()> callback_;
+  double ending_since_ = 0;
   std::optional<RankRecord> ending_;  // what to say last
 
   std::mutex end_mutex_;
@@ -128,8 +122,7 @@ class RankWatch::Impl {
   std::atomic<double> clock_{0};
 
   // Of the thread alone, once it runs.
-  Listener listener_;
-  std::string token_;
+  std::optional<RankDoor> door_;
   std::vector<Peer> peers_;
   double looked_ = 0, next_beat_ = 0;
   bool done_ = false;
@@ -137,93 +130,18 @@ class RankWatch::Impl {
 
 // Meeting.
 
-std::string RankWatch::Impl::invite() {
-  listener_ = listen_on_any_port();
-  token_ = random_token();
-  std::string text = fmt::format("{} {}", listener_.port, token_);
-  for (const std::string& address : own_addresses()) text += " " + address;
-  return text;
-}
+std::string RankWatch::Impl::invite() { return door_.emplace().invitation(); }
 
 void RankWatch::Impl::admit(double seconds) {
-  peers_.resize(static_cast<size_t>(options_.size() - 1));
-  std::vector<bool> here(static_cast<size_t>(options_.size()), false);
-  here[0] = true;
-  std::vector<Guest> guests;
-  const double deadline = seconds_now() + seconds;
-  for (double next = 0; std::ranges::find(here, false) != here.end();) {
-    const auto missing = static_cast<int>(std::ranges::find(here, false) - here.begin());
-    check_input(seconds_now() < deadline,
-                "{} did not reach rank 0 on {}, port {}, over TCP within {:.0f} s; ranks watch each other that way",
-                who(options_.names, missing), options_.names[0].host, listener_.port, seconds);
-    wait_readable(listener_.socket, 0.02);
-    admit_guests(guests, here);
-    if (seconds_now() < next) continue;
-    next = seconds_now() + beat_s;
-    send_to_all(now());  // those who are here already must not think that rank 0 is gone
-  }
-  listener_.socket.close();
+  std::vector<RecordChannel> channels = door_->admit(options_.names, seconds, [this] { return now(); });
+  for (int r = 1; r < options_.size(); ++r) peers_.push_back({std::move(channels[static_cast<size_t>(r)]), {.last = starting(r)}});
+  door_.reset();
   thread_ = std::thread([this] { run(); });
-}
-
-void RankWatch::Impl::admit_guests(std::vector<Guest>& guests, std::vector<bool>& here) {
-  const size_t room = 64 + 2 * here.size();
-  for (Socket socket = listener_.socket.accept(); socket.open(); socket = listener_.socket.accept()) {
-    if (guests.size() < room) guests.push_back({RecordChannel(std::move(socket)), seconds_now()});
-  }
-  for (Guest& guest : guests) {
-    const std::optional<RankRecord> hello = guest.channel.receive();
-    if (!hello && seconds_now() - guest.since < proof_s) continue;
-    const bool known = hello && hello->kind == Kind::hello && hello->text.data() == token_ && hello->rank > 0 &&
-                       hello->rank < options_.size() && !here[static_cast<size_t>(hello->rank)];
-    if (!known) {
-      guest.channel.close();
-      continue;
-    }
-    RankRecord welcome = now();
-    welcome.kind = Kind::welcome;
-    put_text(welcome.text, token_);
-    guest.channel.send(welcome);
-    Peer& peer = peers_[static_cast<size_t>(hello->rank - 1)];
-    peer.channel = std::move(guest.channel);
-    peer.view.last = *hello;
-    here[static_cast<size_t>(hello->rank)] = true;
-  }
-  std::erase_if(guests, [](const Guest& guest) { return !guest.channel.open(); });
 }
 
 void RankWatch::Impl::join(const std::string& invitation) {
-  std::istringstream words(invitation);
-  int port = 0;
-  words >> port >> token_;
-  std::vector<std::string> addresses;
-  const RankName& leader = options_.names[0];
-  const RankName& own = options_.names[static_cast<size_t>(options_.rank)];
-  if (own.host == leader.host) addresses = {"127.0.0.1", "::1"};
-  for (std::string address; words >> address;) addresses.push_back(address);
-  peers_.resize(1);
-  const bool met = std::ranges::any_of(addresses, [&](const std::string& address) { return try_address(address, port); });
-  check_input(met, "{} cannot reach rank 0 on {} over TCP (tried {}, port {}); ranks watch each other that way, so it must be let through",
-              who(options_.names, options_.rank), leader.host, fmt::join(addresses, ", "), port);
+  peers_.push_back({reach_rank_0(options_.names, options_.rank, invitation), {.last = starting(0)}});
   thread_ = std::thread([this] { run(); });
-}
-
-bool RankWatch::Impl::try_address(const std::string& address, int port) {
-  RecordChannel channel(connect_to(address, port, connect_s));
-  RankRecord hello = now();
-  hello.kind = Kind::hello;
-  put_text(hello.text, token_);
-  channel.send(hello);
-  for (const double deadline = seconds_now() + proof_s; channel.open() && seconds_now() < deadline;) {
-    wait_readable(channel.socket(), deadline - seconds_now());
-    const std::optional<RankRecord> answer = channel.receive();
-    if (!answer) continue;
-    if (answer->kind != Kind::welcome || answer->text.data() != token_) return false;
-    peers_[0].view.last = *answer;
-    peers_[0].channel = std::move(channel);
-    return true;
-  }
-  return false;
 }
 
 // What the rank's own threads say.
@@ -290,6 +208,7 @@ void RankWatch::Impl::end(Kind how, const std::string& sentence, int code) {
   {
     const std::lock_guard lock(mutex_);
     ending_ = last;
+    ending_since_ = seconds_now();
   }
   const uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(wake_.descriptor(), &one, sizeof one);
@@ -321,6 +240,8 @@ void RankWatch::Impl::wait_for_news() {
   }
   const double left = std::clamp(next_beat_ - seconds_now(), 0.0, beat_s);
   ::poll(entries.data(), entries.size(), static_cast<int>(left * 1e3) + 1);
+  uint64_t woken = 0;
+  [[maybe_unused]] const ssize_t count = ::read(wake_.descriptor(), &woken, sizeof woken);
 }
 
 void RankWatch::Impl::read(Peer& peer) {
@@ -328,7 +249,7 @@ void RankWatch::Impl::read(Peer& peer) {
   while (const std::optional<RankRecord> record = peer.channel.receive()) handle(peer, *record);
   if (peer.channel.open() || peer.view.left || done_) return;
   const std::string sentence = tell_death(options_.names, peer.view.last.rank, peer.view.last);
-  leads() ? tell_fault(sentence, 1) : depart(sentence, 1);
+  leads() ? tell_fault(Kind::fault, sentence, 1) : depart(sentence, 1);
 }
 
 void RankWatch::Impl::handle(Peer& peer, const RankRecord& record) {
@@ -347,10 +268,12 @@ void RankWatch::Impl::handle(Peer& peer, const RankRecord& record) {
     case Kind::stop:
       peer.view.left = true;
       peer.channel.close();
-      if (leads()) tell_fault(fmt::format("{} ended: {}", who(options_.names, record.rank), record.text.data()), record.code);
+      if (leads() && !stopping())
+        tell_fault(Kind::ended, fmt::format("{} ended: {}", who(options_.names, record.rank), record.text.data()), record.code);
       return;
+    case Kind::ended:
     case Kind::fault:
-      if (!leads()) depart(record.text.data(), record.code);
+      if (!leads() && !(record.kind == Kind::ended && stopping())) depart(record.text.data(), record.code);
       return;
     case Kind::hello:
     case Kind::welcome: return;
@@ -370,19 +293,25 @@ void RankWatch::Impl::look() {
   }
   std::vector<RankView> all{{.last = now()}};
   for (const Peer& peer : peers_) all.push_back(peer.view);
-  if (const auto sentence = judge(all, options_.names, limits_)) tell_fault(*sentence, 1);
+  if (const auto sentence = judge(all, options_.names, limits_)) tell_fault(Kind::fault, *sentence, 1);
 }
 
-/// Says the last word where the rank has one.
+/// Whether this rank fails by itself, and says so.
+bool RankWatch::Impl::stopping() {
+  const std::lock_guard lock(mutex_);
+  return ending_ && ending_->kind == Kind::stop;
+}
+
+/// Says the last word where the rank has one. A rank that fails may do so because another one is gone: that is given time to show.
 bool RankWatch::Impl::end_as_asked() {
   std::optional<RankRecord> last;
   {
     const std::lock_guard lock(mutex_);
-    last = ending_;
+    if (ending_ && (ending_->kind != Kind::stop || seconds_now() - ending_since_ > cause_shows_s)) last = ending_;
   }
   if (!last) return false;
   if (leads() && last->kind == Kind::stop) {
-    last->kind = Kind::fault;
+    last->kind = Kind::ended;
     put_text(last->text, fmt::format("{} ended: {}", who(options_.names, 0), last->text.data()));
   }
   send_to_all(*last);
@@ -410,10 +339,10 @@ void RankWatch::Impl::drain(double seconds) {
 }
 
 /// Rank 0: tells all others and ends.
-void RankWatch::Impl::tell_fault(const std::string& sentence, int code) {
+void RankWatch::Impl::tell_fault(Kind kind, const std::string& sentence, int code) {
   if (done_) return;
   RankRecord fault = now();
-  fault.kind = Kind::fault;
+  fault.kind = kind;
   fault.code = code;
   put_text(fault.text, sentence);
   send_to_all(fault);

@@ -7,6 +7,7 @@ set(SOURCES
   json.cpp
   log.cpp
   rank_judge.cpp
+  rank_meeting.cpp
   rank_record.cpp
   rank_watch.cpp
   ranks.cpp

@@ -1,7 +1,7 @@
 // What several ranks can do and what happens when one fails, under mpirun. tests/ranks.sh starts it and looks at what it prints and
 // how it ends.
 //   ermoe_tests_ranks collectives
-//   ermoe_tests_ranks fault WHAT WHO WHERE [TIME-OUT]    WHAT: kill stop hang throw misuse none
+//   ermoe_tests_ranks fault WHAT WHO WHERE [TIME-OUT]    WHAT: kill stop inside hang throw misuse exit stuck long none
 #include "core/ranks.h"
 #include "tests/ranks/collectives.h"
 #include "tools/main_guard.h"
@@ -43,12 +43,18 @@ void fail_as(const Fault& fault, RankWatch& watch) {
   std::printf("fault at %.3f of process %d\n", std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(),
               static_cast<int>(::getpid()));
   std::fflush(stdout);
-  if (fault.what == "kill") std::raise(SIGKILL);
+  if (fault.what == "kill" || fault.what == "stuck") std::raise(SIGKILL);
   if (fault.what == "stop") std::raise(SIGSTOP);
   if (fault.what == "hang") wait_s(30);
   if (fault.what == "throw") fail("the disk is full");
   if (fault.what == "misuse") fail_input("data.path: nothing lies there");
   if (fault.what == "exit") std::exit(0);
+  if (fault.what == "inside") {  // dies while it waits in a collective to which the next rank does not come
+    std::thread([] {
+      wait_s(0.6);
+      std::raise(SIGKILL);
+    }).detach();
+  }
   if (fault.what == "long") {
     watch.at(3, "checkpoint", Patience::endless);
     wait_s(1.5 * fault.timeout_s);
@@ -70,6 +76,7 @@ int run_fault(Ranks& ranks, const Fault& fault) {
       wait_s(0.6);  // until the others wait
       fail_as(fault, watch);
     }
+    if (step == 3 && fault.what == "inside" && comm.rank() == (fault.who + 1) % comm.size()) wait_s(30);
     meet(comm, memory, step == 3 ? fault.where : "all_reduce");
   }
   return 0;
