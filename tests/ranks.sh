@@ -9,7 +9,7 @@ program="$(cd "${1:?usage: tests/ranks.sh BUILD_FOLDER}" && pwd)/tests/ermoe_tes
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
 export LSAN_OPTIONS=detect_leaks=0 # MPI's own
 timeout_s=6                        # of the watch: the run ends within it
-at_once=6                          # cases that run side by side; most of their time they wait
+at_once=8                          # cases that run side by side; most of their time they wait
 work="$(mktemp -d)"
 cd "$work" || exit 2
 passed=0 failed=0 started=$SECONDS

@@ -266,6 +266,20 @@ TEST(RankWatch, AKilledRankIsNamedAtOnce) {
 
 TEST(RankWatch, AStoppedRankIsNamed) { after_signal(SIGSTOP, "was last heard of 2 s ago, in step 17, backward, in barrier number 9: "); }
 
+TEST(RankWatch, TheCauseIsToldAndNotWhatCameOfIt) {
+  Said said(3);
+  RankWatch first, third;
+  const std::string invitation = first.invite(said.options(0));
+  Child victim([&] { be_a_rank(1, 3, invitation); });
+  std::thread other([&] { third.join(said.options(2), invitation); });
+  first.admit(10);
+  other.join();
+  wait_s(0.6);
+  victim.signal(SIGKILL);
+  third.stop("a call of MPI failed", 1);  // as it may where the other end of a connection is gone
+  for (const int r : {0, 2}) EXPECT_NE(said.line(r).find("process 1001) died in step 17"), std::string::npos) << said.line(r);
+}
+
 /// Two ranks in one child, which is stopped for longer than silence may last and then goes on: each has its own sleep to thank.
 TEST(RankWatch, WhatARankSleptThroughIsNobodysFault) {
   Child pair([] {
