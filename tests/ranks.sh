@@ -68,6 +68,16 @@ test_collectives() {
   done
 }
 
+test_training() {
+  section "training that ranks share is training"
+  local n
+  for n in 1 2 4; do
+    launch -n "$n" "${program}_training" >"out.$n" 2>"err.$n" && grep -q "^$n ranks: 0 cases failed" "out.$n"
+    report "$n ranks: losses, norms and weights of 20 steps, ten images a step" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
 # Runs as each rank of a case: what it prints and how and when it ends goes to files.
 one_rank() {
   "$program" "$@" >"out.$OMPI_COMM_WORLD_RANK" 2>"err.$OMPI_COMM_WORLD_RANK"
@@ -176,6 +186,7 @@ TABLE
 
 test_launchers
 test_collectives
+test_training
 test_faults
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"
