@@ -3,6 +3,7 @@ set(SOURCES
   comm.cpp
   file_io.cpp
   flat.cpp
+  gather.cpp
   gpu_generations.cpp
   json.cpp
   log.cpp

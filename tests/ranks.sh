@@ -78,6 +78,34 @@ test_training() {
   done
 }
 
+# rows FILE COLUMN…: these columns of metrics.csv, by their names.
+rows() {
+  awk -F, -v wanted="${*:2}" 'NR == 1 { n = split(wanted, names, " "); for (i = 1; i <= NF; ++i) at[$i] = i; next }
+    { for (i = 1; i <= n; ++i) printf "%s ", $at[names[i]]; print "" }' "$1"
+}
+
+test_program() {
+  section "ermoe-train"
+  local n train="${program%/tests/*}/tools/ermoe-train" columns="step split loss grad_norm accuracy top5 block1/gini block1/class_information"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  for n in 1 2 3; do
+    launch -n "$n" "$train" --data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 \
+      --model.heads 2 --moe.experts 4 --moe.hidden 32 --optim.ema 0.9 --model.dropout 0.1 --model.drop_path 0.1 --augment.crop_padding 2 \
+      --augment.flip true --augment.randaugment_n 1 --train.batch 10 --train.epochs 3 --train.log_every 3 --train.eval_batch 7 \
+      --optim.warmup_steps 3 --device cpu --threads 1 --out "run.$n" >"out.$n" 2>"err.$n"
+    report "$n ranks train, evaluate and write one run folder" $?
+    rows "run.$n/metrics.csv" $columns >"rows.$n"
+  done
+  for n in 2 3; do
+    paste -d' ' rows.1 "rows.$n" | awk '{ half = NF / 2; for (i = 1; i <= half; ++i) { a = $i; b = $(i + half)
+      if (a ~ /^[-0-9.]/ ? (a - b > 2e-4 * (1 + (a < 0 ? -a : a)) || b - a > 2e-4 * (1 + (a < 0 ? -a : a))) : a != b) bad = 1 } seen = 1 }
+      END { exit bad || !seen }'
+    report "$n ranks: what one process logs and evaluates" $?
+  done
+  launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
+  report "3 ranks go on" $?
+}
+
 # Runs as each rank of a case: what it prints and how and when it ends goes to files.
 one_rank() {
   "$program" "$@" >"out.$OMPI_COMM_WORLD_RANK" 2>"err.$OMPI_COMM_WORLD_RANK"
@@ -187,6 +215,7 @@ TABLE
 test_launchers
 test_collectives
 test_training
+test_program
 test_faults
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"
