@@ -104,16 +104,16 @@ struct Verdict {
 /// A block a matrix: norms of its residual, from them the update's coefficients and whether one update is enough.
 __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Verdict verdict) {
   const int64_t n = work.n, matrix = blockIdx.x;
-  const float *const partials = work.partials + matrix * Residual::parts * work.part_size(), *const diagonal = work.diagonal + matrix * n;
+  const float* const diagonal = work.diagonal + matrix * n;
   float off_row = 0, row = 0, row_sum = 0, off = 0, low = INFINITY, high = -INFINITY, total = 0;
   bool broken = false;
   for (int64_t i = threadIdx.x; i < n; i += judge_threads) {
-    const float square = work.row_total(partials, Residual::squares, i), sum = work.row_total(partials, Residual::sums, i), d = diagonal[i];
+    const float square = work.row_total(matrix, Residual::squares, i), sum = work.row_total(matrix, Residual::sums, i), d = diagonal[i];
     broken |= !isfinite(square) || !isfinite(sum) || !isfinite(d);
     off_row = fmaxf(off_row, square);
     row = fmaxf(row, square + d * d);
     row_sum = fmaxf(row_sum, sum + fabsf(d));
-    off = fmaxf(off, work.row_total(partials, Residual::largest, i));
+    off = fmaxf(off, work.row_total(matrix, Residual::largest, i));
     low = fminf(low, d);
     high = fmaxf(high, d);
     total += square + d * d;
@@ -129,8 +129,10 @@ __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Ver
   low = -block_max<judge_threads>(-low);
   total = block_sum<judge_threads>(total);
   if (threadIdx.x > 0) return;
+  constexpr float rounded = 1 + 1.0f / 128;  // what half's rounding may have taken from the squares
   const float spectral = fminf(sqrtf(total), row_sum);
-  const float bound = 0.75f * (off_row + 2 * off * (high - low)) + 0.25f * row * spectral + off / 512;  // the last: half's rounding
+  const float bound =
+      rounded * (0.75f * (off_row + 2 * off * (high - low)) + 0.25f * row * spectral + off / 512);  // the last: half's rounding
   const bool small = !broken && spectral < 0.5f;
   verdict.updates[matrix] = small;
   verdict.done[matrix] = small && bound <= enough;
@@ -211,11 +213,9 @@ void come_back(const Stream& stream, const StiefelDims& d, const Parts& parts, f
   float* const numbers = scratch.parts.numbers;
   unsigned* const flags = scratch.parts.flags;
   const int64_t square = d.batch * d.cols;
-  const bool wide = on_hopper(stream) && d.rows >= Residual::fewest_wide_rows;
   const Residual residual{.batch = d.batch,
                           .m = d.rows,
                           .n = d.cols,
-                          .tile_j = wide ? Residual::wide_j : Residual::narrow_j,
                           .hi = parts.hi,
                           .lo = parts.lo,
                           .half = scratch.parts.half,
@@ -224,7 +224,7 @@ void come_back(const Stream& stream, const StiefelDims& d, const Parts& parts, f
                           .spare = reinterpret_cast<float*>(scratch.parts.product),
                           .spare_size = count_of(d) / 2};
   const Verdict verdict{.scale = numbers + square, .own = numbers + 2 * square, .updates = flags, .done = flags + d.batch};
-  (wide ? residual_wgmma : residual_mma)(stream, residual);
+  (on_hopper(stream) ? residual_wgmma : residual_mma)(stream, residual);
   judge_kernel<<<static_cast<unsigned>(d.batch), judge_threads, 0, native(stream)>>>(residual, verdict);
   cuda_check(cudaGetLastError(), "stiefel_step");
   update(stream, d, parts, verdict, q, twin, scratch);
@@ -234,14 +234,13 @@ void come_back(const Stream& stream, const StiefelDims& d, const Parts& parts, f
 }  // namespace
 
 bool fast_step_fits(const StiefelDims& d, const float* q, const void* direction, const bf16* twin) {
-  return d.cols % 8 == 0 && d.cols >= Residual::narrow_j && d.batch > 0 && d.batch <= 65535 && all_aligned(q, direction, twin);
+  return d.cols % 8 == 0 && d.cols >= Residual::block && d.batch > 0 && d.batch <= 65535 && all_aligned(q, direction, twin);
 }
 
 FastSizes fast_sizes(const StiefelDims& d) {
-  const Residual residual{.m = d.rows, .n = d.cols};  // of the narrower tiles, which leave more sums
   return {.matrix = count_of(d),
           .square = d.batch * d.cols * d.cols,
-          .numbers = d.batch * d.cols * (3 + Residual::parts * residual.slots()),
+          .numbers = d.batch * d.cols * (3 + Residual::parts * Residual{.n = d.cols}.blocks()),
           .flags = 2 * d.batch};
 }
 
