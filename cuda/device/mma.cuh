@@ -43,6 +43,11 @@ __device__ __forceinline__ void store_matrices(uint32_t address, uint32_t m0, ui
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(m0), "r"(m1), "r"(m2), "r"(m3)
                : "memory");
 }
+/// The reverse of `load_matrices_transposed`, from sm_90 on.
+__device__ __forceinline__ void store_matrices_transposed(uint32_t address, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+}
 
 /// c += a b: (16, 16) by (16, 8), bf16 in, float sums.
 __device__ __forceinline__ void multiply_16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {

@@ -69,6 +69,11 @@ __device__ __forceinline__ void post_box(const CUtensorMap* map, uint32_t from, 
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y)
                : "memory");
 }
+__device__ __forceinline__ void post_box(const CUtensorMap* map, uint32_t from, int x, int y, int z) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(from), "r"(x), "r"(y),
+               "r"(z)
+               : "memory");
+}
 /// Closes this thread's group of such copies.
 __device__ __forceinline__ void commit_posts() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Waits until all of this thread's groups have read their shared memory, or have written too.

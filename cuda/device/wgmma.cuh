@@ -58,6 +58,22 @@ __device__ __forceinline__ void multiply_async(float (&d)[4], uint64_t a, uint64
       : "l"(a), "l"(b), "r"(keep), "n"(static_cast<int>(A)), "n"(static_cast<int>(B)));
 }
 
+/// sums += A B: (64, 16) by (16, 64). `keep` 0: sums = A B.
+template <Major A, Major B>
+__device__ __forceinline__ void multiply_async(float (&d)[32], uint64_t a, uint64_t b, int keep) {
+  asm volatile(
+      "{\n"
+      ".reg .pred keep;\n"
+      "setp.ne.b32 keep, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, %32, %33, keep, 1, 1, %35, %36;\n"
+      "}\n"
+      : ERMOE_EIGHT(0), ERMOE_EIGHT(8), ERMOE_EIGHT(16), ERMOE_EIGHT(24)
+      : "l"(a), "l"(b), "r"(keep), "n"(static_cast<int>(A)), "n"(static_cast<int>(B)));
+}
+
 /// sums += A B: (64, 16) by (16, 128). `keep` 0: sums = A B.
 template <Major A, Major B>
 __device__ __forceinline__ void multiply_async(float (&d)[64], uint64_t a, uint64_t b, int keep) {

@@ -113,38 +113,46 @@ __device__ __forceinline__ void multiply_slices(R& ring, int group, int slices, 
 __device__ __forceinline__ int own_row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * 16 + threadIdx.x % 32 / 4; }
 __device__ __forceinline__ bool keeps_bias() { return threadIdx.x % 4 == 0; }
 
-/// A thread's part of the sums that a slot of scratch memory holds.
-template <int Sums>
-__device__ __forceinline__ float4* place_of(float* sums, int slot) {
-  return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * consumers) + (threadIdx.x - (threads - consumers));
+/// A thread's place among the consumers, or in its group of so many.
+template <int Team = consumers>
+__device__ __forceinline__ unsigned place_in_team() {
+  const unsigned consumer = threadIdx.x - (threads - consumers);
+  return Team == consumers ? consumer : consumer % Team;
 }
 
-/// Leaves the consumers' sums, and whatever else they stored before, in a slot, and raises its flag.
-template <int Sums>
-__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums, int* flags, int slot) {
-  float4* const to = place_of<Sums>(sums, slot);
+/// A thread's part of the sums that a slot of scratch memory holds.
+template <int Team, int Sums>
+__device__ __forceinline__ float4* place_of(float* sums, int slot) {
+  return reinterpret_cast<float4*>(sums + static_cast<int64_t>(slot) * Sums * Team) + place_in_team<Team>();
+}
+
+/// Leaves the sums of the consumers, or of one group of them, and whatever else they stored before, in a slot, and raises its flag.
+/// `barrier` is theirs.
+template <int Team = consumers, int Sums>
+__device__ __forceinline__ void leave_sums(const float (&sum)[Sums], float* sums, int* flags, int slot, int barrier = 1) {
+  float4* const to = place_of<Team, Sums>(sums, slot);
 #pragma unroll
-  for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * consumers, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
+  for (int i = 0; i < Sums / 4; ++i) __stcg(to + i * Team, make_float4(sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]));
   __threadfence();
-  sync_threads<consumers>(1);
-  if (threadIdx.x == threads - consumers) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flags + slot), "r"(1) : "memory");
+  sync_threads<Team>(barrier);
+  if (place_in_team<Team>() == 0) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flags + slot), "r"(1) : "memory");
 }
 
 /// Waits for a slot's flag and adds its sums. To wait for blocks of lower index alone is safe: the GPU starts them earlier.
-template <int Sums>
-__device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flags, int slot) {
-  if (threadIdx.x == threads - consumers) {
+template <int Team = consumers, int Sums>
+__device__ __forceinline__ void add_sums(float (&sum)[Sums], float* sums, const int* flags, int slot, int barrier = 1) {
+  if (place_in_team<Team>() == 0) {
     for (Patience patience;; patience.lose()) {
       uint32_t set = 0;
       asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(set) : "l"(flags + slot) : "memory");
       if (set != 0) break;
     }
   }
-  sync_threads<consumers>(1);
-  const float4* const from = place_of<Sums>(sums, slot);
+  sync_threads<Team>(barrier);
+  const float4* const from = place_of<Team, Sums>(sums, slot);
 #pragma unroll
   for (int i = 0; i < Sums / 4; ++i) {
-    const float4 more = __ldcg(from + i * consumers);
+    const float4 more = __ldcg(from + i * Team);
     sum[4 * i] += more.x;
     sum[4 * i + 1] += more.y;
     sum[4 * i + 2] += more.z;

@@ -10,7 +10,7 @@
 namespace ermoe::cuda {
 namespace {
 
-constexpr int tile_i = Residual::tile_i, tile_j = Residual::narrow_j, depth = 32, stages = 3, flush = 4, threads = 256;
+constexpr int tile_i = 128, tile_j = 64, depth = 32, stages = 3, flush = 4, threads = 256;
 constexpr int a_bytes = depth * tile_i * 2, b_bytes = depth * tile_j * 2, stage_bytes = 2 * (a_bytes + b_bytes);
 
 /// Byte of the 16 that hold columns c … c + 7 of row k in an operand's `Width` columns; eight rows of them meet no bank twice.
@@ -113,86 +113,68 @@ __device__ __forceinline__ void gram_tile(const Residual& work, const bf16* hi, 
   __syncthreads();  // the stages' memory is free
 }
 
-/// Sums, by `part`, of the tile's rows and columns; `scratch` holds 2 · 128 + 4 · 64 floats.
-__device__ __forceinline__ void reduce_tile(const Residual& work, const Tile& tile, const float (&value)[2][4][4], int part,
-                                            float* partials, float* scratch) {
-  float *const rows = scratch, *const columns = scratch + 2 * tile_i;
-  const int lane = threadIdx.x % warp_size;
-#pragma unroll
-  for (int f = 0; f < 2; ++f)
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float own = 0;
-#pragma unroll
-      for (int g = 0; g < 4; ++g) own = Residual::merge(part, own, Residual::merge(part, value[f][g][2 * h], value[f][g][2 * h + 1]));
-      for (int distance = 1; distance < 4; distance *= 2) own = Residual::merge(part, own, __shfl_xor_sync(all_lanes, own, distance));
-      if (lane % 4 == 0) rows[tile.warp_j * tile_i + tile.warp_i * 32 + f * 16 + h * 8 + lane / 4] = own;
-    }
-#pragma unroll
-  for (int g = 0; g < 4; ++g)
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      float own = Residual::merge(part, Residual::merge(part, value[0][g][h], value[0][g][h + 2]),
-                                  Residual::merge(part, value[1][g][h], value[1][g][h + 2]));
-      for (int distance = 4; distance < warp_size; distance *= 2)
-        own = Residual::merge(part, own, __shfl_xor_sync(all_lanes, own, distance));
-      if (lane < 4) columns[tile.warp_i * tile_j + tile.warp_j * 32 + g * 8 + lane * 2 + h] = own;
-    }
-  __syncthreads();
-  const int t = threadIdx.x;
-  if (t < tile_i && tile.i0 + t < work.n)
-    partials[tile.j0 / tile_j * work.n + tile.i0 + t] = Residual::merge(part, rows[t], rows[tile_i + t]);
-  if (t < tile_j && tile.j0 + t < work.n) {
-    float own = columns[t];
-#pragma unroll
-    for (int w = 1; w < 4; ++w) own = Residual::merge(part, own, columns[w * tile_j + t]);
-    partials[(work.column_tiles() + tile.i0 / tile_i) * work.n + tile.j0 + t] = own;
-  }
-  __syncthreads();
-}
-
 /// The tiles that reach the upper triangle; what lies in them below it belongs to others.
 __global__ void __launch_bounds__(threads, 2) residual_kernel(Residual work) {
   extern __shared__ __align__(16) unsigned char memory[];
   const int warp = threadIdx.x / warp_size;
-  const int64_t n = work.n, matrix = blockIdx.y;
-  Tile tile{.i0 = blockIdx.x / work.column_tiles() * tile_i,
-            .j0 = blockIdx.x % work.column_tiles() * tile_j,
-            .warp_i = warp / 2,
-            .warp_j = warp % 2};
+  const int64_t n = work.n, matrix = blockIdx.y, across = (n + tile_j - 1) / tile_j;
+  Tile tile{.i0 = blockIdx.x / across * tile_i, .j0 = blockIdx.x % across * tile_j, .warp_i = warp / 2, .warp_j = warp % 2};
   if (tile.j0 + tile_j <= tile.i0) return;
   gram_tile(work, work.hi + matrix * work.m * n, work.lo + matrix * work.m * n, shared_address(memory), tile);
   bf16* const half = work.half + matrix * n * n;
   tile.each([&](int f, int g, int c) {
     const int64_t i = tile.row(f, c), j = tile.column(g, c);
-    float& value = tile.sum[f][g][c];
+    const float value = tile.sum[f][g][c];
     if (i < n && i == j) {
       work.diagonal[matrix * n + i] = 1 - value;
       half[i * n + i] = narrow<bf16>(0.0f);
     }
-    if (i >= n || j >= n || j <= i) {
-      value = 0;
-      return;
-    }
-    half[i * n + j] = half[j * n + i] = narrow<bf16>(-0.5f * value);
+    if (i < j && j < n) half[i * n + j] = half[j * n + i] = narrow<bf16>(-0.5f * value);
   });
-  float* const partials = work.partials + matrix * Residual::parts * work.part_size();
-  auto* const scratch = reinterpret_cast<float*>(memory);
+}
+
+constexpr int rows_a_block = 8;
+
+/// A warp takes a row of ½R, eight lanes a block of columns.
+__global__ void __launch_bounds__(rows_a_block* warp_size) partials_kernel(Residual work) {
+  const int64_t n = work.n, matrix = blockIdx.y, row = int64_t{blockIdx.x} * rows_a_block + threadIdx.x / warp_size;
+  const int lane = threadIdx.x % warp_size;
+  if (row >= n) return;
+  for (int64_t first = 0; first < n; first += 8 * warp_size) {
+    const int64_t column = first + lane * 8;
+    float part[Residual::parts] = {};
+    if (column < n) {
+      const auto pack = load<8>(work.half + (matrix * n + row) * n + column);
 #pragma unroll
-  for (int part = 0; part < Residual::parts; ++part) {
-    float weighed[2][4][4];
-    tile.each([&](int f, int g, int c) { weighed[f][g][c] = Residual::weigh(part, tile.sum[f][g][c]); });
-    reduce_tile(work, tile, weighed, part, partials + part * work.part_size(), scratch);
+      for (int k = 0; k < 8; ++k) {
+        const float value = fabsf(2 * widen(pack.v[k]));
+        part[Residual::squares] += value * value;
+        part[Residual::sums] += value;
+        part[Residual::largest] = fmaxf(part[Residual::largest], value);
+      }
+    }
+    for (int distance = 1; distance < 8; distance *= 2) {
+      part[Residual::squares] += __shfl_xor_sync(all_lanes, part[Residual::squares], distance);
+      part[Residual::sums] += __shfl_xor_sync(all_lanes, part[Residual::sums], distance);
+      part[Residual::largest] = fmaxf(part[Residual::largest], __shfl_xor_sync(all_lanes, part[Residual::largest], distance));
+    }
+    if (lane % 8 > 0 || column >= n) continue;
+#pragma unroll
+    for (int p = 0; p < Residual::parts; ++p) work.partials[work.partial_at(matrix, p, column / Residual::block, row)] = part[p];
   }
 }
 
 }  // namespace
 
 void residual_mma(const Stream& stream, const Residual& work) {
-  const dim3 grid(static_cast<unsigned>(work.row_tiles() * work.column_tiles()), static_cast<unsigned>(work.batch));
+  const int64_t down = (work.n + tile_i - 1) / tile_i, across = (work.n + tile_j - 1) / tile_j;
+  const dim3 grid(static_cast<unsigned>(down * across), static_cast<unsigned>(work.batch));
   constexpr int bytes = stages * stage_bytes;
   cuda_check(cudaFuncSetAttribute(residual_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
   residual_kernel<<<grid, threads, bytes, native(stream)>>>(work);
+  cuda_check(cudaGetLastError(), "stiefel_residual");
+  const dim3 rows(static_cast<unsigned>((work.n + rows_a_block - 1) / rows_a_block), static_cast<unsigned>(work.batch));
+  partials_kernel<<<rows, rows_a_block * warp_size, 0, native(stream)>>>(work);
   cuda_check(cudaGetLastError(), "stiefel_residual");
 }
 
