@@ -35,21 +35,23 @@ bool in_a_group(const Parameter* p) { return p->role == Parameter::Role::factor 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters)
     : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
 
-ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters)
-    : dtype_(dtype), parameters_(std::move(parameters)) {
+ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
+                               GradWrites writes)
+    : dtype_(dtype), grad_writes_(writes), parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, before);
+  for (Parameter* p : parameters_) p->compute_dtype = p->role == Parameter::Role::factor || p->full_precision ? dtype : compute;
   for (auto role : {Parameter::Role::direct, Parameter::Role::derived, Parameter::Role::factor}) {
-    int64_t total = 0, orthonormal = 0, grouped = 0;  // orthonormal ones come first
+    int64_t total = 0, orthonormal = 0, elsewhere = 0;  // orthonormal ones come first
     for (const Parameter* p : parameters_) {
       if (p->role != role) continue;
       total += padded(p, dtype);
       if (p->orthonormal) orthonormal += padded(p, dtype);
-      if (in_a_group(p)) grouped += padded(p, dtype);
+      if (has_grad_elsewhere(p)) elsewhere += padded(p, dtype);
     }
     const auto section = static_cast<size_t>(role);
     const bool own_values = role != Parameter::Role::derived;
     if (own_values) value_sections_[section] = Tensor::zeros(allocator, {total}, dtype, "parameters");
-    grad_sections_[section] = Tensor::zeros(allocator, {total - grouped}, dtype, "gradients");
+    grad_sections_[section] = Tensor::zeros(allocator, {total - elsewhere}, dtype, "gradients");
     const bool copies = role == Parameter::Role::direct && compute != dtype;
     if (copies) compute_ = Tensor::zeros(allocator, {total}, compute, "parameters");
     const bool twins = role == Parameter::Role::factor && compute == DType::bf16 && dtype != compute && orthonormal > 0;
@@ -58,15 +60,33 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
     for (Parameter* p : parameters_) {
       if (p->role != role) continue;
       if (own_values) p->value = value_sections_[section].window(offset, p->shape);
-      p->grad = in_a_group(p) ? Tensor() : grad_sections_[section].window(grad_offset, p->shape);
+      p->grad = has_grad_elsewhere(p) ? Tensor() : grad_sections_[section].window(grad_offset, p->shape);
       if (p->grad.defined()) grad_offset += padded(p, dtype);
-      p->compute_dtype = role == Parameter::Role::factor || p->full_precision ? dtype : compute;
       if (own_values) p->compute = p->compute_dtype != dtype ? compute_.window(offset, p->shape) : p->value;
       p->twin = twins && p->orthonormal ? twins_.window(offset, p->shape) : Tensor();
       offset += padded(p, dtype);
     }
   }
   make_groups();
+  make_narrow_grads(allocator, compute);
+}
+
+bool ParameterArena::has_narrow_grad(const Parameter* p) const {
+  return grad_writes_ == GradWrites::once && p->role == Parameter::Role::derived && p->narrow_grad && p->compute_dtype != dtype_;
+}
+
+bool ParameterArena::has_grad_elsewhere(const Parameter* p) const { return in_a_group(p) || has_narrow_grad(p); }
+
+void ParameterArena::make_narrow_grads(CachingAllocator& allocator, DType compute) {
+  int64_t total = 0, offset = 0;
+  for (const Parameter* p : parameters_)
+    if (has_narrow_grad(p)) total += padded(p, compute);
+  narrow_grads_ = Tensor::zeros(allocator, {total}, compute, "gradients");
+  for (Parameter* p : parameters_) {
+    if (!has_narrow_grad(p)) continue;
+    p->grad = narrow_grads_.window(offset, p->shape);
+    offset += padded(p, compute);
+  }
 }
 
 void ParameterArena::make_groups() {

@@ -29,6 +29,7 @@ struct Parameter {
   bool expert_sharded = false;       // first axis is the expert
   bool frozen = false;               // takes no gradient and no step
   bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
+  bool narrow_grad = false;          // derived: what reads its gradient rounds it to `compute_dtype`, so it may be written in that
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
   float lr_scale = 1.0f;             // of the optimizer's rate
 
@@ -38,6 +39,9 @@ struct Parameter {
   Tensor grad;            // window of the gradient arena, or of its group's gradients (FactorGroup)
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
 };
+
+/// How many gradients a step writes to a slot. `once`, one micro-batch on one rank: then nothing is added to what was rounded.
+enum class GradWrites { many, once };
 
 /// Orthonormal factors of one shape that lie side by side, without padding between them. Their gradients are formed when a
 /// step's activations are gone, so they take their memory then, in pieces about as large as activations: from an allocator
@@ -57,13 +61,18 @@ class ParameterArena {
  public:
   /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value, and an
   /// orthonormal factor gets no gradient yet. With `compute` bf16 ops read direct parameters through a copy and orthonormal
-  /// factors have twins; `refresh_compute` makes both. The parameters must outlive the arena.
+  /// factors have twins; `refresh_compute` makes both. Where gradients are written once, those that may be are narrow, of `compute`.
+  /// The parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
-  ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters);
+  ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
+                 GradWrites writes = GradWrites::many);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
-  /// All gradients of a role as one flat tensor, padding included (zero); without those of orthonormal factors.
+  /// All gradients of a role as one flat tensor, padding included (zero); without narrow ones and those of orthonormal factors.
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
+  /// All narrow gradients likewise; empty where there are none. They are no part of any sum, over ranks either.
+  Tensor narrow_grads() const { return narrow_grads_; }
+  GradWrites grad_writes() const { return grad_writes_; }
   /// All values of a role; undefined for derived ones.
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
   /// All twins, which lie as the first values of the factors do; undefined where there are none.
@@ -85,13 +94,17 @@ class ParameterArena {
   void end_gradients(Parameter::Role role);
 
  private:
+  bool has_narrow_grad(const Parameter* p) const;
+  bool has_grad_elsewhere(const Parameter* p) const;
   void make_groups();
+  void make_narrow_grads(CachingAllocator& allocator, DType compute);
 
   DType dtype_;
+  GradWrites grad_writes_;
   std::vector<Parameter*> parameters_;
   Tensor value_sections_[3];  // by Role
   Tensor grad_sections_[3];
-  Tensor compute_, twins_;
+  Tensor compute_, twins_, narrow_grads_;
   std::vector<FactorGroup> groups_;
 };
 

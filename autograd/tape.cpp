@@ -67,6 +67,8 @@ GradSlot GradWriter::slot(size_t i, DType dtype) {
   if (edge.parameter != nullptr) {
     Parameter& p = *edge.parameter;
     const auto mode = p.has_grad ? Accumulate::add : Accumulate::overwrite;
+    check(mode == Accumulate::overwrite || p.grad.dtype() != DType::bf16,
+          "[grad_writer] {}: a second gradient for one in bf16, which is written once", p.name);
     p.has_grad = true;
     return {p.grad, mode};
   }

@@ -57,6 +57,7 @@ ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* 
 }
 
 void ExpertBank::declare_factors(const MoeConfig& moe) {
+  W1_.parameter.narrow_grad = W2_.parameter.narrow_grad = true;  // `materialize` reads them in what it computes in
   const auto [D, F, E, Ef, r, R] = dims_;
   factors_.U1.shape = {E + Ef, F, r};
   factors_.s1.shape = {E + Ef, r};

@@ -16,6 +16,8 @@ double scalar_of(const Tensor& t) {
 
 void TrainStep::begin(const ExecContext& ctx, int64_t micro_batches) {
   Stopwatch watch;
+  check(model_.arena().grad_writes() == GradWrites::many || grad_writes(ctx, micro_batches) == GradWrites::once,
+        "[train_step] {} micro-batches on {} ranks for gradients that are written once", micro_batches, ctx.comm->size());
   micro_batches_ = micro_batches;
   report_ = {};
   model_.arena().begin_gradients();  // first, since it gives memory back

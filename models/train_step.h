@@ -29,13 +29,18 @@ struct StepReport {
   StepTimes times;
 };
 
+/// How often a step of so many micro-batches writes a gradient before it is read.
+inline GradWrites grad_writes(const ExecContext& ctx, int64_t micro_batches) {
+  return micro_batches == 1 && ctx.comm->size() == 1 ? GradWrites::once : GradWrites::many;
+}
+
 class TrainStep {
  public:
   /// All references must outlive this. `average` may be null.
   TrainStep(Vit& model, Optimizer& optimizer, MovingAverage* average, double clip)
       : model_(model), optimizer_(optimizer), average_(average), clip_(clip) {}
 
-  /// Starts a step of `micro_batches` calls of `micro_batch`.
+  /// Starts a step of `micro_batches` calls of `micro_batch`: of one alone where the model's gradients are written once.
   void begin(const ExecContext& ctx, int64_t micro_batches);
   /// Forward and backward of one micro-batch. images (B, C, S, S), or volumes (B, C, S, S, S). Random numbers are drawn from
   /// ctx.rng and the number of micro-batches before this one in the whole training.

@@ -96,7 +96,7 @@ void Vit::allocate(const ExecContext& ctx, DType dtype) {
   for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
 }
 
-void Vit::move_to(const ExecContext& ctx, DType compute) {
+void Vit::move_to(const ExecContext& ctx, DType compute, GradWrites writes) {
   const std::unique_ptr<ParameterArena> old = std::move(arena_);
   const std::vector<Parameter*> parameters = parameters_of(*this);
   std::vector<Tensor> values;
@@ -104,7 +104,7 @@ void Vit::move_to(const ExecContext& ctx, DType compute) {
     values.push_back(std::exchange(p->value, {}));
     p->compute = {};
   }
-  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, old->dtype(), compute, parameters);
+  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, old->dtype(), compute, parameters, writes);
   for (size_t i = 0; i < parameters.size(); ++i)
     if (parameters[i]->role != Parameter::Role::derived && values[i].numel() > 0) copy(values[i], parameters[i]->value);
   if (sincos_.defined()) {

@@ -43,8 +43,9 @@ class Vit final : public Module {
 
   /// Gives every parameter and buffer its memory (dtype f32 or f64).
   void allocate(const ExecContext& ctx, DType dtype);
-  /// Moves all of it to the context's device, where ops compute in `compute` (f32 or bf16) from masters in f32.
-  void move_to(const ExecContext& ctx, DType compute);
+  /// Moves all of it to the context's device, where ops compute in `compute` (f32 or bf16) from masters in f32. `writes`: how
+  /// often a training step writes a gradient; `once` lets those of the experts' matrices be of `compute`.
+  void move_to(const ExecContext& ctx, DType compute, GradWrites writes = GradWrites::many);
   /// The initial values; on the host.
   void init(const ExecContext& ctx, RngKey key);
 

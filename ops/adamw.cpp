@@ -30,7 +30,7 @@ void average_by(const ExecContext& ctx, double decay, const StepState* state, co
 
 /// *sum = Σ t².
 void add_squares(const ExecContext& ctx, const Tensor& t, double* sum) {
-  dispatch_float(t.dtype(), "squared_norm", [&](auto tag) {
+  dispatch_compute(t.dtype(), "squared_norm", [&](auto tag) {
     using T = decltype(tag);
     on_device(
         ctx, tag, [&](auto) { cpu::squared_norm(t.numel(), t.data<T>(), sum); },

@@ -14,7 +14,7 @@ namespace ermoe {
 /// Steps p in place by given numbers; all tensors have p's shape. `step.numel` is filled in here.
 void adamw_step(const ExecContext& ctx, AdamDims step, const Tensor& p, const Tensor& g, const Tensor& m, const Tensor& v);
 
-/// Σ t² as f64 (), on t's device. Not finite where any element is not.
+/// Σ t² as f64 (), on t's device; t in a compute dtype. Not finite where any element is not.
 Tensor squared_norm(const ExecContext& ctx, const Tensor& t);
 
 /// average = decay · average + (1 - decay) · x.

@@ -30,7 +30,8 @@ inline void grouped_backward_input(const ExecContext& ctx, const GroupedLinearDi
   });
 }
 
-/// dw_e (+)= dyᵀ x and db_e (+)= Σ dy, the gradients of the node's inputs `weight` and `bias`, where they are wanted.
+/// dw_e (+)= dyᵀ x and db_e (+)= Σ dy, the gradients of the node's inputs `weight` and `bias`, where they are wanted. A parameter
+/// whose gradient is narrow gets it rounded once, from float sums.
 inline void grouped_backward_parameters(const ExecContext& ctx, const GroupedLinearDims& dims, const Tensor& x, const int32_t* starts,
                                         const Tensor& dy, GradWriter& out, size_t weight, size_t bias) {
   if (!out.wants(weight) && !out.wants(bias)) return;
@@ -45,11 +46,18 @@ inline void grouped_backward_parameters(const ExecContext& ctx, const GroupedLin
           if (db.dst.defined()) cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.template data<T>(), db.mode);
         },
         [&](auto) {
-          const auto at = [](const GradSlot& slot) {
-            return Destination<Master<T>>{slot.dst.defined() ? slot.dst.data<Master<T>>() : nullptr, slot.mode};
+          const auto at = []<typename G>(G, const GradSlot& slot) {
+            return Destination<G>{slot.dst.defined() ? slot.dst.template data<G>() : nullptr, slot.mode};
           };
           const auto scratch = ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(ctx.stream, dims));
-          cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), at(dw), at(db), scratch.data());
+          const auto run = [&](auto weights) {
+            cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), at(weights, dw), at(Master<T>{}, db),
+                                                 scratch.data());
+          };
+          if (dw.dst.defined() && dw.dst.dtype() == x.dtype())
+            run(T{});
+          else
+            run(Master<T>{});
         });
   });
 }

@@ -8,14 +8,6 @@
 namespace ermoe {
 namespace {
 
-/// w's gradient in the factors' dtype, in which ranks and micro-batches add it up.
-Tensor widened(const ExecContext& ctx, const Tensor& dw, DType dtype) {
-  if (dw.dtype() == dtype) return dw;
-  Tensor wide = ctx.empty(dw.shape(), dtype, "gradient");
-  convert(dw, wide);
-  return wide;
-}
-
 template <typename T>
 const T* pointer_or_null(const Tensor& t) {
   return t.defined() ? t.data<T>() : nullptr;
@@ -40,15 +32,14 @@ struct Materialize {
           [&](auto) { cpu::materialize_forward<T>(dims, small.data<M>(), s.data<M>(), large.data<M>(), products.data(), w.data<T>()); },
           [&](auto) {
             const T* copy = pointer_or_null<T>(twin);
-            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed(dims, copy));
+            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_forward_narrowed(dims, copy));
             cuda::materialize_forward<T>(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, products.data(),
                                          narrowed.data(), w.data<T>());
           });
     });
   }
 
-  void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
-    const Tensor dw = widened(ctx, dy, small.dtype());
+  void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {
     const size_t of_small = dims.w == Trans::no ? 0 : 2, of_large = 2 - of_small;
     dispatch_compute(dtype, name, [&](auto tag) {
       using T = decltype(tag);
@@ -62,10 +53,16 @@ struct Materialize {
                                          dlarge);
           },
           [&](auto) {
-            const T* copy = pointer_or_null<T>(twin);
-            const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_narrowed(dims, copy));
-            cuda::materialize_backward<T>(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, dw.data<M>(),
-                                          products.data(), narrowed.data(), dsmall, ds, dlarge);
+            const auto run = [&]<typename G>(const G* upper) {
+              const T* copy = pointer_or_null<T>(twin);
+              const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_backward_narrowed(dims, copy, upper));
+              cuda::materialize_backward(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, upper, products.data(),
+                                         narrowed.data(), dsmall, ds, dlarge);
+            };
+            if (dw.dtype() == dtype)
+              run(dw.data<T>());
+            else
+              run(dw.data<M>());
           });
     });
   }

@@ -60,7 +60,7 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   }
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
-  if (engine_.gpu) model_->move_to(ctx, compute);
+  if (engine_.gpu) model_->move_to(ctx, compute, grad_writes(ctx, config.train.accumulate));
   model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
@@ -223,7 +223,8 @@ std::string Session::advice() {
     model_->discard_step();
     const MeasuredImages first{.images = few, .bytes = probe_activations(few)};
     const MeasuredImages second{.images = 2 * few, .bytes = probe_activations(2 * few)};
-    fitting = images_that_fit(first, second, engine_.room());
+    const size_t room = engine_.room(), widened = model_->arena().narrow_grads().bytes();  // by more micro-batches than one
+    fitting = images_that_fit(first, second, room - std::min(room, widened));
   } catch (const OutOfMemory&) {
     return "a few images do not fit either: a smaller train.batch, or a smaller model, needs less";
   }

@@ -123,17 +123,17 @@ __global__ void __launch_bounds__(threads)
 }
 
 /// Blocks: pieces of x.
-template <int V>
-__global__ void __launch_bounds__(threads) squares_kernel(int64_t numel, const float* x, float* partials) {
+template <int V, typename T>
+__global__ void __launch_bounds__(threads) squares_kernel(int64_t numel, const T* x, float* partials) {
   const int64_t begin = blockIdx.x * norm_piece, end = min(numel, begin + norm_piece), packed = end / V * V;
   float sum = 0;
 #pragma unroll 4
   for (int64_t i = begin + threadIdx.x * V; i < packed; i += threads * V) {
     const auto in = load<V>(x + i);
 #pragma unroll
-    for (int k = 0; k < V; ++k) sum += in.v[k] * in.v[k];
+    for (int k = 0; k < V; ++k) sum += widen(in.v[k]) * widen(in.v[k]);
   }
-  for (int64_t i = packed + threadIdx.x; i < end; i += threads) sum += x[i] * x[i];
+  for (int64_t i = packed + threadIdx.x; i < end; i += threads) sum += widen(x[i]) * widen(x[i]);
   sum = block_sum<threads>(sum);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
@@ -248,6 +248,7 @@ template void adam_direction(const Stream&, const AdamRule&, const StepState*, i
 template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, bf16*);
 template void adamw_table(const Stream&, const AdamRule&, const AdamwRow<float>*, int64_t, const AdamwPiece*, const StepState*);
 template void squared_norm(const Stream&, int64_t, const float*, float*, double*);
+template void squared_norm(const Stream&, int64_t, const bf16*, float*, double*);
 template void moving_average(const Stream&, int64_t, double, const StepState*, const float*, float*);
 
 }  // namespace ermoe::cuda

@@ -35,7 +35,7 @@ bool dense_wgmma_parameters(const Stream& stream, const LinearDims& dims, const 
   if constexpr (sizeof(T) == sizeof(bf16)) {
     const GroupedProduct<T> p{.dims = one_expert(dims), .a = dy, .b = x, .c = dw.data, .mode = dw.mode, .bias_sums = db};
     if (!parameters_pay(stream, dims) || !suits_wgmma<Product::weight>(stream, p)) return false;
-    grouped_wgmma_weight(stream, p, scratch);
+    grouped_wgmma_weight<float>(stream, p, scratch);
     return true;
   }
   return false;

@@ -12,11 +12,11 @@ namespace ermoe::cuda {
 namespace {
 
 /// Products of rows without a finish, and `weight` without the bias gradient: on any GPU.
-template <Product P, typename T>
+template <Product P, typename T, typename Out = Usual<P, T>>
 void multiply(const Stream& stream, const GroupedProduct<T>& p) {
   if constexpr (sizeof(T) == sizeof(bf16))
-    if (rows_are_aligned<P>(p)) return grouped_mma<P>(stream, p);
-  grouped_simt<P>(stream, p);
+    if (rows_are_aligned<P>(p)) return grouped_mma<P, Out>(stream, p);
+  grouped_simt<P, T, Out>(stream, p);
 }
 
 constexpr int bias_rows = 256, bias_threads = 256, bias_lanes = 32;
@@ -136,15 +136,16 @@ void grouped_linear_gelu_backward_input(const Stream& stream, const GroupedLinea
   gelu_backward_with_y(stream, {dims.rows * dims.in}, pre, y);
 }
 
-template <typename T>
+template <typename T, typename G>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Destination<Master<T>> dw, Destination<Master<T>> db, float* scratch) {
+                                    Destination<G> dw, Destination<Master<T>> db, float* scratch) {
   if (dims.experts == 0 || dims.out == 0) return;
   if (dw.data != nullptr && dims.in > 0) {
     const GroupedProduct<T> p{.dims = dims, .a = dy, .b = x, .offsets = offsets, .c = dw.data, .mode = dw.mode, .bias_sums = db};
+    const bool fours = sizeof(G) == sizeof(float) || reinterpret_cast<uintptr_t>(dw.data) % 8 == 0;
     if constexpr (sizeof(T) == sizeof(bf16))
-      if (suits_wgmma<Product::weight>(stream, p)) return grouped_wgmma_weight(stream, p, scratch);
-    multiply<Product::weight>(stream, p);
+      if (fours && suits_wgmma<Product::weight>(stream, p)) return grouped_wgmma_weight<G>(stream, p, scratch);
+    multiply<Product::weight, T, G>(stream, p);
   }
   if (db.data != nullptr) sum_rows(stream, dims, offsets, dy, db, scratch);
 }
@@ -157,9 +158,11 @@ void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDim
                                               Accumulate);                                                                               \
   template void grouped_linear_gelu_backward_input(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*, T*, T*); \
   template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const T*, const int32_t*, const T*,              \
-                                               Destination<Master<T>>, Destination<Master<T>>, float*);
+                                               Destination<float>, Destination<float>, float*);
 ERMOE_GROUPED_LINEAR(float)
 ERMOE_GROUPED_LINEAR(bf16)
+template void grouped_linear_backward_weight(const Stream&, const GroupedLinearDims&, const bf16*, const int32_t*, const bf16*,
+                                             Destination<bf16>, Destination<float>, float*);
 #undef ERMOE_GROUPED_LINEAR
 
 }  // namespace ermoe::cuda

@@ -6,6 +6,8 @@
 #include "cuda/runtime/stream.h"
 #include "ops/kernels/grouped_linear.h"
 
+#include <type_traits>
+
 namespace ermoe::cuda {
 
 /// forward: y (rows, O) = x W_eᵀ + b_e. input: dx (rows, I) (+)= dy W_e. weight: dW_e (O, I) (+)= dyᵀ x over e's rows.
@@ -21,6 +23,10 @@ constexpr bool a_has_contiguous_k = P != Product::weight;
 template <Product P>
 constexpr bool b_has_contiguous_k = P == Product::forward;
 
+/// What C holds; `weight` may be asked for T as well.
+template <Product P, typename T>
+using Usual = std::conditional_t<P == Product::weight, Master<T>, T>;
+
 template <typename T>
 struct GroupedProduct {
   GroupedLinearDims dims;
@@ -28,7 +34,7 @@ struct GroupedProduct {
   const T* b = nullptr;  // w, w, x
   const T* bias = nullptr;
   const int32_t* offsets = nullptr;  // (E+1); null: one expert has all rows
-  void* c = nullptr;                 // T; float for `weight`
+  void* c = nullptr;                 // of the kernel's `Out`
   Accumulate mode = Accumulate::overwrite;
   T* second = nullptr;             // laid out as C
   Destination<float> bias_sums{};  // of `weight`: db (E, O), where it is wanted
@@ -154,11 +160,11 @@ bool suits_wgmma(const Stream& stream, const GroupedProduct<bf16>& p) {
 }
 
 /// Fused multiply-adds for float32, and for bf16 whose rows are not aligned to 16 bytes.
-template <Product P, typename T>
+template <Product P, typename T, typename Out>
 void grouped_simt(const Stream& stream, const GroupedProduct<T>& product);
 
 /// Tensor cores by `mma.sync`, sm_80 and newer. Wants rows of A and B aligned to 16 bytes.
-template <Product P>
+template <Product P, typename Out>
 void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& product);
 
 /// Hopper's wgmma, fed by bulk copies: forward and input. Wants what `grouped_mma` wants, rows of C and of `second` aligned to
@@ -177,7 +183,9 @@ bool multiply_on_hopper(const Stream& stream, const GroupedProduct<T>& p) {
   return false;
 }
 
-/// As `grouped_wgmma`, of `weight` and the bias gradient, with scratch memory of as many floats.
+/// As `grouped_wgmma`, of `weight` and the bias gradient, with scratch memory of as many floats. Out: float, or bf16 where C is
+/// overwritten and aligned to 8 bytes.
+template <typename Out>
 void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& product, float* scratch);
 int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDims& dims);
 

@@ -120,9 +120,8 @@ __global__ void __launch_bounds__(threads) grouped_mma_kernel(GroupedProduct<bf1
 
 }  // namespace
 
-template <Product P>
+template <Product P, typename Out>
 void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& p) {
-  using Out = std::conditional_t<P == Product::weight, float, bf16>;
   constexpr auto kernel = grouped_mma_kernel<P, Out>;
   const auto blocks = static_cast<unsigned>(most_tiles<P>(p.dims, tile, tile));
   const bool pairs = columns_of<P>(p.dims) % 2 == 0 && reinterpret_cast<uintptr_t>(p.c) % (2 * sizeof(Out)) == 0;
@@ -131,8 +130,9 @@ void grouped_mma(const Stream& stream, const GroupedProduct<bf16>& p) {
   cuda_check(cudaGetLastError(), "grouped_mma");
 }
 
-template void grouped_mma<Product::forward>(const Stream&, const GroupedProduct<bf16>&);
-template void grouped_mma<Product::input>(const Stream&, const GroupedProduct<bf16>&);
-template void grouped_mma<Product::weight>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_mma<Product::forward, bf16>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_mma<Product::input, bf16>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_mma<Product::weight, float>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_mma<Product::weight, bf16>(const Stream&, const GroupedProduct<bf16>&);
 
 }  // namespace ermoe::cuda

@@ -115,9 +115,8 @@ __global__ void __launch_bounds__(threads, 2) grouped_simt_kernel(GroupedProduct
 
 }  // namespace
 
-template <Product P, typename T>
+template <Product P, typename T, typename Out>
 void grouped_simt(const Stream& stream, const GroupedProduct<T>& p) {
-  using Out = std::conditional_t<P == Product::weight, Master<T>, T>;
   const auto blocks = static_cast<unsigned>(most_tiles<P>(p.dims, tile, tile));
   const bool aligned = all_aligned(p.a, p.b) && p.dims.in % pack_width<T> == 0 && p.dims.out % pack_width<T> == 0;
   if (aligned)
@@ -127,11 +126,12 @@ void grouped_simt(const Stream& stream, const GroupedProduct<T>& p) {
   cuda_check(cudaGetLastError(), "grouped_simt");
 }
 
-template void grouped_simt<Product::forward>(const Stream&, const GroupedProduct<float>&);
-template void grouped_simt<Product::input>(const Stream&, const GroupedProduct<float>&);
-template void grouped_simt<Product::weight>(const Stream&, const GroupedProduct<float>&);
-template void grouped_simt<Product::forward>(const Stream&, const GroupedProduct<bf16>&);
-template void grouped_simt<Product::input>(const Stream&, const GroupedProduct<bf16>&);
-template void grouped_simt<Product::weight>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_simt<Product::forward, float, float>(const Stream&, const GroupedProduct<float>&);
+template void grouped_simt<Product::input, float, float>(const Stream&, const GroupedProduct<float>&);
+template void grouped_simt<Product::weight, float, float>(const Stream&, const GroupedProduct<float>&);
+template void grouped_simt<Product::forward, bf16, bf16>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_simt<Product::input, bf16, bf16>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_simt<Product::weight, bf16, float>(const Stream&, const GroupedProduct<bf16>&);
+template void grouped_simt<Product::weight, bf16, bf16>(const Stream&, const GroupedProduct<bf16>&);
 
 }  // namespace ermoe::cuda

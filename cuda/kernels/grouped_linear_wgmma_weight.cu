@@ -5,6 +5,7 @@
 // first. Blocks walk their experts from behind: what others wait for is done first. They wait for blocks of lower index alone,
 // which the GPU starts earlier: nothing can wait for ever. The bias gradient, dyᵀ times a column of ones, comes along in the
 // blocks of the first column of tiles, as one more product of eight columns.
+#include "cuda/device/reduce.cuh"
 #include "cuda/kernels/grouped_linear_hopper.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/tensor_map.h"
@@ -160,27 +161,52 @@ __device__ __forceinline__ void add_all(float (&sum)[Sums], float (&bias)[4], co
   }
 }
 
-template <bool Bias, int Sums>
+/// A row of the tile, of which `columns` are left: four lanes have two neighbours each of every eight.
+template <int Sums>
+__device__ __forceinline__ void write_row(const float (&sum)[Sums], int half, float* to, int columns, bool add, bool pairs) {
+  const int own = threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < Sums / 4; ++j)
+    write_pair(to + 8 * j + own, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], columns - 8 * j - own, add, pairs);
+}
+
+/// As bf16: lanes swap pairs with a neighbour, so that one has four of the first eight columns and the other four of the next,
+/// and the four lanes together store 32 bytes at once. By the whole warp; `columns` is 0 where the lane has no row, else a
+/// multiple of 8.
+template <int Sums>
+__device__ __forceinline__ void write_row(const float (&sum)[Sums], int half, bf16* to, int columns) {
+  const int lane = threadIdx.x % 4, odd = lane % 2, own = 8 * odd + lane / 2 * 4;
+  to += own;
+  columns -= own;
+#pragma unroll
+  for (int j = 0; j < Sums / 4; j += 2) {
+    const uint32_t first = pack_pair(sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1]);
+    const uint32_t second = pack_pair(sum[4 * j + 4 + 2 * half], sum[4 * j + 5 + 2 * half]);
+    const uint32_t other = __shfl_xor_sync(all_lanes, odd != 0 ? first : second, 1);
+    if (8 * j < columns) *reinterpret_cast<uint2*>(to + 8 * j) = odd != 0 ? make_uint2(other, second) : make_uint2(first, other);
+  }
+}
+
+template <typename Out, bool Bias, int Sums>
 __device__ __forceinline__ void write_tile(const float (&sum)[Sums], const float (&bias)[4], const Walk& walk, bool pairs) {
   const GroupedProduct<bf16>& p = walk.p;
-  const int row = walk.row() + own_row(), column = walk.column() + threadIdx.x % 4 * 2;
-  const int64_t pitch = p.dims.in;
-  float* const c = static_cast<float*>(p.c) + (walk.expert * p.dims.out + row) * pitch + column;
+  const int row = walk.row() + own_row(), columns = static_cast<int>(p.dims.in) - walk.column();
+  Out* const c = static_cast<Out*>(p.c) + (walk.expert * p.dims.out + row) * p.dims.in + walk.column();
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= p.dims.out) continue;
-#pragma unroll
-    for (int j = 0; j < Sums / 4; ++j)
-      write_pair(c + 8 * half * pitch + 8 * j, sum[4 * j + 2 * half], sum[4 * j + 2 * half + 1], static_cast<int>(pitch) - column - 8 * j,
-                 p.mode == Accumulate::add, pairs);
+    const bool inside = row + 8 * half < p.dims.out;
+    Out* const to = c + 8 * half * p.dims.in;
+    if constexpr (sizeof(Out) == sizeof(bf16)) write_row(sum, half, to, inside ? columns : 0);
+    if (!inside) continue;
+    if constexpr (sizeof(Out) == sizeof(float)) write_row(sum, half, to, columns, p.mode == Accumulate::add, pairs);
     if (Bias && keeps_bias()) {
-      float* const to = p.bias_sums.data + walk.expert * p.dims.out + row + 8 * half;
-      *to = p.bias_sums.mode == Accumulate::add ? *to + bias[2 * half] : bias[2 * half];
+      float* const db = p.bias_sums.data + walk.expert * p.dims.out + row + 8 * half;
+      *db = p.bias_sums.mode == Accumulate::add ? *db + bias[2 * half] : bias[2 * half];
     }
   }
 }
 
-template <typename R, bool Bias, int N>
+template <typename Out, typename R, bool Bias, int N>
 __device__ __forceinline__ void consume(R& ring, Walk& walk, const Scratch& scratch, bool pairs) {
   const int group = (static_cast<int>(threadIdx.x) - (threads - consumers)) / 128;
   const uint64_t ones = operand<Major::k>(ring.extra(), box_bytes);  // wherever it is read, it is 1
@@ -204,7 +230,7 @@ __device__ __forceinline__ void consume(R& ring, Walk& walk, const Scratch& scra
     if (walk.last_part) {
       for (int q = walk.first_part; q < walk.part; ++q)
         if (walk.begin_of(q) < walk.begin_of(q + 1)) add_all<Bias>(sum, bias, scratch, walk.slot(q));
-      write_tile<Bias>(sum, bias, walk, pairs);
+      write_tile<Out, Bias>(sum, bias, walk, pairs);
     } else {
       leave_all<Bias>(sum, bias, scratch, walk.slot(walk.part));
     }
@@ -219,7 +245,7 @@ __device__ __forceinline__ void write_ones(const R& ring) {
   fence_for_async_proxy();
 }
 
-template <int N>
+template <typename Out, int N>
 __global__ void __launch_bounds__(threads, 1)
     grouped_wgmma_weight_kernel(const GroupedProduct<bf16> p, const Cut cut, const Scratch scratch, bool pairs,
                                 const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b) {
@@ -231,23 +257,23 @@ __global__ void __launch_bounds__(threads, 1)
   ring.init();
   Walk walk(p, cut);
   if (threadIdx.x < threads - consumers) {
-    give_up_registers<40>();
+    give_up_registers<56>();
     if (threadIdx.x == 0) produce<R, N>(ring, walk, &a, &b);
   } else {
-    take_registers<232>();
+    take_registers<224>();
     if (p.bias_sums.data != nullptr && walk.column() == 0)
-      consume<R, true, N>(ring, walk, scratch, pairs);
+      consume<Out, R, true, N>(ring, walk, scratch, pairs);
     else
-      consume<R, false, N>(ring, walk, scratch, pairs);
+      consume<Out, R, false, N>(ring, walk, scratch, pairs);
   }
 #else
   __trap();
 #endif
 }
 
-template <int N>
+template <typename Out, int N>
 void launch(const Stream& stream, const GroupedProduct<bf16>& p, const Cut& cut, float* scratch) {
-  constexpr auto kernel = grouped_wgmma_weight_kernel<N>;
+  constexpr auto kernel = grouped_wgmma_weight_kernel<Out, N>;
   constexpr int bytes = Ring<Product::weight, N, ones_bytes>::bytes;
   const GroupedLinearDims& d = p.dims;
   const CUtensorMap a = tensor_map({.data = p.a, .x = d.out, .y = d.rows, .box_y = slice});
@@ -269,13 +295,17 @@ int64_t grouped_wgmma_weight_scratch(const Stream& stream, const GroupedLinearDi
   return cut.sums() + cut.bias_sums() + cut.slots();
 }
 
+template <typename Out>
 void grouped_wgmma_weight(const Stream& stream, const GroupedProduct<bf16>& p, float* scratch) {
   const Cut cut = cut_of(stream, p.dims);
   switch (cut.tile_n) {
-    case 256: return launch<256>(stream, p, cut, scratch);
-    case 192: return launch<192>(stream, p, cut, scratch);
-    default: return launch<128>(stream, p, cut, scratch);
+    case 256: return launch<Out, 256>(stream, p, cut, scratch);
+    case 192: return launch<Out, 192>(stream, p, cut, scratch);
+    default: return launch<Out, 128>(stream, p, cut, scratch);
   }
 }
+
+template void grouped_wgmma_weight<float>(const Stream&, const GroupedProduct<bf16>&, float*);
+template void grouped_wgmma_weight<bf16>(const Stream&, const GroupedProduct<bf16>&, float*);
 
 }  // namespace ermoe::cuda

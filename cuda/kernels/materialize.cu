@@ -1,6 +1,6 @@
 // The factored product on the GPU: 2·E·a·b·r operations forward and twice that backward by cublasLt. Beside the products, in
-// bf16: forward a pass over the small factor, 6 bytes an element; backward one over dw, 6 bytes, and one over the small factor
-// and its product, 14 bytes or 18; and where the large factor has no twin, its copy twice, 6 bytes each.
+// bf16: forward a pass over the small factor, 6 bytes an element; backward one over dw where that is float, 6 bytes, and one over
+// the small factor and its product, 14 bytes or 18; and where the large factor has no twin, its copy twice, 6 bytes each.
 // Contract: ops/kernels/materialize.h.
 #include "ops/kernels/materialize.h"
 
@@ -122,10 +122,10 @@ void small_gradients(const Stream& stream, const MaterializeDims& dims, const fl
 
 int64_t whole_lines(int64_t numel) { return (numel + 7) / 8 * 8; }  // so that each copy starts on 16 bytes
 
-/// The operand of a product in T: itself where T is float, or a narrowed copy that takes `place` and moves it on.
-template <typename T>
-const T* operand(const Stream& stream, int64_t numel, const float* from, T*& place) {
-  if constexpr (std::is_same_v<T, float>) {
+/// The operand of a product in T: itself where it is of T, or a narrowed copy that takes `place` and moves it on.
+template <typename T, typename From>
+const T* operand(const Stream& stream, int64_t numel, const From* from, T*& place) {
+  if constexpr (std::is_same_v<T, From>) {
     return from;
   } else {
     T* const copy = place;
@@ -152,9 +152,14 @@ float beta_of(const Destination<float>& to) { return to.mode == Accumulate::add 
 }  // namespace
 
 template <typename T>
-int64_t materialize_narrowed(const MaterializeDims& dims, const T* twin) {
+int64_t materialize_forward_narrowed(const MaterializeDims& dims, const T* twin) {
   if (std::is_same_v<T, float>) return 0;
-  return whole_lines(dims.products()) + whole_lines(dims.weights()) + (twin == nullptr ? dims.larges() : 0);
+  return whole_lines(dims.products()) + (twin == nullptr ? dims.larges() : 0);
+}
+
+template <typename T, typename G>
+int64_t materialize_backward_narrowed(const MaterializeDims& dims, const T* twin, const G*) {
+  return materialize_forward_narrowed(dims, twin) + (std::is_same_v<T, G> ? 0 : whole_lines(dims.weights()));
 }
 
 template <typename T>
@@ -169,9 +174,9 @@ void materialize_forward(const Stream& stream, const MaterializeDims& dims, cons
        transposed ? scaled : other, 0, w);
 }
 
-template <typename T>
+template <typename T, typename G>
 void materialize_backward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
-                          const Master<T>* large, const T* twin, const Master<T>* dw, Master<T>* products, T* narrowed,
+                          const Master<T>* large, const T* twin, const G* dw, Master<T>* products, T* narrowed,
                           Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<Master<T>> dlarge) {
   const bool takes_p = dsmall.data != nullptr || ds.data != nullptr;
   T* const scaled = place_of_scaled(dims, products, narrowed);
@@ -187,15 +192,20 @@ void materialize_backward(const Stream& stream, const MaterializeDims& dims, con
        dlarge.data);
 }
 
-template int64_t materialize_narrowed(const MaterializeDims&, const float*);
-template int64_t materialize_narrowed(const MaterializeDims&, const bf16*);
+template int64_t materialize_forward_narrowed(const MaterializeDims&, const float*);
+template int64_t materialize_forward_narrowed(const MaterializeDims&, const bf16*);
+template int64_t materialize_backward_narrowed(const MaterializeDims&, const float*, const float*);
+template int64_t materialize_backward_narrowed(const MaterializeDims&, const bf16*, const float*);
+template int64_t materialize_backward_narrowed(const MaterializeDims&, const bf16*, const bf16*);
 template void materialize_forward<float>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
                                          float*, float*, float*);
 template void materialize_forward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
                                         float*, bf16*, bf16*);
-template void materialize_backward<float>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
-                                          const float*, float*, float*, Destination<float>, Destination<float>, Destination<float>);
-template void materialize_backward<bf16>(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
-                                         const float*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
+template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const float*,
+                                   const float*, float*, float*, Destination<float>, Destination<float>, Destination<float>);
+template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                   const float*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
+template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                   const bf16*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
 
 }  // namespace ermoe::cuda

@@ -119,7 +119,8 @@ void moving_average(int64_t numel, double decay, const StepState* state, const T
 
 namespace cuda {
 
-// Values, moments and gradients of trained parameters are f32 on a GPU whatever ops compute in: T = float alone.
+// Values, moments and gradients of trained parameters are f32 on a GPU whatever ops compute in: T = float alone, but for
+// `squared_norm`, which looks at bf16 too.
 
 template <typename T>
 void adamw_step(const Stream& stream, const AdamDims& dims, T* p, const T* g, T* m, T* v);

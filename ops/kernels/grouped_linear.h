@@ -51,10 +51,11 @@ void grouped_linear_backward_input(const Stream& stream, const GroupedLinearDims
 /// Floats of scratch memory that `grouped_linear_backward_weight` wants.
 int64_t grouped_linear_backward_scratch(const Stream& stream, const GroupedLinearDims& dims);
 
-/// Both gradients of the parameters, since they read dy together. Either may be unwanted.
-template <typename T>
+/// Both gradients of the parameters, since they read dy together. Either may be unwanted. G: Master<T>, or T where dw is
+/// overwritten by sums that are rounded once.
+template <typename T, typename G>
 void grouped_linear_backward_weight(const Stream& stream, const GroupedLinearDims& dims, const T* x, const int32_t* offsets, const T* dy,
-                                    Destination<Master<T>> dw, Destination<Master<T>> db, float* scratch);
+                                    Destination<G> dw, Destination<Master<T>> db, float* scratch);
 
 /// pre = what `grouped_linear_forward` gives, y = gelu(pre).
 template <typename T>

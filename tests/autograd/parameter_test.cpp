@@ -1,8 +1,10 @@
 // The arena's bf16 copies: which parameters have one, where it lies, and when it is up to date. Its groups of factors: what
-// they hold, and when they have memory for gradients.
+// they hold, and when they have memory for gradients. Narrow gradients: whose they are, and that nothing is added to them.
 #include "autograd/parameter.h"
 
+#include "autograd/tape.h"
 #include "tests/bench.h"
+#include "tests/ops/expect_error.h"
 
 #include <gtest/gtest.h>
 
@@ -58,6 +60,63 @@ TEST(ParameterArena, WithoutBf16ThereAreNoTwins) {
   const ParameterArena wide(bench.allocator, DType::f32, declared.all());  // the same parameters find a new arena
   EXPECT_FALSE(wide.twins().defined());
   for (const Parameter* p : declared.all()) EXPECT_FALSE(p->twin.defined());
+}
+
+/// A matrix made of factors whose gradient may be narrow, one that may not, and a trained one that asks in vain.
+struct Matrices {
+  Matrices() {
+    for (Parameter* p : all()) p->shape = {3, 5};
+    for (Parameter* p : {&narrow, &wide}) p->role = Parameter::Role::derived;
+    for (Parameter* p : {&narrow, &trained}) p->narrow_grad = true;
+    narrow.name = "narrow";
+  }
+  std::vector<Parameter*> all() { return {&narrow, &wide, &trained}; }
+  Parameter narrow, wide, trained;
+};
+
+TEST(ParameterArena, AGradientIsNarrowWhereItIsWrittenOnceAndComputedInBf16) {
+  TestBench bench;
+  Matrices m;
+  for (const auto& [compute, writes] :
+       {std::pair(DType::bf16, GradWrites::once), {DType::bf16, GradWrites::many}, {DType::f32, GradWrites::once}}) {
+    const bool narrow = compute == DType::bf16 && writes == GradWrites::once;
+    ParameterArena arena(bench.allocator, DType::f32, compute, m.all(), writes);
+    EXPECT_EQ(m.narrow.grad.dtype(), narrow ? DType::bf16 : DType::f32);
+    EXPECT_EQ(m.narrow.grad.shape(), m.narrow.shape);
+    for (const Parameter* p : {&m.wide, &m.trained}) EXPECT_EQ(p->grad.dtype(), DType::f32);
+    EXPECT_EQ(arena.narrow_grads().bytes(), narrow ? 64u : 0u);
+    EXPECT_EQ(arena.grads(Parameter::Role::derived).bytes(), narrow ? 64u : 128u);
+    fill(m.narrow.grad, 7);
+    arena.begin_gradients();
+    arena.end_gradients(Parameter::Role::derived);  // nobody wrote it
+    EXPECT_EQ(to_doubles(m.narrow.grad), std::vector<double>(15, 0));
+  }
+}
+
+/// Hands on what comes, as it is.
+struct Pass {
+  static constexpr const char* name = "pass";
+  void backward(const ExecContext&, const Tensor& dy, GradWriter& out) const { out.give(0, dy); }
+};
+
+TEST(ParameterArena, ANarrowGradientIsRoundedOnceAndNeverAddedTo) {
+  TestBench bench;
+  Matrices m;
+  ParameterArena arena(bench.allocator, DType::f32, DType::bf16, m.all(), GradWrites::once);
+  m.narrow.compute = bench.ctx.empty(m.narrow.shape, DType::bf16);
+  const Tensor dy = random_input(bench.ctx, {m.narrow.shape}, DType::f32, RngKey{1});
+  const auto backward = [&] {
+    Tape tape;
+    const Variable x(m.narrow), y = record(bench.ctx.with_tape(&tape), x.value, {&x}, Pass{});
+    tape.backward(bench.ctx, y, dy);
+  };
+  for (int step = 0; step < 2; ++step) {
+    arena.begin_gradients();
+    backward();
+    EXPECT_EQ(to_doubles(m.narrow.grad), bf16_values(dy));
+  }
+  expect_error(backward, {"[grad_writer]", "narrow", "written once"});
+  EXPECT_EQ(to_doubles(m.narrow.grad), bf16_values(dy));
 }
 
 /// Orthonormal factors (count, 8, 4) f32 named by their number: 32 elements a matrix, so none needs padding.

@@ -93,15 +93,20 @@ void expect_speed(int64_t in, int64_t out) {
       },
       [&] { dense(blas, false, false, in, o.rows, out, o.w, in, o.dy, out, o.dx, in); });
   const auto scratch = gpu.ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(s, dims));
-  const auto parameters = [&](Destination<float> dw, Destination<float> db) {
-    cuda::grouped_linear_backward_weight<bf16>(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), dw, db, scratch.data());
+  const auto parameters = [&](auto dw, Destination<float> db) {
+    cuda::grouped_linear_backward_weight(s, dims, o.x.data<bf16>(), starts, o.dy.data<bf16>(), dw, db, scratch.data());
   };
+  const Tensor narrow = gpu.ctx.empty(o.dw.shape(), DType::bf16);
+  const Destination<float> wide{o.dw.data<float>()};
+  const Destination<bf16> rounded{narrow.data<bf16>()};
   const auto dense_weight = [&] { dense(blas, false, true, in, out, o.rows, o.x, in, o.dy, out, o.dw, in); };
   report(
-      "weight", [&] { parameters({o.dw.data<float>()}, {}); }, dense_weight);
+      "weight", [&] { parameters(wide, {}); }, dense_weight);
   report(
-      "w + bias", [&] { parameters({o.dw.data<float>()}, {o.db.data<float>()}); }, dense_weight);
-  const double bias = time_of(gpu, [&] { parameters({}, {o.db.data<float>()}); });
+      "w + bias", [&] { parameters(wide, {o.db.data<float>()}); }, dense_weight);
+  report(
+      "bf16 w+b", [&] { parameters(rounded, {o.db.data<float>()}); }, dense_weight);
+  const double bias = time_of(gpu, [&] { parameters(Destination<float>{}, {o.db.data<float>()}); });
   fmt::print("bias     O {:4}: {:7.3f} ms {:5.0f} GB/s\n", out, bias, 2e-6 * static_cast<double>(o.rows * out) / bias);
   if (in < out) {  // the first layer of an expert
     const Tensor act = gpu.ctx.empty({o.rows * out}, DType::bf16);

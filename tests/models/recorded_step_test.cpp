@@ -38,12 +38,14 @@ VitConfig random_config(const std::string& router) {
 template <typename Bench>
 class Training {
  public:
-  Training(const VitConfig& config, Gpu* gpu, DType compute, bool with_recording = true, double rate = 1e-3) : model_(config), rate_(rate) {
+  Training(const VitConfig& config, Gpu* gpu, DType compute, bool with_recording = true, double rate = 1e-3,
+           GradWrites writes = GradWrites::many)
+      : model_(config), rate_(rate) {
     model_.allocate(host_.ctx, DType::f32);
     model_.init(host_.ctx, RngKey{5});
     for (Parameter* p : parameters_of(model_))  // a head of zeros would hide what comes before it
       if (p->name == "head.weight") fill_normal(p->value, 0.5, RngKey{6});
-    if (gpu != nullptr) model_.move_to(bench_.ctx, compute);
+    if (gpu != nullptr) model_.move_to(bench_.ctx, compute, writes);
     optim_.lr = 1e-3;
     optimizer_.emplace(bench_.ctx, model_.arena(), optim_, stiefel_method(config.moe.orthogonality));
     average_.emplace(bench_.ctx, model_.arena(), 0.9);
@@ -196,6 +198,46 @@ TEST_P(RecordedOnGpu, AHundredStepsRepeatBitForBit) {
   Training<GpuBench> first(random_config(router), test_gpu(), dtype), second(random_config(router), test_gpu(), dtype);
   for (int64_t i = 0; i < 100; ++i) ASSERT_EQ(first.step(i).loss, second.step(i).loss) << "step " << i;
   expect_same(first.state(), second.state());
+}
+
+/// One micro-batch a step, so that gradients of the experts' matrices may be bf16.
+Training<GpuBench> of_one_micro_batch(const std::string& router, DType dtype, bool with_recording, GradWrites writes) {
+  return {random_config(router), test_gpu(), dtype, with_recording, 1e-3, writes};
+}
+
+TEST_P(RecordedOnGpu, GradientsWrittenOnceReplayTheSameBits) {
+  const auto& [router, dtype] = GetParam();
+  Training<GpuBench> eager = of_one_micro_batch(router, dtype, false, GradWrites::once);
+  Training<GpuBench> recorded = of_one_micro_batch(router, dtype, true, GradWrites::once);
+  for (int64_t i = 0; i < 10; ++i) {
+    const bool spoilt = i == 6;
+    const StepReport a = eager.step(i, 4, 1, spoilt), b = recorded.step(i, 4, 1, spoilt);
+    EXPECT_EQ(a.accepted, !spoilt) << a.fault;
+    EXPECT_EQ(b.accepted, !spoilt) << b.fault;
+    EXPECT_EQ(a.fault, b.fault);
+    EXPECT_TRUE(spoilt || a.loss == b.loss) << "step " << i;
+    EXPECT_EQ(recorded.recorded(), i >= 2);
+  }
+  expect_same(eager.state(), recorded.state());
+  expect_same(eager.gradients(), recorded.gradients());
+}
+
+/// Sizes at which products get the same algorithm wherever their operands lie.
+TEST(RecordedStep, GpuLosesNothingWhereGradientsAreWrittenOnce) {
+  if (test_gpu() == nullptr) GTEST_SKIP() << "no GPU";
+  Training<GpuBench> once = of_one_micro_batch("wide", DType::bf16, false, GradWrites::once);
+  Training<GpuBench> many = of_one_micro_batch("wide", DType::bf16, false, GradWrites::many);
+  for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(once.step(i).loss, many.step(i).loss) << "step " << i;
+  expect_same(once.state(), many.state());
+  const Snapshot narrow = once.gradients(), wide = many.gradients();
+  int64_t rounded = 0;
+  for (const auto& [name, gradient] : narrow) {
+    if (gradient.dtype() != DType::bf16) continue;
+    rounded += 1;
+    EXPECT_EQ(wide.at(name).dtype(), DType::f32);
+    EXPECT_EQ(to_doubles(gradient), bf16_values(wide.at(name))) << name;
+  }
+  EXPECT_EQ(rounded, 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,

@@ -5,6 +5,7 @@
 #include "ops/attach_loss.h"
 #include "ops/scale.h"
 #include "tests/models/tiny_training.h"
+#include "tests/ops/expect_error.h"
 
 namespace ermoe::testing {
 namespace {
@@ -144,6 +145,36 @@ TEST(TrainStep, AFactorsGradientThatIsNotFiniteIsNamed) {
     EXPECT_EQ(report.fault, "the gradient of blocks.1.moe.experts.U1 is not finite");
     expect_same(before, training.state());
   }
+}
+
+/// Memory alone is looked at, since CPUs do not compute in bf16.
+TEST(TrainStep, ExpertsMatricesHaveNarrowGradientsWhereAStepIsOneMicroBatch) {
+  for (const ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain})
+    for (const int64_t micro_batches : {1, 2}) {
+      VitConfig config = tiny_config();
+      config.moe.expert = kind;
+      if (kind == ExpertKind::plain) config.moe.router = RouterKind::linear;
+      TinyModel tiny(config, DType::f32);
+      const ExecContext& ctx = tiny.bench.ctx;
+      tiny.model.move_to(ctx, DType::bf16, grad_writes(ctx, micro_batches));
+      std::vector<std::string> narrow;
+      for (const Parameter* p : parameters_of(tiny.model))
+        if (p->grad.defined() && p->grad.dtype() == DType::bf16) narrow.push_back(p->name);
+      std::ranges::sort(narrow);
+      const bool some = kind == ExpertKind::eigen && micro_batches == 1;
+      EXPECT_EQ(narrow,
+                some ? std::vector<std::string>({"blocks.1.moe.experts.W1", "blocks.1.moe.experts.W2"}) : std::vector<std::string>());
+    }
+}
+
+TEST(TrainStep, RefusesSeveralMicroBatchesWhereGradientsAreWrittenOnce) {
+  TinyModel tiny(tiny_config(), DType::f32);
+  const ExecContext& ctx = tiny.bench.ctx;
+  tiny.model.move_to(ctx, DType::bf16, GradWrites::once);
+  Optimizer optimizer(ctx, tiny.model.arena(), {}, StiefelMethod::newton_schulz);
+  TrainStep step(tiny.model, optimizer, nullptr, 1.0);
+  step.begin(ctx, 1);
+  expect_error([&] { step.begin(ctx, 2); }, {"[train_step]", "2 micro-batches"});
 }
 
 size_t live_gradients(const CachingAllocator& allocator) {

@@ -192,6 +192,23 @@ TEST(Adamw, DirectionsMayBeRoundedToBf16) {
 }
 
 #if defined(ERMOE_WITH_CUDA)
+/// The norm of a narrow gradient, read where a fault is looked for.
+void expect_norm_of_bf16() {
+  GpuBench bench;
+  for (const int64_t shift : {0, 1}) {  // packs of 16 bytes, and what is not aligned to them
+    const Tensor wide = random_input(bench.ctx, {Shape{20'003}}, DType::f32, RngKey{3}), block = bench.ctx.empty({20'004}, DType::bf16);
+    const Tensor t = block.window(shift, wide.shape());
+    convert(wide, t);
+    double sum = 0;
+    for (double x : bf16_values(wide)) sum += x * x;
+    EXPECT_NEAR(item<double>(squared_norm(bench.ctx, t)), sum, 1e-6 * sum);
+    fill(block.window(777, {1}), NAN);
+    EXPECT_TRUE(std::isnan(item<double>(squared_norm(bench.ctx, t))));
+  }
+}
+
+TEST(Adamw, NormOfBf16SeesANotANumberOnTheGpu) { ERMOE_NEEDS_GPU(expect_norm_of_bf16()); }
+
 void expect_gpu_rounds_directions() {
   GpuBench bench;
   expect_rounded_directions(bench);

@@ -117,6 +117,30 @@ TEST(Materialize, ReadsTheTwinOfTheLargerFactorOnTheGpu) {
   ERMOE_NEEDS_GPU(expect_larger_twin_is_read(factors(2, 19, 37, 11), Twin::none, Twin::doubled));
 }
 
+/// Gradients of the factors for w's gradient in `dtype`, of the same numbers.
+std::vector<double> gradients_for(const std::vector<OpInput>& inputs, DType dtype) {
+  GpuBench bench;
+  Tape tape;
+  const ExecContext ctx = bench.ctx.with_tape(&tape);
+  std::vector<Variable> leaves;
+  for (size_t i = 0; i < 3; ++i) leaves.push_back(tape.leaf(random_input(ctx, inputs[i], DType::bf16, RngKey{1}.fold(i))));
+  const Variable w = narrow(inputs, Twin::exact, Twin::exact).run(ctx, leaves);
+  const Tensor rounded = random_input(ctx, {w.shape()}, DType::bf16, RngKey{2}), dw = ctx.empty(w.shape(), dtype);
+  convert(rounded, dw);
+  tape.backward(ctx, w, dw);
+  std::vector<double> all;
+  for (const Variable& leaf : leaves) {
+    const std::vector<double> gradient = to_doubles(tape.grad(leaf));
+    all.insert(all.end(), gradient.begin(), gradient.end());
+  }
+  return all;
+}
+
+TEST(Materialize, TakesItsGradientRoundedOrNotOnTheGpu) {
+  for (const auto& inputs : {factors(3, 96, 64, 48), factors(2, 19, 37, 11), factors(2, 384, 1536, 384)})
+    ERMOE_NEEDS_GPU(expect_alike(gradients_for(inputs, DType::bf16), gradients_for(inputs, DType::f32)));
+}
+
 void expect_narrow_adds(const OpCase& op) {
   GpuBench bench;
   const OpRun once = run_op(bench, op, DType::f32, 1), twice = run_op(bench, op, DType::f32, 2);

@@ -85,7 +85,7 @@ StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
   const DType compute = engine.compute_dtype(options.precision);
   model_.allocate(host, DType::f32);
   model_.init(host, RngKey{1});
-  if (engine.gpu) model_.move_to(engine.ctx, compute);
+  if (engine.gpu) model_.move_to(engine.ctx, compute, GradWrites::once);
   options_.batch = batch_of(options);
   if (options.workload == Workload::ba) loss_.kind = LossKind::l1;
   images_ = host.empty(input_shape(m, options_.batch), DType::f32, "batch");
