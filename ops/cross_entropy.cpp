@@ -2,15 +2,10 @@
 
 #include "ops/checks.h"
 #include "ops/kernels/cross_entropy.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
-
-/// Null where all classes weigh the same.
-template <typename T>
-const T* data_or_null(const Tensor& t) {
-  return t.defined() ? t.data<T>() : nullptr;
-}
 
 struct CrossEntropy {
   static constexpr const char* name = "cross_entropy";

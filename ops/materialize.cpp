@@ -4,14 +4,10 @@
 #include "ops/checks.h"
 #include "ops/destination.h"
 #include "ops/kernels/materialize.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
-
-template <typename T>
-const T* pointer_or_null(const Tensor& t) {
-  return t.defined() ? t.data<T>() : nullptr;
-}
 
 struct Materialize {
   static constexpr const char* name = "materialize";
@@ -31,7 +27,7 @@ struct Materialize {
           ctx, tag,
           [&](auto) { cpu::materialize_forward<T>(dims, small.data<M>(), s.data<M>(), large.data<M>(), products.data(), w.data<T>()); },
           [&](auto) {
-            const T* copy = pointer_or_null<T>(twin);
+            const T* copy = data_or_null<T>(twin);
             const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_forward_narrowed(dims, copy));
             cuda::materialize_forward<T>(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, products.data(),
                                          narrowed.data(), w.data<T>());
@@ -54,7 +50,7 @@ struct Materialize {
           },
           [&](auto) {
             const auto run = [&]<typename G>(const G* upper) {
-              const T* copy = pointer_or_null<T>(twin);
+              const T* copy = data_or_null<T>(twin);
               const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_backward_narrowed(dims, copy, upper));
               cuda::materialize_backward(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, upper, products.data(),
                                          narrowed.data(), dsmall, ds, dlarge);
@@ -68,11 +64,6 @@ struct Materialize {
   }
 };
 
-void check_twin(const char* which, const Variable& factor, const Tensor& twin) {
-  check(!twin.defined() || (twin.shape() == factor.shape() && twin.dtype() == DType::bf16), "[materialize] {} {} and its twin {} {}", which,
-        factor.shape().str(), name_of(twin.dtype()), twin.shape().str());
-}
-
 }  // namespace
 
 Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& s, const Variable& v, const Tensor& into,
@@ -84,8 +75,8 @@ Variable materialize(const ExecContext& ctx, const Variable& u, const Variable& 
   const int64_t experts = u.shape()[0], m = u.shape()[1], n = v.shape()[1], r = u.shape()[2];
   const Shape shape = {experts, m, n};
   check(!into.defined() || into.shape() == shape, "[materialize] w {} into {}", shape.str(), into.shape().str());
-  check_twin("u", u, twins.u);
-  check_twin("v", v, twins.v);
+  check_twin(Materialize::name, "u", u.value, twins.u);
+  check_twin(Materialize::name, "v", v.value, twins.v);
   const Tensor w = into.defined() ? into : ctx.empty(shape, u.dtype());
 
   const bool u_small = m <= n;  // of equal ones u: where both are one variable, its gradient is written in the order u, s, v

@@ -2,6 +2,7 @@
 
 #include "core/flat.h"
 #include "ops/kernels/orthogonal_step.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -21,14 +22,6 @@ int64_t scratch_size(const ExecContext& ctx, const StiefelDims& dims, StiefelMet
   return size;
 }
 
-void check_twin(const char* op, const Tensor& q, const Tensor& twin) {
-  if (!twin.defined()) return;
-  check(q.dtype() == DType::f32 && twin.dtype() == DType::bf16 && twin.shape() == q.shape(), "[{}] q {} {} but a twin {} {}", op,
-        name_of(q.dtype()), q.shape().str(), name_of(twin.dtype()), twin.shape().str());
-}
-
-bf16* data_of(const Tensor& twin) { return twin.defined() ? twin.data<bf16>() : nullptr; }
-
 /// Whether the step takes this direction in bf16 as it is.
 bool takes_bf16(const ExecContext& ctx, const StiefelDims& dims, StiefelMethod method, const Tensor& q, const bf16* direction,
                 const Tensor& twin) {
@@ -43,13 +36,13 @@ bool takes_bf16(const ExecContext& ctx, const StiefelDims& dims, StiefelMethod m
 
 DType direction_dtype(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("stiefel_step", q);
-  check_twin("stiefel_step", q, twin);
+  check_twin("stiefel_step", "q", q, twin);
   return takes_bf16(ctx, dims, method, q, nullptr, twin) ? DType::bf16 : q.dtype();
 }
 
 void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& direction, double lr, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("stiefel_step", q);
-  check_twin("stiefel_step", q, twin);
+  check_twin("stiefel_step", "q", q, twin);
   check(direction.defined() && direction.shape() == q.shape() && (direction.dtype() == q.dtype() || direction.dtype() == DType::bf16),
         "[stiefel_step] q {} {} but direction {} {}", name_of(q.dtype()), q.shape().str(), name_of(direction.dtype()),
         direction.shape().str());
@@ -70,20 +63,20 @@ void stiefel_step(const ExecContext& ctx, const Tensor& q, const Tensor& directi
     const T* const a = wide.data<T>();
     on_device(
         ctx, tag, [&](auto) { cpu::stiefel_step(dims, method, lr, q.data<T>(), a, scratch.data()); },
-        [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), a, data_of(twin), scratch.data()); });
+        [&](auto) { cuda::stiefel_step(ctx.stream, dims, method, lr, q.data<T>(), a, data_or_null<bf16>(twin), scratch.data()); });
   });
   if (twin.defined() && !ctx.device.is_cuda()) convert(q, twin);
 }
 
 void retract(const ExecContext& ctx, const Tensor& q, StiefelMethod method, const Tensor& twin) {
   const StiefelDims dims = stiefel_dims("retract", q);
-  check_twin("retract", q, twin);
+  check_twin("retract", "q", q, twin);
   dispatch_float(q.dtype(), "retract", [&](auto tag) {
     using T = decltype(tag);
     const auto scratch = ctx.workspace->borrow<T>(scratch_size(ctx, dims, method));
     on_device(
         ctx, tag, [&](auto) { cpu::retract(dims, method, q.data<T>(), scratch.data()); },
-        [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), data_of(twin), scratch.data()); });
+        [&](auto) { cuda::retract(ctx.stream, dims, method, q.data<T>(), data_or_null<bf16>(twin), scratch.data()); });
   });
   if (twin.defined() && !ctx.device.is_cuda()) convert(q, twin);
 }

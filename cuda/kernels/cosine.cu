@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(walk_threads, sums_blocks) backward_sums_kerne
   leave_sums<V, Lanes>(in.dims, sums_b, parts, out.partials + (gridDim.x + blockIdx.x) * columns);
 }
 
-/// As many blocks as are resident at once, but of at least four pairs a thread.
+/// As many blocks as are resident at once, but no more than one for so many pairs as it has threads.
 int64_t walk_grid(const Stream& stream, const CosineDims& dims, int blocks) {
   return std::clamp<int64_t>(dims.pairs / walk_threads, 1, int64_t{blocks} * state_of(stream).multiprocessors);
 }

@@ -1,8 +1,6 @@
 // The grouped GEMM's products over rows, y = x W_eᵀ + b_e and dx = dy W_e, for Hopper. One block a multiprocessor walks the
 // tiles; while its consumers write a tile, its producer already fetches the next one's slices. A tile's copies may read
-// rows of the next expert: what they give lands in rows that are not written. GELU and its derivative are applied on the
-// way out, which saves a pass over the widest tensors of the layer; with the derivative GELU's output is made again, which
-// saves keeping it.
+// rows of the next expert: what they give lands in rows that are not written. How a tile leaves: grouped_linear_way_out.cuh.
 #include "cuda/kernels/grouped_linear_way_out.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/tensor_map.h"

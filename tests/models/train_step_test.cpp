@@ -184,10 +184,10 @@ size_t live_gradients(const CachingAllocator& allocator) {
 }
 
 TEST(TrainStep, GradientsOfOrthonormalFactorsComeWhenActivationsAreGone) {
+  TestBench steps;  // memory of the steps alone; what is made from factors lies there too, so it outlives the model
   TinyModel tiny, twin;
   tiny.images = twin.images = random_input(tiny.bench.ctx, {{64, 2, 8, 8}}, DType::f64, RngKey{5});
   tiny.targets = twin.targets = random_input(tiny.bench.ctx, {{64, 4}, OpInput::Fill::unit}, DType::f64, RngKey{6});
-  TestBench steps;  // memory of the steps alone
   const OptimConfig config;
   Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), config, StiefelMethod::newton_schulz);
   TrainStep step(tiny.model, optimizer, nullptr, config.clip);
