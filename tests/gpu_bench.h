@@ -1,5 +1,6 @@
 // A bench on a GPU, for tests that run ops there: one GPU a process, memory poisoned anew for each bench. In builds without
-// CUDA this header is empty. ERMOE_TEST_KERNELS=ampere runs the kernels of older GPUs.
+// CUDA this header is empty. ERMOE_TEST_KERNELS=ampere runs the kernels of older GPUs; ERMOE_TEST_SIZES=small leaves out what takes
+// minutes under a tool that watches every access.
 #pragma once
 
 #include "tests/bench.h"
@@ -13,6 +14,7 @@
 
 #include <cstdlib>
 #include <string_view>
+#include <vector>
 
 namespace ermoe::testing {
 
@@ -26,6 +28,18 @@ inline Gpu* test_gpu() {
     return usable ? make_gpu(0, ampere ? KernelPath::ampere : KernelPath::native) : nullptr;
   }();
   return gpu.get();
+}
+
+/// Whether tests of many or large shapes should keep to few and small ones.
+inline bool small_sizes() {
+  const char* sizes = std::getenv("ERMOE_TEST_SIZES");
+  return sizes != nullptr && std::string_view(sizes) == "small";
+}
+
+/// Of shapes those of at most 64 Ki elements, where small ones are wanted.
+inline std::vector<Shape> bearable(std::vector<Shape> shapes) {
+  if (small_sizes()) std::erase_if(shapes, [](const Shape& shape) { return shape.numel() > 65536; });
+  return shapes;
 }
 
 struct GpuBench {

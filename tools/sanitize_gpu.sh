@@ -19,8 +19,8 @@ variables
   SHARDS  40      processes that the tests are dealt to
   JOBS    14      of them at a time
   LIMIT   3600    seconds for everything behind the build; what has not begun by then is counted as not run.
-                  On an H100 memcheck and steps take 90 s together; racecheck on tests of many tokens or large factors is
-                  slow: a single one may take more than six minutes
+                  On an H100 memcheck and steps take 90 s together; racecheck is slow: there tests with lists of shapes
+                  keep to few and small ones (ERMOE_TEST_SIZES=small)
   CMAKE   ""      more arguments of cmake
 TEXT
 }
@@ -52,7 +52,10 @@ run_one() {
   [[ $tool == memcheck ]] || ENVIRONMENT+=(ERMOE_GPU_PRODUCTS=plain)
   case $tool in
     memcheck) options+=(--padding 512) ;;
-    racecheck) options+=(--racecheck-report all --kernel-name kns=ermoe) ;;
+    racecheck)
+      options+=(--racecheck-report all --kernel-name kns=ermoe)
+      ENVIRONMENT+=(ERMOE_TEST_SIZES=small)
+      ;;
     synccheck) options+=(--kernel-name kns=ermoe) ;;
   esac
   # The stand-in for large products is checked on small ones; on large ones it would take hours.

@@ -206,6 +206,7 @@ void expect_products_agree(const Case& c) {
 
 void expect_agreement(const std::vector<Case>& cases) {
   for (const Case& c : cases) {
+    if (small_sizes() && (c.fill != Fill::ragged || c.dims.rows * (c.dims.in + c.dims.out) > 4'000'000)) continue;
     SCOPED_TRACE(describe(c));
     expect_products_agree<float>(c);
     expect_products_agree<bf16>(c);

@@ -141,7 +141,7 @@ void compare_speed(int64_t batch, int64_t m, int64_t n) {
   EXPECT_LT(shared, 1.1 * whole);
 }
 
-TEST(StiefelResidualOnGpu, IsFastOnHopper) {
+TEST(StiefelResidualSpeedOnGpu, KeepsUpOnHopper) {
   struct Sizes {
     int64_t batch, m, n;
   };
