@@ -21,7 +21,8 @@ namespace {
 using namespace hopper;  // where code for other GPUs is made too, that of what follows is not used
 
 constexpr int piece = 64;                  // rows and columns
-constexpr int slots = 4;                   // bytes under way that hide the products and memory's latency
+constexpr int columns = 128;               // of a tile: wider ones leave room for fewer slots
+constexpr int slots = 5;                   // bytes under way that hide the products and memory's latency
 constexpr int slot_bytes = 3 * box_bytes;  // 64 x 64 of float and of bf16, or of bf16 three times
 constexpr int group_warps = consumer_warps / 2;
 
@@ -321,14 +322,6 @@ void launch(const Stream& stream, const Work& work, Maps maps, const bf16* b) {
   cuda_check(cudaGetLastError(), "stiefel_step");
 }
 
-/// Wider tiles fetch their operands less often, and of 256 columns too few would be under way.
-template <typename Work>
-void choose_width(const Stream& stream, const Work& work, const Maps& maps, const bf16* b) {
-  const auto computed = [&](int64_t width) { return (work.dims.n + width - 1) / width * width; };
-  if (computed(192) <= computed(128)) return launch<Work, 192>(stream, work, maps, b);
-  launch<Work, 128>(stream, work, maps, b);
-}
-
 CUtensorMap map_of(const ProductDims& d, const bf16* data, int rows = piece) {
   return tensor_map({.data = data, .x = d.n, .y = d.m, .z = d.batch, .box_y = rows});
 }
@@ -349,7 +342,7 @@ void step_wgmma(const Stream& stream, const StepProduct& work) {
                   .lo = map_of(d, work.lo),
                   .third_in = third,
                   .third_out = third};
-  choose_width(stream, work, maps, work.sym);
+  launch<StepProduct, columns>(stream, work, maps, work.sym);
 }
 
 void update_wgmma(const Stream& stream, const UpdateProduct& work) {
@@ -362,7 +355,7 @@ void update_wgmma(const Stream& stream, const UpdateProduct& work) {
                   .lo = map_of(d, work.lo),
                   .third_in = map_of(d, work.rest),
                   .third_out = work.twin != nullptr ? map_of(d, work.twin) : CUtensorMap{}};
-  choose_width(stream, work, maps, work.half);
+  launch<UpdateProduct, columns>(stream, work, maps, work.half);
 }
 
 }  // namespace ermoe::cuda
