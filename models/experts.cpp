@@ -60,7 +60,8 @@ ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* 
 void ExpertBank::declare_factors(const MoeConfig& moe) {
   W1_.parameter.narrow_grad = W2_.narrow_grad = true;  // `materialize` reads them in what it computes in
   const auto [D, F, E, Ef, r, R] = dims_;
-  factors_.U1.narrow_grad = factors_.V2.narrow_grad = F > D;  // and can write the larger factor's so; the step's direction is no finer
+  const bool short_steps = moe.orthogonality == Orthogonality::newton_schulz;  // whose direction is bf16
+  factors_.U1.narrow_grad = factors_.V2.narrow_grad = F > D && short_steps;    // and can write the larger factor's so
   factors_.U1.shape = {E + Ef, F, r};
   factors_.s1.shape = {E + Ef, r};
   factors_.V1.shape = shared_basis_ != nullptr ? Shape{E, D, r - R} : Shape{E + Ef, D, r};

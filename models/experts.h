@@ -50,7 +50,7 @@ class ExpertBank final : public Module {
   std::vector<FactoredMatrix> factored();
   /// Makes what `factored` leaves out, after init, load and every optimizer step.
   void refresh(const ExecContext& ctx);
-  /// Turns its gradient into those of the factors; adds the penalty's to all where that is the mode.
+  /// Turns the gradient of what `refresh` makes into those of the factors; adds the penalty's to all where that is the mode.
   void pull_back(const ExecContext& ctx);
   /// After the optimizer's step: with a disjoint basis, takes the rest's columns off the shared ones.
   void after_step(const ExecContext& ctx);

@@ -22,6 +22,8 @@ const FactorGroup* group_of(const ParameterArena& arena, const Parameter* p) {
   return nullptr;
 }
 
+int64_t largest_part(const FactoredMatrix& m) { return std::max({m.w->shape.numel(), m.u->shape.numel(), m.v->shape.numel()}); }
+
 /// The window of `section` that begins with `first`.
 Tensor from_first(const Tensor& section, const Tensor& first, const Shape& shape) {
   if (!first.defined()) return {};
@@ -49,7 +51,9 @@ bool follows(const ParameterArena& arena, const FactoredMatrix& a, const Factore
 std::vector<std::unique_ptr<MatrixBundle>> bundle_matrices(const ParameterArena& arena, std::span<const FactoredMatrix> matrices) {
   std::vector<std::unique_ptr<MatrixBundle>> bundles;
   for (size_t begin = 0, end = 0; begin < matrices.size(); begin = end) {
-    for (end = begin + 1; end < matrices.size() && follows(arena, matrices[end - 1], matrices[end]);) ++end;
+    const auto most =
+        static_cast<size_t>(std::max<int64_t>(1, FactorGroup::most_elements / std::max<int64_t>(1, largest_part(matrices[begin]))));
+    for (end = begin + 1; end < matrices.size() && end - begin < most && follows(arena, matrices[end - 1], matrices[end]);) ++end;
     const auto members = matrices.subspan(begin, end - begin);
     bundles.push_back(std::make_unique<MatrixBundle>(arena, std::vector(members.begin(), members.end())));
   }
@@ -84,8 +88,11 @@ void MatrixBundle::refresh(const ExecContext& ctx) {
   }
 }
 
-/// Gradients are where they were taken last. A matrix that nobody used has one of zeros.
+/// Gradients are where they were taken last. A matrix that nobody used has one of zeros. Factors' own are overwritten, so that nobody
+/// may have written them yet.
 void MatrixBundle::join_gradients() {
+  for (const FactoredMatrix& m : members_)
+    for (const Part part : factors) check(!(m.*part)->has_grad, "[matrix_bundle] {} has a gradient already", (m.*part)->name);
   const auto join = [&](Parameter& joined, Part part) {
     const Parameter* one = members_.front().*part;
     joined.grad = from_first(gradient_section(arena_, one), one->grad, joined.shape);

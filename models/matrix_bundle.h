@@ -45,7 +45,7 @@ class MatrixBundle {
 /// True where all parts of `b` lie right behind those of `a`, so that both can be made together.
 bool follows(const ParameterArena& arena, const FactoredMatrix& a, const FactoredMatrix& b);
 
-/// Bundles of the matrices, as long as memory allows; in their order.
+/// Bundles of the matrices, as long as what lies where allows and at most about as large as a group of factors; in their order.
 std::vector<std::unique_ptr<MatrixBundle>> bundle_matrices(const ParameterArena& arena, std::span<const FactoredMatrix> matrices);
 
 }  // namespace ermoe

@@ -181,6 +181,16 @@ void Vit::bundle_matrices() {
   matrices_ = ermoe::bundle_matrices(*arena_, matrices);
 }
 
+size_t Vit::largest_made_bytes() const {
+  size_t most = 0;
+  for (const auto& bundle : matrices_) {
+    size_t bytes = 0;
+    for (const FactoredMatrix& m : bundle->members()) bytes += m.w->value.bytes();
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
 void Vit::refresh(const ExecContext& ctx) {
   arena_->refresh_compute();
   refresh_derived(ctx);

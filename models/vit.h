@@ -67,6 +67,9 @@ class Vit final : public Module {
   void accept_step(const ExecContext& ctx);
   void discard_step();
 
+  /// Of the largest set of matrices that `refresh_derived` makes at once.
+  size_t largest_made_bytes() const;
+
   const VitConfig& config() const { return config_; }
   ParameterArena& arena() { return *arena_; }
   std::vector<MoeLayer*> moe_layers();

@@ -267,6 +267,7 @@ __device__ __forceinline__ void consume(Stages<N>& ring, const Work& work) {
   float sum[N / 2];
   int first = 0;  // piece of the tile
   for (Walk<N> walk(work.dims); walk.next(); first += walk.groups * walk.pieces) {
+    __syncwarp();  // the products are all lanes' work, and a tile ends with work of the first alone
     multiply_slices<Start::cleared>(
         ring, group, slices, sum, [](int) {}, [](uint64_t, int) {});
     if (group >= walk.groups) continue;

@@ -3,6 +3,7 @@
 
 #include "ops/materialize.h"
 #include "tests/models/tiny_model.h"
+#include "tests/ops/expect_error.h"
 
 namespace ermoe::testing {
 namespace {
@@ -92,7 +93,7 @@ TEST(MatrixBundle, AFrozenMembersFactorsHaveNoGradientAndTheOthersKeepTheirs) {
       expect_gradients(tiny, m);
       continue;
     }
-    for (const Parameter* p : {m.u, m.s}) EXPECT_EQ(largest_of(p->grad), 0) << p->name;
+    for (const Parameter* p : {m.u, m.s, m.v}) EXPECT_EQ(largest_of(p->grad), 0) << p->name;
   }
 }
 
@@ -104,6 +105,37 @@ TEST(MatrixBundle, AllFrozenTakeNoGradient) {
   tiny.differentiate();
   for (const FactoredMatrix& m : matrices_of(tiny.model))
     for (const Parameter* p : {m.u, m.s, m.v}) EXPECT_EQ(largest_of(p->grad), 0) << p->name;
+}
+
+/// First matrices' right factors, before the router adds to them; and nobody may have written any gradient yet.
+TEST(MatrixBundle, OverwritesTheGradientsOfAllFactors) {
+  TinyModel tiny(of_three_layers());
+  const ExecContext& ctx = tiny.bench.ctx;
+  const std::vector<FactoredMatrix> all = matrices_of(tiny.model);
+  auto bundles = bundle_matrices(tiny.model.arena(), all);
+  const auto pull_back = [&] {
+    bundles[0]->refresh(ctx);
+    for (size_t i = 0; i < 3; ++i) {
+      copy(random_input(ctx, {all[i].w->shape}, DType::f64, RngKey{i}), all[i].w->grad);
+      all[i].w->has_grad = true;
+    }
+    bundles[0]->pull_back(ctx);
+  };
+  tiny.model.arena().begin_gradients();
+  tiny.model.arena().take_factor_gradients(tiny.bench.allocator);
+  pull_back();
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(all[i].v->grad, Alone(ctx, all[i], all[i].w->grad).dv)) << i;
+  expect_error(pull_back, {"[matrix_bundle]", "has a gradient already"});
+}
+
+/// As a GPU's training has them: twins, and gradients of matrices and larger factors in bf16. Memory alone is looked at.
+TEST(MatrixBundle, NarrowGradientsLieSideBySideToo) {
+  TinyModel tiny(of_three_layers(), DType::f32);
+  tiny.model.move_to(tiny.bench.ctx, DType::bf16, GradWrites::once);
+  for (const FactoredMatrix& m : matrices_of(tiny.model)) EXPECT_EQ(m.w->grad.dtype(), DType::bf16);
+  std::vector<size_t> sizes;
+  for (const auto& bundle : bundle_matrices(tiny.model.arena(), matrices_of(tiny.model))) sizes.push_back(bundle->members().size());
+  EXPECT_EQ(sizes, (std::vector<size_t>{3, 3}));
 }
 
 /// Where nobody used a layer, its matrices' gradients are zeros beside those of the others.

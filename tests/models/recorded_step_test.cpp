@@ -24,10 +24,14 @@ VitConfig random_config(const std::string& router) {
   } else if (router == "wide") {  // enough columns for the orthogonal step on the tensor cores
     c.width = 64;
     c.moe.hidden = 96;
+    c.depth = 4;  // several layers, whose matrices are made together
+    c.moe.layers = "every:1";
   } else if (router == "recompute") {
     c.recompute = true;
   } else if (router == "penalty") {
     c.moe.orthogonality = Orthogonality::penalty;
+    c.depth = 3;
+    c.moe.layers = "every:1";
   } else if (router == "dense") {
     c.moe.layers = "none";
   }
@@ -242,7 +246,8 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
       EXPECT_EQ(to_doubles(gradient), gradient.dtype() == DType::bf16 ? bf16_values(wide.at(name)) : to_doubles(wide.at(name))) << name;
   }
   EXPECT_EQ(rounded, (std::set<std::string>{"U1", "V2", "W1", "W2"}));
-  for (int64_t i = 1; i < 6; ++i) EXPECT_NEAR(once.step(i).loss, many.step(i).loss, 1e-3) << "step " << i;
+  const Snapshot after = many.state();
+  for (const auto& [name, tensor] : once.state()) EXPECT_LE(dissimilarity(to_doubles(tensor), to_doubles(after.at(name))), 1e-5) << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
