@@ -1,6 +1,7 @@
 #include "ops/adamw.h"
 
 #include "core/flat.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -66,7 +67,7 @@ AdamwRow<T> row_of(const AdamwEntry& e) {
           .g = e.g.data<T>(),
           .m = e.m.data<T>(),
           .v = e.v.data<T>(),
-          .compute = e.compute.defined() ? e.compute.data<bf16>() : nullptr,
+          .compute = data_or_null<bf16>(e.compute),
           .numel = e.p.numel(),
           .lr_scale = e.lr_scale,
           .decay = e.decay};
@@ -118,7 +119,7 @@ void set_learning_rate(const ExecContext& ctx, double lr, const Tensor& state) {
 void judge_step(const ExecContext& ctx, const AdamRule& rule, double clip, std::span<const Tensor> gradients, const Tensor& faults,
                 const Tensor& state) {
   const auto count = static_cast<int64_t>(gradients.size()), fault_count = faults.defined() ? faults.numel() : 0;
-  const float* const flags = faults.defined() ? faults.data<float>() : nullptr;
+  const float* const flags = data_or_null<float>(faults);
   const auto squares = ctx.workspace->borrow<double>(count);
   for (int64_t i = 0; i < count; ++i) add_squares(ctx, gradients[static_cast<size_t>(i)], squares.data() + i);
   on_device(
