@@ -27,10 +27,11 @@ struct Adam {
         inverse1(static_cast<float>(1 / d.correction1)),
         inverse2(static_cast<float>(1 / d.correction2)) {}
 
+  /// Spelled out, so that every kernel rounds alike.
   __device__ float operator()(float g, float& m, float& v) const {
     const float scaled = g * scale;
-    m = beta1 * m + rest1 * scaled;
-    v = beta2 * v + rest2 * scaled * scaled;
+    m = __fmaf_rn(beta1, m, rest1 * scaled);
+    v = __fmaf_rn(rest2 * scaled, scaled, beta2 * v);
     return m * inverse1 / (sqrtf(v * inverse2) + eps);
   }
 };
