@@ -51,7 +51,7 @@ std::string_view last_part(std::string_view name);
 /// step's activations are gone, so they take their memory then, in pieces about as large as activations: from an allocator
 /// that keeps what is given back they get the very blocks in which activations lay.
 struct FactorGroup {
-  static constexpr int64_t most_elements = int64_t{1} << 24;  // but for a single factor that is larger
+  static constexpr int64_t most_elements = int64_t{1} << 25;  // but for a single factor that is larger
 
   std::vector<Parameter*> members;
   int64_t elements = 0;      // of all members
