@@ -1,6 +1,7 @@
 #include "ops/adamw.h"
 
 #include "core/flat.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -49,7 +50,12 @@ void direction_to(const ExecContext& ctx, const AdamRule& rule, const Tensor& st
   To* const to = direction.data<To>();
   on_device(
       ctx, T{}, [&](auto) { cpu::adam_direction(rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); },
-      [&](auto) { cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); });
+      [&](auto) {
+        if (g.dtype() == DType::bf16)
+          cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<bf16>(), first, second, to);
+        else
+          cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to);
+      });
 }
 
 template <typename T>
@@ -61,7 +67,7 @@ AdamwRow<T> row_of(const AdamwEntry& e) {
           .g = e.g.data<T>(),
           .m = e.m.data<T>(),
           .v = e.v.data<T>(),
-          .compute = e.compute.defined() ? e.compute.data<bf16>() : nullptr,
+          .compute = data_or_null<bf16>(e.compute),
           .numel = e.p.numel(),
           .lr_scale = e.lr_scale,
           .decay = e.decay};
@@ -113,7 +119,7 @@ void set_learning_rate(const ExecContext& ctx, double lr, const Tensor& state) {
 void judge_step(const ExecContext& ctx, const AdamRule& rule, double clip, std::span<const Tensor> gradients, const Tensor& faults,
                 const Tensor& state) {
   const auto count = static_cast<int64_t>(gradients.size()), fault_count = faults.defined() ? faults.numel() : 0;
-  const float* const flags = faults.defined() ? faults.data<float>() : nullptr;
+  const float* const flags = data_or_null<float>(faults);
   const auto squares = ctx.workspace->borrow<double>(count);
   for (int64_t i = 0; i < count; ++i) add_squares(ctx, gradients[static_cast<size_t>(i)], squares.data() + i);
   on_device(
@@ -132,7 +138,7 @@ void adam_direction(const ExecContext& ctx, const AdamRule& rule, const Tensor& 
   check(g.numel() == direction.numel() && m.numel() == g.numel() && v.numel() == g.numel(), "[adam_direction] g {} but direction {}",
         g.shape().str(), direction.shape().str());
   if (direction.dtype() == DType::bf16) return direction_to<float, bf16>(ctx, rule, state, lr_scale, g, m, v, direction);
-  dispatch_float(g.dtype(), "adam_direction", [&](auto tag) {
+  dispatch_float(m.dtype(), "adam_direction", [&](auto tag) {
     using T = decltype(tag);
     direction_to<T, T>(ctx, rule, state, lr_scale, g, m, v, direction);
   });

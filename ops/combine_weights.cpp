@@ -2,6 +2,7 @@
 
 #include "ops/checks.h"
 #include "ops/kernels/combine_weights.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -19,8 +20,8 @@ struct CombineWeights {
   CombineWeightsInputs<T> inputs() const {
     return {.scores = scores.data<T>(),
             .ids = ids.data<int32_t>(),
-            .threshold = threshold.defined() ? threshold.data<T>() : nullptr,
-            .temperature = temperature.defined() ? temperature.data<T>() : nullptr};
+            .threshold = data_or_null<T>(threshold),
+            .temperature = data_or_null<T>(temperature)};
   }
 
   void backward(const ExecContext& ctx, const Tensor& dw, GradWriter& out) const {

@@ -3,6 +3,7 @@
 #include "ops/basis_projection.h"
 #include "ops/checks.h"
 #include "ops/kernels/cosine.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -15,7 +16,7 @@ struct Side {
 
   template <typename T>
   CosineOperand<T> operand() const {
-    return {z.data<T>(), shift.defined() ? shift.data<Master<T>>() : nullptr};
+    return {z.data<T>(), data_or_null<Master<T>>(shift)};
   }
 };
 

@@ -3,6 +3,7 @@
 #include "ops/checks.h"
 #include "ops/destination.h"
 #include "ops/kernels/cosine.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -15,7 +16,7 @@ struct Cosine {
 
   template <typename T>
   static CosineOperand<T> operand(const Tensor& v, const Tensor& shift) {
-    return {v.data<T>(), shift.defined() ? shift.data<Master<T>>() : nullptr};
+    return {v.data<T>(), data_or_null<Master<T>>(shift)};
   }
 
   void backward(const ExecContext& ctx, const Tensor& ds, GradWriter& out) const {

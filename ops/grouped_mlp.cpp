@@ -3,6 +3,7 @@
 #include "ops/gelu.h"
 #include "ops/grouped_products.h"
 #include "ops/kernels/gelu.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -71,7 +72,7 @@ void hidden_layer(const ExecContext& ctx, const GroupedLinearDims& dims, const V
                   const Tensor& pre, const Tensor& activation) {
   dispatch_compute(x.dtype(), GroupedMlp::name, [&](auto tag) {
     using T = decltype(tag);
-    const T *in = x.value.data<T>(), *w = p.w1.value.data<T>(), *b = p.b1.defined() ? p.b1.value.data<T>() : nullptr;
+    const T *in = x.value.data<T>(), *w = p.w1.value.data<T>(), *b = data_or_null<T>(p.b1.value);
     on_device(
         ctx, tag,
         [&](auto) {

@@ -4,6 +4,7 @@
 
 #include "autograd/grad_writer.h"
 #include "ops/kernels/grouped_linear.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 
@@ -12,7 +13,7 @@ inline void grouped_forward(const ExecContext& ctx, const GroupedLinearDims& dim
                             const int32_t* starts, const Tensor& y) {
   dispatch_compute(x.dtype(), "grouped_linear", [&](auto tag) {
     using T = decltype(tag);
-    const T* bias = b.defined() ? b.data<T>() : nullptr;
+    const T* bias = data_or_null<T>(b);
     on_device(
         ctx, tag, [&](auto) { cpu::grouped_linear_forward(dims, x.data<T>(), w.data<T>(), bias, starts, y.data<T>()); },
         [&](auto) { cuda::grouped_linear_forward(ctx.stream, dims, x.data<T>(), w.data<T>(), bias, starts, y.data<T>()); });
@@ -46,9 +47,7 @@ inline void grouped_backward_parameters(const ExecContext& ctx, const GroupedLin
           if (db.dst.defined()) cpu::grouped_linear_backward_bias(dims, starts, dy.data<T>(), db.dst.template data<T>(), db.mode);
         },
         [&](auto) {
-          const auto at = []<typename G>(G, const GradSlot& slot) {
-            return Destination<G>{slot.dst.defined() ? slot.dst.template data<G>() : nullptr, slot.mode};
-          };
+          const auto at = []<typename G>(G, const GradSlot& slot) { return Destination<G>{data_or_null<G>(slot.dst), slot.mode}; };
           const auto scratch = ctx.workspace->borrow<float>(cuda::grouped_linear_backward_scratch(ctx.stream, dims));
           const auto run = [&](auto weights) {
             cuda::grouped_linear_backward_weight(ctx.stream, dims, x.data<T>(), starts, dy.data<T>(), at(weights, dw), at(Master<T>{}, db),

@@ -2,6 +2,7 @@
 
 #include "ops/destination.h"
 #include "ops/kernels/join_basis.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -45,7 +46,7 @@ Variable join_basis(const ExecContext& ctx, const Variable& basis, const Variabl
   Tensor v = ctx.empty({dims.E + dims.Ef, dims.D, dims.r}, basis.dtype(), "experts");
   dispatch_float(v.dtype(), JoinBasis::name, [&](auto tag) {
     using T = decltype(tag);
-    const T* free_data = free.defined() ? free.value.data<T>() : nullptr;
+    const T* free_data = data_or_null<T>(free.value);
     on_device(
         ctx, tag, [&](auto) { cpu::join_basis_forward(dims, basis.value.data<T>(), rest.value.data<T>(), free_data, v.data<T>()); },
         [&](auto) { cuda::join_basis_forward(ctx.stream, dims, basis.value.data<T>(), rest.value.data<T>(), free_data, v.data<T>()); });

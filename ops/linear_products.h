@@ -4,6 +4,7 @@
 
 #include "ops/column_sum.h"
 #include "ops/kernels/linear.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 
@@ -12,7 +13,7 @@ inline void linear_forward(const ExecContext& ctx, const LinearDims& dims, const
                            const Tensor& y) {
   dispatch_compute(x.dtype(), "linear", [&](auto tag) {
     using T = decltype(tag);
-    const T* bias = b.defined() ? b.data<T>() : nullptr;
+    const T* bias = data_or_null<T>(b);
     on_device(
         ctx, tag, [&](auto) { cpu::linear_forward(dims, x.data<T>(), w.data<T>(), bias, y.data<T>()); },
         [&](auto) { cuda::linear_forward(ctx.stream, dims, x.data<T>(), w.data<T>(), bias, y.data<T>()); });
@@ -45,9 +46,7 @@ inline void linear_backward_parameters(const ExecContext& ctx, const LinearDims&
           if (db.dst.defined()) column_sum(ctx, sum, dy, db);
         },
         [&](auto) {
-          const auto at = [](const GradSlot& slot) {
-            return Destination<Master<T>>{slot.dst.defined() ? slot.dst.data<Master<T>>() : nullptr, slot.mode};
-          };
+          const auto at = [](const GradSlot& slot) { return Destination<Master<T>>{data_or_null<Master<T>>(slot.dst), slot.mode}; };
           const auto scratch = ctx.workspace->borrow<float>(db.dst.defined() ? cuda::linear_backward_scratch(ctx.stream, dims) : 0);
           cuda::linear_backward_parameters(ctx.stream, dims, dy.data<T>(), x.data<T>(), at(dw), at(db), scratch.data());
         });

@@ -4,6 +4,7 @@
 #include "ops/gelu.h"
 #include "ops/kernels/gelu.h"
 #include "ops/linear_products.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
@@ -94,7 +95,7 @@ void hidden_layer(const ExecContext& ctx, const LinearDims& dims, const Tensor& 
                   const Tensor& activation) {
   dispatch_compute(x.dtype(), DenseMlp::name, [&](auto tag) {
     using T = decltype(tag);
-    const T *w = p.w1.value.data<T>(), *b = p.b1.defined() ? p.b1.value.data<T>() : nullptr;
+    const T *w = p.w1.value.data<T>(), *b = data_or_null<T>(p.b1.value);
     on_device(
         ctx, tag,
         [&](auto) {

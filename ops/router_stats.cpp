@@ -1,5 +1,7 @@
 #include "ops/router_stats.h"
 
+#include "ops/optional_tensor.h"
+
 #include <cstddef>
 
 namespace ermoe {
@@ -33,9 +35,9 @@ void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tens
   check(sums.numel() == dims.size(), "[router_stats] sums {} but D={} E={}", sums.shape().str(), dims.D, dims.E);
   dispatch_compute(x.dtype(), "router_stats", [&](auto tag) {
     using T = decltype(tag);
-    const T* context = c.defined() ? c.data<T>() : nullptr;
+    const T* context = data_or_null<T>(c);
     const auto* s = scores.data<Master<T>>();
-    const uint8_t* mask = allow.defined() ? allow.data<uint8_t>() : nullptr;
+    const uint8_t* mask = data_or_null<uint8_t>(allow);
     on_device(
         ctx, tag, [&](auto) { cpu::accumulate_router_stats(dims, x.data<T>(), context, s, mask, sums.data<double>()); },
         [&](auto) {

@@ -1,6 +1,7 @@
 #include "ops/select_experts.h"
 
 #include "ops/kernels/select_experts.h"
+#include "ops/optional_tensor.h"
 
 #include <limits>
 
@@ -38,8 +39,8 @@ Selection select_experts(const ExecContext& ctx, const SelectArgs& args) {
     const T* scores = args.scores.data<T>();
     const SelectInputs<T> in{.scores = scores,
                              .order = args.order.defined() ? args.order.data<T>() : scores,
-                             .threshold = args.threshold.defined() ? args.threshold.data<T>() : nullptr,
-                             .allow = args.allow.defined() ? args.allow.data<uint8_t>() : nullptr};
+                             .threshold = data_or_null<T>(args.threshold),
+                             .allow = data_or_null<uint8_t>(args.allow)};
     on_device(
         ctx, tag, [&](auto) { cpu::select_experts(dims, in, out); }, [&](auto) { cuda::select_experts(ctx.stream, dims, in, out); });
   });

@@ -2,15 +2,10 @@
 
 #include "ops/basis_projection.h"
 #include "ops/kernels/subspace_cosine.h"
+#include "ops/optional_tensor.h"
 
 namespace ermoe {
 namespace {
-
-/// Null where the tensor is undefined.
-template <typename T>
-const Master<T>* pointer(const Tensor& t) {
-  return t.defined() ? t.data<Master<T>>() : nullptr;
-}
 
 struct NormRatio {
   static constexpr const char* name = "subspace_cosine";
@@ -24,7 +19,7 @@ struct NormRatio {
   void backward(const ExecContext& ctx, const Tensor& ds, GradWriter& out) const {
     dispatch_compute(x.dtype(), name, [&](auto tag) {
       using T = decltype(tag);
-      const Master<T>* m = pointer<T>(mean);
+      const Master<T>* m = data_or_null<Master<T>>(mean);
       if (out.wants(0)) {
         const GradSlot dz = out.into(0);
         on_device(
@@ -33,8 +28,8 @@ struct NormRatio {
               cpu::subspace_cosine_backward_z(dims, x.data<T>(), m, z.data<T>(), ds.data<Master<T>>(), dz.dst.data<T>(), dz.mode);
             },
             [&](auto) {
-              cuda::subspace_cosine_backward_z(ctx.stream, dims, x.data<T>(), m, z.data<T>(), pointer<T>(shift), ds.data<Master<T>>(),
-                                               dz.dst.data<T>(), dz.mode);
+              cuda::subspace_cosine_backward_z(ctx.stream, dims, x.data<T>(), m, z.data<T>(), data_or_null<Master<T>>(shift),
+                                               ds.data<Master<T>>(), dz.dst.data<T>(), dz.mode);
             });
       }
       if (out.wants(1)) {
@@ -62,7 +57,7 @@ Variable subspace_cosine(const ExecContext& ctx, const Variable& x, const Variab
   dispatch_compute(x.dtype(), NormRatio::name, [&](auto tag) {
     using T = decltype(tag);
     const T *xs = x.value.data<T>(), *zs = z.value.data<T>();
-    const Master<T>*m = pointer<T>(mean), *add = pointer<T>(shift);
+    const Master<T>*m = data_or_null<Master<T>>(mean), *add = data_or_null<Master<T>>(shift);
     on_device(
         ctx, tag, [&](auto) { cpu::subspace_cosine_forward(dims, xs, m, zs, s.data<Master<T>>()); },
         [&](auto) { cuda::subspace_cosine_forward(ctx.stream, dims, xs, m, zs, add, s.data<Master<T>>()); });

@@ -37,7 +37,7 @@ constexpr std::string_view kCifar10Small = R"({
   "train": {"epochs": 40, "batch": 128, "name": "cifar10-small"}
 })";
 
-// For one GPU, eight minutes. Patches that reach over their neighbours and wide dense blocks give most; of experts the last block's
+// For one H100, seven minutes. Patches that reach over their neighbours and wide dense blocks give most; of experts the last block's
 // cost the fewest steps. Variation is strong, and only the last epochs see whole images.
 constexpr std::string_view kCifar10 = R"({
   "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "patch_margin": 2, "width": 256, "depth": 7, "heads": 4,
@@ -47,7 +47,7 @@ constexpr std::string_view kCifar10 = R"({
   "loss": {"smoothing": 0.1},
   "augment": {"crop_padding": 4, "flip": true, "randaugment_n": 2, "randaugment_m": 9, "mixup": 0.8, "cutmix": 1.0,
               "mix_probability": 0.8, "mix_switch": 0.5, "off_epochs": 30},
-  "train": {"epochs": 550, "batch": 256, "eval_batch": 1000, "eval_every": 3900, "log_every": 97, "name": "cifar10"},
+  "train": {"epochs": 480, "batch": 256, "eval_batch": 1000, "eval_every": 3900, "log_every": 97, "name": "cifar10"},
   "checkpoint": {"keep": 1}
 })";
 
@@ -83,7 +83,7 @@ constexpr std::string_view kImagenetS16 = R"({
 constexpr std::array kPresets = {
     Preset{"fashion-mnist", "28 x 28 grey images of clothes; minutes on a CPU", kFashionMnist},
     Preset{"cifar10-small", "a small model for a part of CIFAR-10; minutes on a CPU", kCifar10Small},
-    Preset{"cifar10", "CIFAR-10 in earnest; eight minutes on a GPU", kCifar10},
+    Preset{"cifar10", "CIFAR-10 in earnest; seven minutes on a GPU", kCifar10},
     Preset{"cifar10-smoke", "CIFAR-10 as a quick look whether all is well; about a minute on a GPU", kCifar10Smoke},
     Preset{"imagenet-s16", "a vision transformer S/16 with experts on ImageNet-1k, 300 epochs, for GPUs", kImagenetS16},
 };

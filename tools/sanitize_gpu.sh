@@ -94,15 +94,17 @@ list_tests() {  # of the tool $1
   done
   [[ $1 != racecheck ]] || echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*"
   # The products that older GPUs run.
-  echo "$1-ampere-ops $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
-  echo "$1-ampere-cuda $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"
+  echo "$1-ampere-ops $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
+  echo "$1-ampere-cuda $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"
 }
 list_steps() {
-  local tool
+  local tool kernels
   for tool in memcheck initcheck; do
+    # Initcheck does not see what Hopper's copy engine writes.
+    kernels=ERMOE_GPU_KERNELS=$([[ $tool == initcheck ]] && echo ampere || echo native)
     for step in "c10 --batch 8" "s16 --batch 4"; do
       for precision in bf16 f32; do
-        echo "$tool-step-${step%% *}-$precision $tool -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps-only --steps 1 --warmup 0 --workload $step"
+        echo "$tool-step-${step%% *}-$precision $tool $kernels -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps-only --steps 1 --warmup 0 --workload $step"
       done
     done
   done

@@ -204,9 +204,12 @@ void expect_products_agree(const Case& c) {
   }
 }
 
+/// Where small sizes are wanted: one fill, and no large case.
+bool bearable(const Case& c) { return !small_sizes() || (c.fill == Fill::ragged && c.dims.rows * (c.dims.in + c.dims.out) <= 4'000'000); }
+
 void expect_agreement(const std::vector<Case>& cases) {
   for (const Case& c : cases) {
-    if (small_sizes() && (c.fill != Fill::ragged || c.dims.rows * (c.dims.in + c.dims.out) > 4'000'000)) continue;
+    if (!bearable(c)) continue;
     SCOPED_TRACE(describe(c));
     expect_products_agree<float>(c);
     expect_products_agree<bf16>(c);
@@ -244,10 +247,11 @@ TEST(GroupedLinearOnGpu, AgreeWhereKIsShort) {
 
 /// The cut of W's gradient reckons with all rows: here most parts have none.
 TEST(GroupedLinearOnGpu, AgreeWhereMostRowsAreNobodys) {
+  if (small_sizes()) GTEST_SKIP() << "large shapes";
   ERMOE_NEEDS_GPU(expect_agreement({{{12000, 4, 64, 128}, Fill::sparse}, {{12000, 3, 64, 128}, Fill::nobody}}));
 }
 
-TEST(GroupedLinearOnGpu, GiveZerosForNoRows) { ERMOE_NEEDS_GPU(expect_agreement({{{0, 3, 16, 24}, Fill::full}})); }
+TEST(GroupedLinearOnGpu, GiveZerosForNoRows) { ERMOE_NEEDS_GPU(expect_agreement({{{0, 3, 16, 24}, Fill::ragged}})); }
 
 }  // namespace
 }  // namespace ermoe::testing
