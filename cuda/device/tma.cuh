@@ -23,17 +23,6 @@ __device__ __forceinline__ void barrier_publish_inits() { asm volatile("fence.mb
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/// At the barrier in the same place of another block of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, int block) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}\n" ::"r"(barrier),
-      "r"(block)
-      : "memory");
-}
 /// Arrives, and announces that copies will bring so many bytes.
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -70,15 +59,6 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, ui
                : "memory");
 }
 
-/// The same, to this place in each block of the cluster whose bit is set, where it completes on the barrier in this one's place.
-__device__ __forceinline__ void copy_box_to(uint16_t blocks, uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int y, int z) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], "
-      "%6;" ::"r"(to),
-      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
-      : "memory");
-}
-
 /// Brings a box into the L2 alone.
 __device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int y) {
   asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x), "r"(y) : "memory");
@@ -107,11 +87,6 @@ __device__ __forceinline__ void fence_for_async_proxy() { asm volatile("fence.pr
 template <int Threads>
 __device__ __forceinline__ void sync_threads(int id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(Threads) : "memory");
-}
-
-/// All threads of a cluster's blocks wait for each other, whole warps together.
-__device__ __forceinline__ void sync_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 /// Moves registers between warpgroups; every warp of the warpgroup runs it. 8 divides Registers.
