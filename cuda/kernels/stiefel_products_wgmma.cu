@@ -149,23 +149,33 @@ __device__ __forceinline__ void send(const Stages<N>& ring, const Pieces<N>& p, 
   }
   if (third) post_box(&maps.third_out, slot.third(), p.column, p.row, z);
   commit_posts();
-  wait_posts_read();
 }
 
-/// The porter: one thread.
+/// Whether the consumers are done with a piece.
+template <int N>
+__device__ __forceinline__ bool finished(const Stages<N>& ring, int index) {
+  const Slot slot(ring, index);
+  return barrier_ended(slot.done, slot.parity);
+}
+
+/// The porter: one thread. It sends all that is finished before it waits for the slots to be read, once for all of them.
 template <typename Work, int N>
 __device__ __forceinline__ void carry(const Stages<N>& ring, const Work& work, const Maps& maps) {
   Pieces<N> coming(work.dims), going(work.dims);
   bool third = true;
   if constexpr (!floats_arrive<Work>) third = work.twin != nullptr;
-  while (coming.next()) {
-    if (coming.index >= slots) {
-      going.next();
+  bool more = coming.next();
+  for (int i = 0; i < slots && more; ++i, more = coming.next()) bring<Work>(ring, coming, maps);
+  for (bool left = going.next(); left;) {
+    int sent = 0;
+    do {
       send<Work>(ring, going, maps, third);
-    }
-    bring<Work>(ring, coming, maps);
+      ++sent;
+      left = going.next();
+    } while (left && sent < slots && finished(ring, going.index));
+    wait_posts_read();
+    for (; sent > 0 && more; --sent, more = coming.next()) bring<Work>(ring, coming, maps);
   }
-  while (going.next()) send<Work>(ring, going, maps, third);
   wait_posts();
 }
 
