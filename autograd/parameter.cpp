@@ -39,7 +39,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
     : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                               GradWrites writes)
+                               GradWrites writes, int64_t largest_group)
     : dtype_(dtype), grad_writes_(writes), parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, before);
   for (Parameter* p : parameters_) p->compute_dtype = p->role == Parameter::Role::factor || p->full_precision ? dtype : compute;
@@ -70,7 +70,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
       offset += padded(p, dtype);
     }
   }
-  make_groups(compute);
+  make_groups(compute, largest_group);
   make_narrow_grads(allocator, compute);
 }
 
@@ -92,14 +92,14 @@ void ParameterArena::make_narrow_grads(CachingAllocator& allocator, DType comput
   }
 }
 
-void ParameterArena::make_groups(DType compute) {
+void ParameterArena::make_groups(DType compute, int64_t most_elements) {
   for (Parameter* p : parameters_) {
     if (!in_a_group(p)) continue;
     const DType dtype = grad_writes_ == GradWrites::once && p->narrow_grad ? compute : dtype_;
     const Parameter* last = groups_.empty() ? nullptr : groups_.back().members.back();
     const bool joins = last != nullptr && last->shape[-2] == p->shape[-2] && last->shape[-1] == p->shape[-1] &&
                        padded(last, dtype_) == last->shape.numel() && groups_.back().dtype == dtype &&
-                       groups_.back().elements + p->shape.numel() <= FactorGroup::most_elements;
+                       groups_.back().elements + p->shape.numel() <= most_elements;
     if (!joins) groups_.push_back({.members = {}, .elements = 0, .dtype = dtype, .grad = {}});
     groups_.back().members.push_back(p);
     groups_.back().elements += p->shape.numel();

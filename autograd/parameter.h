@@ -51,7 +51,7 @@ std::string_view last_part(std::string_view name);
 /// step's activations are gone, so they take their memory then, in pieces about as large as activations: from an allocator
 /// that keeps what is given back they get the very blocks in which activations lay.
 struct FactorGroup {
-  static constexpr int64_t most_elements = int64_t{1} << 25;  // but for a single factor that is larger
+  static constexpr int64_t most_elements = int64_t{1} << 26;  // but for a single factor that is larger
 
   std::vector<Parameter*> members;
   int64_t elements = 0;      // of all members
@@ -72,7 +72,7 @@ class ParameterArena {
   /// The parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
   ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                 GradWrites writes = GradWrites::many);
+                 GradWrites writes = GradWrites::many, int64_t largest_group = FactorGroup::most_elements);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero); without narrow ones and those of orthonormal factors.
@@ -103,7 +103,7 @@ class ParameterArena {
  private:
   bool has_narrow_grad(const Parameter* p) const;
   bool has_grad_elsewhere(const Parameter* p) const;
-  void make_groups(DType compute);
+  void make_groups(DType compute, int64_t most_elements);
   void make_narrow_grads(CachingAllocator& allocator, DType compute);
 
   DType dtype_;

@@ -34,9 +34,9 @@ inline bool small_sizes() {
   return sizes != nullptr && std::string_view(sizes) == "small";
 }
 
-/// Of shapes those of at most 64 Ki elements, where small ones are wanted.
+/// Of shapes those of at most 16 Ki elements, where small ones are wanted.
 inline std::vector<Shape> bearable(std::vector<Shape> shapes) {
-  if (small_sizes()) std::erase_if(shapes, [](const Shape& shape) { return shape.numel() > 65536; });
+  if (small_sizes()) std::erase_if(shapes, [](const Shape& shape) { return shape.numel() > 16384; });
   return shapes;
 }
 

@@ -59,7 +59,12 @@ run_one() {
     synccheck) options+=(--kernel-name kns=ermoe) ;;
   esac
   # The stand-in for large products is checked on small ones; on large ones it would take hours.
-  [[ $tool != racecheck || $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
+  # Nor does racecheck see that Hopper's copy engine writes: where it fills a slot of product_kernel anew, a group seems to read what
+  # another wrote there a turn before (stiefel_products_wgmma.cu; barriers lie between, and the tool does not follow them either).
+  if [[ $tool == racecheck ]]; then
+    options+=(--kernel-name-exclude kns=product_kernel)
+    [[ $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
+  fi
   timeout -k 2 "$left" env "${ENVIRONMENT[@]}" compute-sanitizer "${options[@]}" "$@" >"$OUT/$name.log" 2>&1
   code=$?
   echo "exit $code after $(($(date +%s) - begin)) s" >>"$OUT/$name.log"
@@ -89,10 +94,13 @@ list_tests() {  # of the tool $1
   for ((s = 0; s < 5; ++s)); do
     echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*-*Speed*"
   done
-  for ((s = 0; s < 6; ++s)); do
-    echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
-  done
-  [[ $1 != racecheck ]] || echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*"
+  if [[ $1 == racecheck ]]; then
+    echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*-*large*"
+  else
+    for ((s = 0; s < 6; ++s)); do
+      echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
+    done
+  fi
   # The products that older GPUs run.
   echo "$1-ampere-ops $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
   echo "$1-ampere-cuda $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"

@@ -23,17 +23,6 @@ __device__ __forceinline__ void barrier_publish_inits() { asm volatile("fence.mb
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-/// At the barrier in the same place of another block of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, int block) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}\n" ::"r"(barrier),
-      "r"(block)
-      : "memory");
-}
 /// Arrives, and announces that copies will bring so many bytes.
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
@@ -54,6 +43,20 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) 
     if (done != 0) return;
   }
 }
+/// Whether it has ended, at once.
+__device__ __forceinline__ bool barrier_ended(uint32_t barrier, uint32_t parity) {
+  uint32_t done = 0;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
 
 /// Fetches a tensor map ahead of its first use.
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) { asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory"); }
@@ -68,15 +71,6 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, ui
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to),
                "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z)
                : "memory");
-}
-
-/// The same, to this place in each block of the cluster whose bit is set, where it completes on the barrier in this one's place.
-__device__ __forceinline__ void copy_box_to(uint16_t blocks, uint32_t to, const CUtensorMap* map, uint32_t barrier, int x, int y, int z) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], "
-      "%6;" ::"r"(to),
-      "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
-      : "memory");
 }
 
 /// Brings a box into the L2 alone.
@@ -107,11 +101,6 @@ __device__ __forceinline__ void fence_for_async_proxy() { asm volatile("fence.pr
 template <int Threads>
 __device__ __forceinline__ void sync_threads(int id) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "n"(Threads) : "memory");
-}
-
-/// All threads of a cluster's blocks wait for each other, whole warps together.
-__device__ __forceinline__ void sync_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 /// Moves registers between warpgroups; every warp of the warpgroup runs it. 8 divides Registers.

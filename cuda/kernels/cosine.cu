@@ -1,6 +1,6 @@
 // Cosines on the GPU, bound by memory: both vectors are read once, long ones again on the way back. A pair takes as many lanes as
 // it has packs: 6 of 8 lanes at R 48 in bf16. Where sizes allow it, a block walks the pairs at steps that keep a thread in the same
-// columns: the shift stays in registers, the next pairs are fetched ahead, and the gradients' sums gather in registers too.
+// columns: the shift stays in registers, the next pair is fetched ahead, and the gradients' sums gather in registers too.
 // Contract: ops/kernels/cosine.h.
 #include "ops/kernels/cosine.h"
 
@@ -133,22 +133,13 @@ struct Backward {
   }
 };
 
-constexpr int walk_threads = 256;
-constexpr int forward_blocks = 2, forward_ahead = 4;  // blocks an SM, pairs ahead
-constexpr int sums_blocks = 2, sums_ahead = 3;
+constexpr int walk_threads = 256, forward_blocks = 5, sums_blocks = 3;  // blocks an SM
 
 template <typename T>
 struct WalkInputs {
   CosineDims dims;
   CosineOperand<T> a, b;
   const float* ds;  // null on the way forward
-};
-
-/// One pair's packs on their way, and its gradient.
-template <int V, typename T>
-struct Fetched {
-  Pack<T, V> a{}, b{};
-  float d = 0;
 };
 
 /// A thread's share of pairs that lie a whole number of rows of the shift apart. A vector is one pack a lane at most.
@@ -159,6 +150,8 @@ struct Walk {
   const int column = static_cast<int>(first_column<V, Lanes>()), group = static_cast<int>(threadIdx.x) / Lanes;
   const bool used = column < in.dims.width;  // not where a vector has fewer packs than lanes
   Pack<float, V> shift_a{}, shift_b{};
+  Pack<T, V> a{}, b{};  // of the pair to come
+  float d = 0;
   Pack<float, V> x, y;  // the present pair
 
   __device__ explicit Walk(const WalkInputs<T>& inputs) : in(inputs) {
@@ -167,47 +160,36 @@ struct Walk {
     if (used && in.b.shift != nullptr) shift_b = load_floats<V>(in.b.shift + at);
   }
   /// `at`: of this lane's pack.
-  __device__ __forceinline__ void fetch(Fetched<V, T>& to, int64_t pair, int64_t at) const {
+  __device__ __forceinline__ void fetch(int64_t pair, int64_t at) {
     if (!used || pair >= in.dims.pairs) return;
-    if (in.ds != nullptr) to.d = in.ds[pair];
-    to.a = load<V>(in.a.v + at), to.b = load<V>(in.b.v + at);
+    if (in.ds != nullptr) d = in.ds[pair];
+    a = load<V>(in.a.v + at), b = load<V>(in.b.v + at);
   }
   /// Sets x and y from what was fetched, and starts on the pair `ahead`. All lanes of a warp call it.
-  __device__ __forceinline__ Moments turn(Fetched<V, T>& from, int64_t pair, int64_t at, int64_t ahead) {
+  __device__ __forceinline__ Moments turn(int64_t pair, int64_t at, int64_t ahead) {
 #pragma unroll
-    for (int k = 0; k < V; ++k) x.v[k] = widen(from.a.v[k]) + shift_a.v[k], y.v[k] = widen(from.b.v[k]) + shift_b.v[k];
-    fetch(from, pair + ahead, at + ahead * in.dims.width);
+    for (int k = 0; k < V; ++k) x.v[k] = widen(a.v[k]) + shift_a.v[k], y.v[k] = widen(b.v[k]) + shift_b.v[k];
+    fetch(pair + ahead, at + ahead * in.dims.width);
     Moments m;
     m.add(x, y);  // zeros in unused lanes
     m.template gather<Lanes>();
     return m;
   }
-  /// fn(pair, index of this lane's pack, gradient, moments) for all of a thread's pairs, x and y being set; a block's threads all take
-  /// as many turns. So many pairs are on their way, each to registers of its own.
-  template <int Ahead, typename Fn>
+  /// fn(pair, index of this lane's pack, pairs to the next) for all of a thread's pairs; a block's threads all take as many turns.
+  template <typename Fn>
   __device__ __forceinline__ void each(Fn&& fn) {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * groups, stride = step * in.dims.width;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * groups;
     int64_t first = static_cast<int64_t>(blockIdx.x) * groups, at = (first + group) * in.dims.width + column;
-    Fetched<V, T> coming[Ahead];
-#pragma unroll
-    for (int i = 0; i < Ahead; ++i) fetch(coming[i], first + group + i * step, at + i * stride);
-    while (first < in.dims.pairs) {
-#pragma unroll
-      for (int i = 0; i < Ahead; ++i) {
-        if (first >= in.dims.pairs) break;
-        const float d = coming[i].d;
-        const Moments m = turn(coming[i], first + group, at, Ahead * step);
-        fn(first + group, at, d, m);
-        first += step, at += stride;
-      }
-    }
+    fetch(first + group, at);
+    for (; first < in.dims.pairs; first += step, at += step * in.dims.width) fn(first + group, at, step);
   }
 };
 
 template <int V, int Lanes, typename T>
 __global__ void __launch_bounds__(walk_threads, forward_blocks) forward_walk_kernel(WalkInputs<T> in, float* s) {
   Walk<V, Lanes, T> walk(in);
-  walk.template each<forward_ahead>([&](int64_t pair, int64_t, float, const Moments& m) {
+  walk.each([&](int64_t pair, int64_t at, int64_t step) {
+    const Moments m = walk.turn(pair, at, step);
     if (threadIdx.x % Lanes == 0 && pair < in.dims.pairs) s[pair] = m.zero() ? 0.0f : m.cosine();
   });
 }
@@ -239,8 +221,9 @@ __global__ void __launch_bounds__(walk_threads, sums_blocks) backward_sums_kerne
   __shared__ float parts[walk_threads * V];
   Walk<V, Lanes, T> walk(in);
   float sums_a[V] = {}, sums_b[V] = {};
-  walk.template each<sums_ahead>([&](int64_t pair, int64_t at, float d, const Moments& m) {
-    const Slopes slopes(m, d);
+  walk.each([&](int64_t pair, int64_t at, int64_t step) {
+    const float d = walk.d;
+    const Slopes slopes(walk.turn(pair, at, step), d);
     if (!walk.used || pair >= in.dims.pairs) return;
     Pack<T, V> da, db;
 #pragma unroll

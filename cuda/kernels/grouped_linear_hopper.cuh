@@ -29,9 +29,8 @@ inline int columns_a_tile(int64_t columns) {
   return best;
 }
 
-/// The ring in shared memory; `Extra`: bytes behind it that a kernel wants for itself. Blocks of a cluster may bring each other parts
-/// of their stages: `Blocks` of them, in step. A stage is empty then when it is so in all.
-template <Product P, int N, int Extra, int Blocks = 1>
+/// The ring in shared memory; `Extra`: bytes behind it that a kernel wants for itself.
+template <Product P, int N, int Extra>
 struct Ring {
   static constexpr Major a_major = a_has_contiguous_k<P> ? Major::k : Major::mn;
   static constexpr Major b_major = b_has_contiguous_k<P> ? Major::k : Major::mn;
@@ -57,12 +56,11 @@ struct Ring {
     if (threadIdx.x == 0) {
       for (int s = 0; s < stages; ++s) {
         barrier_init(full(s), 1);
-        barrier_init(empty(s), consumer_warps * Blocks);
+        barrier_init(empty(s), consumer_warps);
       }
       barrier_publish_inits();
     }
     __syncthreads();
-    if constexpr (Blocks > 1) sync_cluster();
   }
   __device__ __forceinline__ void advance() {
     if (++stage == stages) {
@@ -77,12 +75,7 @@ struct Ring {
     return full(stage);
   }
   __device__ __forceinline__ void release(int s) const {
-    if constexpr (Blocks == 1) {
-      if (threadIdx.x % 32 == 0) barrier_arrive(empty(s));
-    } else {
-      __syncwarp();
-      if (threadIdx.x % 32 < Blocks) barrier_arrive_at(empty(s), static_cast<int>(threadIdx.x) % 32);
-    }
+    if (threadIdx.x % 32 == 0) barrier_arrive(empty(s));
   }
 };
 

@@ -4,9 +4,7 @@
 // 64 x 64 elements pass through slots of shared memory: a thread, the porter, starts the copies into a slot; a consumer group
 // waits for them, writes its results where their sources lay and says so; the porter sends them off and refills the slot. While
 // the groups multiply, slots of the tile fill, and those of the tile before empty. Operands come by the ring of
-// grouped_linear_hopper.cuh. Tiles of the same rows run at the same time, so that memory brings A once; what a tile takes from the
-// L2 is the next limit, 622 KB at n 768, 14 bytes an element among it. So where rows allow it two blocks are a cluster that walks
-// tiles of the same columns: each fetches half of B for both.
+// grouped_linear_hopper.cuh. Tiles of the same rows run at the same time, so that memory brings A once.
 #include "cuda/device/pack.cuh"
 #include "cuda/kernels/grouped_linear_hopper.cuh"
 #include "cuda/kernels/stiefel_products.h"
@@ -29,56 +27,52 @@ constexpr int slot_bytes = 3 * box_bytes;  // 64 x 64 of float and of bf16, or o
 constexpr int group_warps = consumer_warps / 2;
 
 /// Both operands have k contiguous: B is its own transpose.
-template <int N, int Blocks>
-using Stages = Ring<Product::forward, N, slots*(slot_bytes + 16), Blocks>;
+template <int N>
+using Stages = Ring<Product::forward, N, slots*(slot_bytes + 16)>;
 
 /// What the copy engine reads and writes. `wide` is q, whose floats count as two elements of bf16 each.
 struct Maps {
   CUtensorMap a, b, wide, hi, lo, third_in, third_out;
 };
 
-/// Tiles in the order that blocks take them, and which pieces of the present one exist. Blocks of a cluster take tiles below each other.
-template <int N, int Blocks>
+/// Tiles in the order that blocks take them, and which pieces of the present one exist.
+template <int N>
 struct Walk {
-  int m, n, across, down, tiles, index;  // down, tiles, index: of as many tiles as a cluster has blocks
-  int matrix = 0, row = 0, column = 0;   // where the tile begins
-  int groups = 0, pieces = 0;            // pieces down, one a group, and across
+  int m, n, across, down, tiles, index;
+  int matrix = 0, row = 0, column = 0;  // where the tile begins
+  int groups = 0, pieces = 0;           // pieces down, one a group, and across
 
   __device__ __forceinline__ explicit Walk(const ProductDims& d)
       : m(static_cast<int>(d.m)),
         n(static_cast<int>(d.n)),
         across((n + N - 1) / N),
-        down((m + tile_m - 1) / tile_m / Blocks),
+        down((m + tile_m - 1) / tile_m),
         tiles(static_cast<int>(d.batch) * across * down),
-        index(static_cast<int>(blockIdx.x) / Blocks) {}
+        index(static_cast<int>(blockIdx.x)) {}
 
   __device__ __forceinline__ bool next() {
     if (index >= tiles) return false;
     const int rows = index / across;
     column = (index - rows * across) * N;
     matrix = rows / down;
-    row = ((rows - matrix * down) * Blocks + static_cast<int>(blockIdx.x) % Blocks) * tile_m;
+    row = (rows - matrix * down) * tile_m;
     groups = m - row > piece ? 2 : 1;
     pieces = min(N / piece, (n - column + piece - 1) / piece);
-    index += static_cast<int>(gridDim.x) / Blocks;
+    index += static_cast<int>(gridDim.x);
     return true;
   }
 };
 
-template <int N, int Blocks>
-__device__ __forceinline__ void produce(Stages<N, Blocks>& ring, const ProductDims& dims, const Maps& maps) {
-  constexpr int part = N / Blocks;  // columns of B that this block fetches
-  const int slices = static_cast<int>((dims.n + slice - 1) / slice), first = static_cast<int>(blockIdx.x) % Blocks * part;
+template <int N>
+__device__ __forceinline__ void produce(Stages<N>& ring, const ProductDims& dims, const Maps& maps) {
+  const int slices = static_cast<int>((dims.n + slice - 1) / slice);
   prefetch_map(&maps.a);
   prefetch_map(&maps.b);
-  for (Walk<N, Blocks> walk(dims); walk.next();) {
+  for (Walk<N> walk(dims); walk.next();) {
     for (int s = 0; s < slices; ++s) {
-      const uint32_t barrier = ring.open(), b = ring.b() + first / 64 * box_bytes;
+      const uint32_t barrier = ring.open();
       copy_box(ring.a(), &maps.a, barrier, s * slice, walk.row, walk.matrix);
-      if constexpr (Blocks == 1)
-        copy_box(b, &maps.b, barrier, s * slice, walk.column, walk.matrix);
-      else
-        copy_box_to((1 << Blocks) - 1, b, &maps.b, barrier, s * slice, walk.column + first, walk.matrix);
+      copy_box(ring.b(), &maps.b, barrier, s * slice, walk.column, walk.matrix);
       ring.advance();
     }
   }
@@ -89,8 +83,8 @@ struct Slot {
   uint32_t data, arrived, done;
   int parity;
 
-  template <int N, int Blocks>
-  __device__ __forceinline__ Slot(const Stages<N, Blocks>& ring, int index)
+  template <int N>
+  __device__ __forceinline__ Slot(const Stages<N>& ring, int index)
       : data(ring.extra() + index % slots * slot_bytes),
         arrived(ring.extra() + slots * slot_bytes + index % slots * 8),
         done(arrived + slots * 8),
@@ -99,9 +93,9 @@ struct Slot {
 };
 
 /// Pieces in the order of slots: those of a tile column by column.
-template <int N, int Blocks>
+template <int N>
 struct Pieces {
-  Walk<N, Blocks> walk;
+  Walk<N> walk;
   int index = -1, of_tile = 0, row = 0, column = 0;
 
   __device__ __forceinline__ explicit Pieces(const ProductDims& d) : walk(d) {}
@@ -124,8 +118,8 @@ struct Pieces {
 template <typename Work>
 constexpr bool floats_arrive = std::is_same_v<Work, StepProduct>;
 
-template <typename Work, int N, int Blocks>
-__device__ __forceinline__ void bring(const Stages<N, Blocks>& ring, const Pieces<N, Blocks>& p, const Maps& maps) {
+template <typename Work, int N>
+__device__ __forceinline__ void bring(const Stages<N>& ring, const Pieces<N>& p, const Maps& maps) {
   const Slot slot(ring, p.index);
   const int z = p.walk.matrix;
   if constexpr (floats_arrive<Work>) {
@@ -141,8 +135,8 @@ __device__ __forceinline__ void bring(const Stages<N, Blocks>& ring, const Piece
   copy_box(slot.third(), &maps.third_in, slot.arrived, p.column, p.row, z);
 }
 
-template <typename Work, int N, int Blocks>
-__device__ __forceinline__ void send(const Stages<N, Blocks>& ring, const Pieces<N, Blocks>& p, const Maps& maps, bool third) {
+template <typename Work, int N>
+__device__ __forceinline__ void send(const Stages<N>& ring, const Pieces<N>& p, const Maps& maps, bool third) {
   const Slot slot(ring, p.index);
   const int z = p.walk.matrix;
   barrier_wait(slot.done, slot.parity);
@@ -155,23 +149,33 @@ __device__ __forceinline__ void send(const Stages<N, Blocks>& ring, const Pieces
   }
   if (third) post_box(&maps.third_out, slot.third(), p.column, p.row, z);
   commit_posts();
-  wait_posts_read();
 }
 
-/// The porter: one thread.
-template <typename Work, int N, int Blocks>
-__device__ __forceinline__ void carry(const Stages<N, Blocks>& ring, const Work& work, const Maps& maps) {
-  Pieces<N, Blocks> coming(work.dims), going(work.dims);
+/// Whether the consumers are done with a piece.
+template <int N>
+__device__ __forceinline__ bool finished(const Stages<N>& ring, int index) {
+  const Slot slot(ring, index);
+  return barrier_ended(slot.done, slot.parity);
+}
+
+/// The porter: one thread. It sends all that is finished before it waits for the slots to be read, once for all of them.
+template <typename Work, int N>
+__device__ __forceinline__ void carry(const Stages<N>& ring, const Work& work, const Maps& maps) {
+  Pieces<N> coming(work.dims), going(work.dims);
   bool third = true;
   if constexpr (!floats_arrive<Work>) third = work.twin != nullptr;
-  while (coming.next()) {
-    if (coming.index >= slots) {
-      going.next();
+  bool more = coming.next();
+  for (int i = 0; i < slots && more; ++i, more = coming.next()) bring<Work>(ring, coming, maps);
+  for (bool left = going.next(); left;) {
+    int sent = 0;
+    do {
       send<Work>(ring, going, maps, third);
-    }
-    bring<Work>(ring, coming, maps);
+      ++sent;
+      left = going.next();
+    } while (left && sent < slots && finished(ring, going.index));
+    wait_posts_read();
+    for (; sent > 0 && more; --sent, more = coming.next()) bring<Work>(ring, coming, maps);
   }
-  while (going.next()) send<Work>(ring, going, maps, third);
   wait_posts();
 }
 
@@ -267,12 +271,12 @@ struct NoFactors {};
   }
 }
 
-template <typename Work, int N, int Blocks>
-__device__ __forceinline__ void consume(Stages<N, Blocks>& ring, const Work& work) {
+template <typename Work, int N>
+__device__ __forceinline__ void consume(Stages<N>& ring, const Work& work) {
   const int group = static_cast<int>(threadIdx.x) / 128 - 1, slices = static_cast<int>((work.dims.n + slice - 1) / slice);
   float sum[N / 2];
   int first = 0;  // piece of the tile
-  for (Walk<N, Blocks> walk(work.dims); walk.next(); first += walk.groups * walk.pieces) {
+  for (Walk<N> walk(work.dims); walk.next(); first += walk.groups * walk.pieces) {
     __syncwarp();  // the products are all lanes' work, and a tile ends with work of the first alone
     multiply_slices<Start::cleared>(
         ring, group, slices, sum, [](int) {}, [](uint64_t, int) {});
@@ -291,11 +295,11 @@ __device__ __forceinline__ void consume(Stages<N, Blocks>& ring, const Work& wor
   }
 }
 
-template <typename Work, int N, int Blocks>
+template <typename Work, int N>
 __global__ void __launch_bounds__(threads, 1) product_kernel(const Work work, const __grid_constant__ Maps maps) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) unsigned char memory[];
-  Stages<N, Blocks> ring(memory);
+  Stages<N> ring(memory);
   if (threadIdx.x == 0)
     for (int i = 0; i < slots; ++i) {
       barrier_init(Slot(ring, i).arrived, 1);
@@ -304,49 +308,29 @@ __global__ void __launch_bounds__(threads, 1) product_kernel(const Work work, co
   ring.init();
   if (threadIdx.x < threads - consumers) {
     give_up_registers<40>();
-    if (threadIdx.x == 0) produce<N, Blocks>(ring, work.dims, maps);
-    if (threadIdx.x == 32) carry<Work, N, Blocks>(ring, work, maps);
+    if (threadIdx.x == 0) produce<N>(ring, work.dims, maps);
+    if (threadIdx.x == 32) carry<Work, N>(ring, work, maps);
   } else {
     take_registers<232>();
-    consume<Work, N, Blocks>(ring, work);
-  }
-  if constexpr (Blocks > 1) {  // nobody leaves while another block may arrive at its barriers
-    __syncwarp();
-    sync_cluster();
+    consume<Work, N>(ring, work);
   }
 #else
   __trap();
 #endif
 }
 
-int64_t tiles_down(const ProductDims& d) { return (d.m + tile_m - 1) / tile_m; }
-
-template <typename Work, int N, int Blocks>
+template <typename Work, int N>
 void launch(const Stream& stream, const Work& work, Maps maps, const bf16* b) {
-  constexpr auto kernel = product_kernel<Work, N, Blocks>;
-  constexpr int bytes = Stages<N, Blocks>::bytes;
-  static_assert(Stages<N, Blocks>::stages >= 3);
+  constexpr auto kernel = product_kernel<Work, N>;
+  constexpr int bytes = Stages<N>::bytes;
+  static_assert(Stages<N>::stages >= 3);
   const ProductDims& d = work.dims;
-  maps.b = tensor_map({.data = b, .x = d.n, .y = d.n, .z = d.batch, .box_y = N / Blocks});
-  const int64_t turns = d.batch * (tiles_down(d) / Blocks) * ((d.n + N - 1) / N);
-  const int64_t clusters = std::min<int64_t>(state_of(stream).multiprocessors / Blocks, turns);
+  maps.b = tensor_map({.data = b, .x = d.n, .y = d.n, .z = d.batch, .box_y = N});
+  const int64_t tiles = d.batch * ((d.m + tile_m - 1) / tile_m) * ((d.n + N - 1) / N);
+  const int64_t blocks = std::min<int64_t>(state_of(stream).multiprocessors, tiles);
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "cudaFuncSetAttribute");
-  cudaLaunchAttribute cluster{.id = cudaLaunchAttributeClusterDimension, .val = {}};
-  cluster.val.clusterDim = {Blocks, 1, 1};
-  const cudaLaunchConfig_t config{.gridDim = dim3(static_cast<unsigned>(clusters * Blocks)),
-                                  .blockDim = dim3(threads),
-                                  .dynamicSmemBytes = bytes,
-                                  .stream = native(stream),
-                                  .attrs = &cluster,
-                                  .numAttrs = 1};
-  cuda_check(cudaLaunchKernelEx(&config, kernel, work, maps), "stiefel_step");
-}
-
-/// In clusters of two where tiles pair up.
-template <typename Work>
-void launch(const Stream& stream, const Work& work, const Maps& maps, const bf16* b) {
-  if (tiles_down(work.dims) % 2 == 0) return launch<Work, columns, 2>(stream, work, maps, b);
-  launch<Work, columns, 1>(stream, work, maps, b);
+  kernel<<<static_cast<unsigned>(blocks), threads, bytes, native(stream)>>>(work, maps);
+  cuda_check(cudaGetLastError(), "stiefel_step");
 }
 
 CUtensorMap map_of(const ProductDims& d, const bf16* data, int rows = piece) {
@@ -369,7 +353,7 @@ void step_wgmma(const Stream& stream, const StepProduct& work) {
                   .lo = map_of(d, work.lo),
                   .third_in = third,
                   .third_out = third};
-  launch(stream, work, maps, work.sym);
+  launch<StepProduct, columns>(stream, work, maps, work.sym);
 }
 
 void update_wgmma(const Stream& stream, const UpdateProduct& work) {
@@ -382,7 +366,7 @@ void update_wgmma(const Stream& stream, const UpdateProduct& work) {
                   .lo = map_of(d, work.lo),
                   .third_in = map_of(d, work.rest),
                   .third_out = work.twin != nullptr ? map_of(d, work.twin) : CUtensorMap{}};
-  launch(stream, work, maps, work.half);
+  launch<UpdateProduct, columns>(stream, work, maps, work.half);
 }
 
 }  // namespace ermoe::cuda

@@ -33,7 +33,6 @@ struct Residual {
   /// A row's `part`.
   ERMOE_HD float row_total(int64_t matrix, Part part, int64_t row) const {
     float total = 0;
-#pragma unroll 4
     for (int64_t b = 0; b < blocks(); ++b) {
       const float more = partials[partial_at(matrix, part, b, row)];
       total = part == largest ? fmaxf(total, more) : total + more;

@@ -195,9 +195,8 @@ TEST(ParameterArena, FactorsWhoseGradientsMayBeNarrowAreGroupedApart) {
 
 TEST(ParameterArena, GroupsAreOfLimitedSizeButHoldAtLeastOneFactor) {
   CachingAllocator quick{make_host_source()};
-  const int64_t half = FactorGroup::most_elements / 32 / 2;
-  std::vector<Parameter> large = factors_of({2 * half + 1, half, half, 1});
-  const ParameterArena arena(quick, DType::f32, pointers_to(large));
+  std::vector<Parameter> large = factors_of({9, 4, 4, 1});
+  const ParameterArena arena(quick, DType::f32, DType::f32, pointers_to(large), GradWrites::many, 8 * 32);
   std::vector<size_t> sizes;
   for (const FactorGroup& group : arena.factor_groups()) sizes.push_back(group.members.size());
   EXPECT_EQ(sizes, (std::vector<size_t>{1, 2, 1}));
