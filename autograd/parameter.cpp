@@ -7,20 +7,23 @@
 
 namespace ermoe {
 
+std::string_view last_part(std::string_view name) { return name.substr(name.rfind('.') + 1); }
+
 Variable::Variable(Parameter& p) : value(p.compute.defined() ? p.compute : p.value) {
   if (!p.frozen) edge.parameter = &p;
 }
 
 namespace {
 
-/// By role; among factors the orthonormal ones first, those of one shape side by side: they are stepped together.
+/// By role; among factors the orthonormal ones first, those of one shape and precision of gradients together: they are stepped
+/// together. Then by the name within a layer: what layers have alike is made together.
 bool before(const Parameter* a, const Parameter* b) {
   if (a->role != b->role) return a->role < b->role;
-  if (a->role != Parameter::Role::factor || a->orthonormal != b->orthonormal)
-    return a->role == Parameter::Role::factor && a->orthonormal && !b->orthonormal;
-  if (!a->orthonormal) return false;
-  const auto size = [](const Parameter* p) { return std::tuple(-p->shape.numel(), p->shape[-1], p->shape[-2]); };
-  return size(a) < size(b);
+  if (a->role == Parameter::Role::direct) return false;
+  if (a->role == Parameter::Role::factor && a->orthonormal != b->orthonormal) return a->orthonormal;
+  const auto size = [](const Parameter* p) { return std::tuple(-p->shape.numel(), p->shape[-1], p->shape[-2], p->narrow_grad); };
+  if (a->role == Parameter::Role::factor && a->orthonormal && size(a) != size(b)) return size(a) < size(b);
+  return last_part(a->name) < last_part(b->name);
 }
 
 int64_t padded(const Parameter* p, DType dtype) {
@@ -36,7 +39,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
     : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                               GradWrites writes)
+                               GradWrites writes, int64_t largest_group)
     : dtype_(dtype), grad_writes_(writes), parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, before);
   for (Parameter* p : parameters_) p->compute_dtype = p->role == Parameter::Role::factor || p->full_precision ? dtype : compute;
@@ -67,7 +70,7 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
       offset += padded(p, dtype);
     }
   }
-  make_groups();
+  make_groups(compute, largest_group);
   make_narrow_grads(allocator, compute);
 }
 
@@ -89,14 +92,15 @@ void ParameterArena::make_narrow_grads(CachingAllocator& allocator, DType comput
   }
 }
 
-void ParameterArena::make_groups() {
+void ParameterArena::make_groups(DType compute, int64_t most_elements) {
   for (Parameter* p : parameters_) {
     if (!in_a_group(p)) continue;
+    const DType dtype = grad_writes_ == GradWrites::once && p->narrow_grad ? compute : dtype_;
     const Parameter* last = groups_.empty() ? nullptr : groups_.back().members.back();
     const bool joins = last != nullptr && last->shape[-2] == p->shape[-2] && last->shape[-1] == p->shape[-1] &&
-                       padded(last, dtype_) == last->shape.numel() &&
-                       groups_.back().elements + p->shape.numel() <= FactorGroup::most_elements;
-    if (!joins) groups_.emplace_back();
+                       padded(last, dtype_) == last->shape.numel() && groups_.back().dtype == dtype &&
+                       groups_.back().elements + p->shape.numel() <= most_elements;
+    if (!joins) groups_.push_back({.members = {}, .elements = 0, .dtype = dtype, .grad = {}});
     groups_.back().members.push_back(p);
     groups_.back().elements += p->shape.numel();
   }
@@ -117,7 +121,7 @@ void ParameterArena::begin_gradients() {
 
 void ParameterArena::take_factor_gradients(CachingAllocator& allocator) {
   for (FactorGroup& group : groups_) {
-    group.grad = Tensor::empty(allocator, {group.elements}, dtype_, "gradients");
+    group.grad = Tensor::empty(allocator, {group.elements}, group.dtype, "gradients");
     int64_t offset = 0;
     for (Parameter* p : group.members) {
       p->grad = group.grad.window(offset, p->shape);
@@ -128,7 +132,7 @@ void ParameterArena::take_factor_gradients(CachingAllocator& allocator) {
 
 size_t ParameterArena::factor_gradient_bytes() const {
   size_t bytes = 0;
-  for (const FactorGroup& group : groups_) bytes += static_cast<size_t>(group.elements) * size_of(dtype_);
+  for (const FactorGroup& group : groups_) bytes += static_cast<size_t>(group.elements) * size_of(group.dtype);
   return bytes;
 }
 

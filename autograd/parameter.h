@@ -9,6 +9,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ermoe {
@@ -29,7 +30,7 @@ struct Parameter {
   bool expert_sharded = false;       // first axis is the expert
   bool frozen = false;               // takes no gradient and no step
   bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
-  bool narrow_grad = false;          // derived: what reads its gradient rounds it to `compute_dtype`, so it may be written in that
+  bool narrow_grad = false;          // one op writes its gradient once a step, and what reads it can bear it in bf16
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
   float lr_scale = 1.0f;             // of the optimizer's rate
 
@@ -43,29 +44,35 @@ struct Parameter {
 /// How many gradients a step writes to a slot. `once`, one micro-batch on one rank: then nothing is added to what was rounded.
 enum class GradWrites { many, once };
 
+/// "U1" of "blocks.3.moe.experts.U1".
+std::string_view last_part(std::string_view name);
+
 /// Orthonormal factors of one shape that lie side by side, without padding between them. Their gradients are formed when a
 /// step's activations are gone, so they take their memory then, in pieces about as large as activations: from an allocator
 /// that keeps what is given back they get the very blocks in which activations lay.
 struct FactorGroup {
-  static constexpr int64_t most_elements = int64_t{1} << 24;  // but for a single factor that is larger
+  static constexpr int64_t most_elements = int64_t{1} << 26;  // but for a single factor that is larger
 
   std::vector<Parameter*> members;
-  int64_t elements = 0;  // of all members
-  Tensor grad;           // (elements), of all members; undefined outside of what `take_factor_gradients` begins
+  int64_t elements = 0;      // of all members
+  DType dtype = DType::f32;  // of their gradients
+  Tensor grad;               // (elements), of all members; undefined outside of what `take_factor_gradients` begins
 };
 
 /// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given, but for two things: roles are kept
-/// together, direct first, then derived, then factors (the first two are what ranks reduce); and of the factors the orthonormal
-/// ones come first, those of one shape side by side.
+/// together, direct first, then derived, then factors (the first two are what ranks reduce). Derived ones and factors of one name
+/// in several layers lie side by side; and of the factors the orthonormal ones come first, those of one shape and precision of
+/// gradients together.
 class ParameterArena {
  public:
   /// Gives every parameter its value and gradient window and zeroes both; a derived parameter brings its own value, and an
   /// orthonormal factor gets no gradient yet. With `compute` bf16 ops read direct parameters through a copy and orthonormal
-  /// factors have twins; `refresh_compute` makes both. Where gradients are written once, those that may be are narrow, of `compute`.
+  /// factors have twins; `refresh_compute` makes both. Where gradients are written once, those of derived parameters and of
+  /// orthonormal factors that may be are narrow, of `compute`.
   /// The parameters must outlive the arena.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
   ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                 GradWrites writes = GradWrites::many);
+                 GradWrites writes = GradWrites::many, int64_t largest_group = FactorGroup::most_elements);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero); without narrow ones and those of orthonormal factors.
@@ -96,7 +103,7 @@ class ParameterArena {
  private:
   bool has_narrow_grad(const Parameter* p) const;
   bool has_grad_elsewhere(const Parameter* p) const;
-  void make_groups();
+  void make_groups(DType compute, int64_t most_elements);
   void make_narrow_grads(CachingAllocator& allocator, DType compute);
 
   DType dtype_;

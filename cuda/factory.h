@@ -34,9 +34,6 @@ struct FoundGpus {
 /// The GPUs that this process may use. Never throws on a broken driver: a run on the CPU does not need one.
 FoundGpus find_gpus();
 
-/// Which kernels to use: those of the GPU's own generation, or those of Ampere also on a newer one (to test them).
-enum class KernelPath { native, ampere };
-
 /// Times work on a stream as the GPU sees it, from when it has nothing before it to do until it is done.
 class GpuTimer {
  public:
@@ -105,8 +102,8 @@ class Gpu {
 };
 
 /// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.
-/// With ERMOE_GPU_PRODUCTS=plain in the environment its matrix products are all made by the engine's own plain kernel: slow, for
-/// tools that cannot look into cublasLt's.
-std::unique_ptr<Gpu> make_gpu(int index, KernelPath path = KernelPath::native);
+/// Two variables of the environment serve tests and memory checkers. With ERMOE_GPU_KERNELS=ampere a newer GPU runs the kernels of that
+/// generation; with ERMOE_GPU_PRODUCTS=plain matrix products are all made by the engine's own plain kernel, which is slow.
+std::unique_ptr<Gpu> make_gpu(int index);
 
 }  // namespace ermoe

@@ -57,6 +57,7 @@ set(SOURCES
   kernels/step_results.cu
   kernels/stiefel_double.cu
   kernels/stiefel_fast.cu
+  kernels/stiefel_products_wgmma.cu
   kernels/stiefel_residual.cu
   kernels/stiefel_residual_wgmma.cu
   kernels/subspace_cosine.cu

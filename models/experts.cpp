@@ -42,12 +42,13 @@ void add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
 ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis)
     : kind_(moe.expert), orthogonality_(moe.orthogonality), penalty_weight_(moe.penalty), dims_(dims), shared_basis_(shared_basis) {
   W1_.parameter.shape = {dims.all(), dims.hidden, dims.width};
-  W2_.parameter.shape = {dims.all(), dims.width, dims.hidden};
+  W2_.shape = {dims.all(), dims.width, dims.hidden};
   b1_.shape = {dims.all(), dims.hidden};
   b2_.shape = {dims.all(), dims.width};
-  for (Parameter* p : {&W1_.parameter, &W2_.parameter, &b1_, &b2_}) p->expert_sharded = true;
+  W2_.role = Parameter::Role::derived;
+  for (Parameter* p : {&W1_.parameter, &W2_, &b1_, &b2_}) p->expert_sharded = true;
   if (kind_ == ExpertKind::plain) {
-    for (Parameter* p : {&W1_.parameter, &W2_.parameter}) {
+    for (Parameter* p : {&W1_.parameter, &W2_}) {
       p->role = Parameter::Role::direct;
       p->decay = true;
     }
@@ -57,8 +58,10 @@ ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* 
 }
 
 void ExpertBank::declare_factors(const MoeConfig& moe) {
-  W1_.parameter.narrow_grad = W2_.parameter.narrow_grad = true;  // `materialize` reads them in what it computes in
+  W1_.parameter.narrow_grad = W2_.narrow_grad = true;  // `materialize` reads them in what it computes in
   const auto [D, F, E, Ef, r, R] = dims_;
+  const bool short_steps = moe.orthogonality == Orthogonality::newton_schulz;  // whose direction is bf16
+  factors_.U1.narrow_grad = factors_.V2.narrow_grad = F > D && short_steps;    // and can write the larger factor's so
   factors_.U1.shape = {E + Ef, F, r};
   factors_.s1.shape = {E + Ef, r};
   factors_.V1.shape = shared_basis_ != nullptr ? Shape{E, D, r - R} : Shape{E + Ef, D, r};
@@ -76,7 +79,7 @@ void ExpertBank::declare_factors(const MoeConfig& moe) {
 }
 
 Variable ExpertBank::forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan) {
-  return grouped_mlp(ctx, rows, {.w1 = W1_.parameter, .b1 = b1_, .w2 = W2_.parameter, .b2 = b2_}, plan);
+  return grouped_mlp(ctx, rows, {.w1 = W1_.parameter, .b1 = b1_, .w2 = W2_, .b2 = b2_}, plan);
 }
 
 Variable ExpertBank::right_factor(const ExecContext& ctx) {
@@ -84,18 +87,23 @@ Variable ExpertBank::right_factor(const ExecContext& ctx) {
   return join_basis(ctx, *shared_basis_, factors_.V1, dims_.free_experts > 0 ? Variable(factors_.free_V1) : Variable());
 }
 
+std::vector<FactoredMatrix> ExpertBank::factored() {
+  std::vector<FactoredMatrix> matrices;
+  if (!eigen()) return matrices;
+  if (shared_basis_ == nullptr) matrices.push_back({.w = &W1_.parameter, .u = &factors_.U1, .s = &factors_.s1, .v = &factors_.V1});
+  matrices.push_back({.w = &W2_, .u = &factors_.U2, .s = &factors_.s2, .v = &factors_.V2});
+  return matrices;
+}
+
 void ExpertBank::refresh(const ExecContext& ctx) {
-  if (!eigen()) return;
-  const FactorTwins twins1{factors_.U1.twin, shared_basis_ == nullptr ? factors_.V1.twin : Tensor()};  // what is joined has none
-  const FactorTwins twins2{factors_.U2.twin, factors_.V2.twin};
-  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c), twins1); });
-  W2_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U2, factors_.s2, factors_.V2, W2_.place(c), twins2); });
+  if (!eigen() || shared_basis_ == nullptr) return;
+  const FactorTwins twins{factors_.U1.twin, {}};  // what is joined has none
+  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c), twins); });
 }
 
 void ExpertBank::pull_back(const ExecContext& ctx) {
   if (!eigen()) return;
-  W1_.pull_back(ctx);
-  W2_.pull_back(ctx);
+  if (shared_basis_ != nullptr) W1_.pull_back(ctx);
   if (orthogonality_ != Orthogonality::penalty) return;
   for (Parameter* p : {&factors_.U1, &factors_.V1, &factors_.free_V1, &factors_.U2, &factors_.V2})
     if (p->value.defined() && p->shape.numel() > 0) add_penalty(ctx, *p, penalty_weight_);
@@ -114,7 +122,7 @@ void ExpertBank::init(const ExecContext& ctx, RngKey key) {
   if (eigen()) return init_from_svd(ctx, key);
   const auto kaiming = [&](Parameter& p) { fill_normal(p.value, std::sqrt(2.0 / static_cast<double>(p.shape[2])), key_of(key, p.name)); };
   kaiming(W1_.parameter);
-  kaiming(W2_.parameter);
+  kaiming(W2_);
 }
 
 /// Every expert starts as the thin SVD of a Kaiming-normal matrix, the r largest singular values kept. With a shared
@@ -145,7 +153,7 @@ void ExpertBank::init_from_svd(const ExecContext& ctx, RngKey key) {
 void ExpertBank::visit(const std::string& prefix, const Visitor& visitor) {
   visitor(join(prefix, "W1"), W1_.parameter);
   visitor(join(prefix, "b1"), b1_);
-  visitor(join(prefix, "W2"), W2_.parameter);
+  visitor(join(prefix, "W2"), W2_);
   visitor(join(prefix, "b2"), b2_);
   if (!eigen()) return;
   visitor(join(prefix, "U1"), factors_.U1);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "models/config.h"
-#include "models/derived.h"
+#include "models/matrix_bundle.h"
 #include "models/module.h"
 #include "ops/orthogonal_step.h"
 #include "ops/routing_plan.h"
@@ -45,9 +45,12 @@ class ExpertBank final : public Module {
   /// rows (M, D) sorted by expert as `plan` says -> (M, D): W2 gelu(W1 x + b1) + b2 of each row's expert.
   Variable forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
-  /// Makes W1 and W2 from the factors, after init, load and every optimizer step. Nothing to do for plain experts.
+  /// What is made from parameters alone, for who makes it together with other layers' (models/matrix_bundle.h): W1 and W2 of eigen
+  /// experts, but for W1 where V1 has a part in the router's basis.
+  std::vector<FactoredMatrix> factored();
+  /// Makes what `factored` leaves out, after init, load and every optimizer step.
   void refresh(const ExecContext& ctx);
-  /// Turns the gradients of W1 and W2 into those of the factors; adds the penalty's where that is the mode.
+  /// Turns the gradient of what `refresh` makes into those of the factors; adds the penalty's to all where that is the mode.
   void pull_back(const ExecContext& ctx);
   /// After the optimizer's step: with a disjoint basis, takes the rest's columns off the shared ones.
   void after_step(const ExecContext& ctx);
@@ -71,8 +74,9 @@ class ExpertBank final : public Module {
   ExpertDims dims_;
   Parameter* shared_basis_;
   EigenFactors factors_;
-  DerivedParameter W1_, W2_;  // (E+Ef, F, D), (E+Ef, D, F); plain experts train them directly
-  Parameter b1_, b2_;         // (E+Ef, F), (E+Ef, D)
+  DerivedParameter W1_;  // (E+Ef, F, D); plain experts train it directly, and W2
+  Parameter W2_;         // (E+Ef, D, F)
+  Parameter b1_, b2_;    // (E+Ef, F), (E+Ef, D)
 };
 
 /// Adds the gradient of weight · ‖QᵀQ - I‖² to p's; nothing where p is frozen.

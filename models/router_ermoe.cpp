@@ -75,7 +75,10 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
 void ErmoeRouter::refresh(const ExecContext& ctx) {
   const int64_t D = dims_.width, E = dims_.experts, R = dims_.basis_rank;
   packed_.refresh(ctx, [&](const ExecContext& c) {
-    if (moe_.basis == Basis::leading) return leading_basis(c, slice_rows(c, experts_->factors().V1, 0, E), R);
+    if (moe_.basis == Basis::leading) {
+      const Variable V1 = experts_->factors().V1;
+      return leading_basis(c, dims_.free_experts == 0 ? V1 : slice_rows(c, V1, 0, E), R);
+    }
     if (moe_.basis == Basis::untied) return leading_basis(c, own_basis_, R);
     const Variable columns = reshape(c, own_basis_, {1, D, E * R});  // one expert with E·R columns
     return reshape(c, leading_basis(c, columns, E * R), {E, R, D});

@@ -5,6 +5,7 @@ set(SOURCES
   config_rules.cpp
   experts.cpp
   layers.cpp
+  matrix_bundle.cpp
   module.cpp
   moe.cpp
   optim.cpp

@@ -94,6 +94,7 @@ void Vit::allocate(const ExecContext& ctx, DType dtype) {
     fill_sincos(sincos_, prefix_tokens(), grid_);
   }
   for (Buffer* b : buffers_of(*this)) b->value = Tensor::zeros(*ctx.allocator, b->shape, dtype, "buffers");
+  bundle_matrices();
 }
 
 void Vit::move_to(const ExecContext& ctx, DType compute, GradWrites writes) {
@@ -113,6 +114,7 @@ void Vit::move_to(const ExecContext& ctx, DType compute, GradWrites writes) {
     sincos_ = narrow.to(*ctx.allocator, "buffers");
   }
   for (Buffer* b : buffers_of(*this)) b->value = b->value.to(*ctx.allocator, "buffers");
+  bundle_matrices();
   refresh(ctx);
 }
 
@@ -170,16 +172,37 @@ std::vector<MoeLayer*> Vit::moe_layers() {
   return layers;
 }
 
+/// All first matrices, then all second ones: as the arena keeps them.
+void Vit::bundle_matrices() {
+  std::vector<FactoredMatrix> matrices;
+  for (MoeLayer* layer : moe_layers())
+    for (const FactoredMatrix& m : layer->experts().factored()) matrices.push_back(m);
+  std::ranges::stable_sort(matrices, {}, [](const FactoredMatrix& m) { return last_part(m.w->name); });
+  matrices_ = ermoe::bundle_matrices(*arena_, matrices);
+}
+
+size_t Vit::largest_made_bytes() const {
+  size_t most = 0;
+  for (const auto& bundle : matrices_) {
+    size_t bytes = 0;
+    for (const FactoredMatrix& m : bundle->members()) bytes += m.w->value.bytes();
+    most = std::max(most, bytes);
+  }
+  return most;
+}
+
 void Vit::refresh(const ExecContext& ctx) {
   arena_->refresh_compute();
   refresh_derived(ctx);
 }
 void Vit::refresh_derived(const ExecContext& ctx) {
   stale_ = false;
+  for (const auto& bundle : matrices_) bundle->refresh(ctx);
   for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
 }
 void Vit::pull_back(const ExecContext& ctx) {
   arena_->take_factor_gradients(*ctx.allocator);
+  for (const auto& bundle : matrices_) bundle->pull_back(ctx);
   for (MoeLayer* layer : moe_layers()) layer->pull_back(ctx);
 }
 void Vit::after_step(const ExecContext& ctx) {

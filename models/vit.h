@@ -67,6 +67,9 @@ class Vit final : public Module {
   void accept_step(const ExecContext& ctx);
   void discard_step();
 
+  /// Of the largest set of matrices that `refresh_derived` makes at once.
+  size_t largest_made_bytes() const;
+
   const VitConfig& config() const { return config_; }
   ParameterArena& arena() { return *arena_; }
   std::vector<MoeLayer*> moe_layers();
@@ -83,6 +86,7 @@ class Vit final : public Module {
 
  private:
   Variable embed(const ExecContext& ctx, const Variable& images);
+  void bundle_matrices();
   Residual run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPass& pass);
 
   VitConfig config_;
@@ -95,7 +99,8 @@ class Vit final : public Module {
   LayerNorm norm_;  // "norm", or "fc_norm" behind average pooling, as timm has it
   Linear head_;
   std::unique_ptr<ParameterArena> arena_;
-  bool stale_ = false;  // factors changed since the last refresh
+  std::vector<std::unique_ptr<MatrixBundle>> matrices_;  // what experts' factors make
+  bool stale_ = false;                                   // factors changed since the last refresh
 };
 
 /// Sine-cosine positions (1, prefix + patches, D) of a grid with n sides, zero for prefix tokens. D falls into n even parts,

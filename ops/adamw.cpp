@@ -50,7 +50,12 @@ void direction_to(const ExecContext& ctx, const AdamRule& rule, const Tensor& st
   To* const to = direction.data<To>();
   on_device(
       ctx, T{}, [&](auto) { cpu::adam_direction(rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); },
-      [&](auto) { cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to); });
+      [&](auto) {
+        if (g.dtype() == DType::bf16)
+          cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<bf16>(), first, second, to);
+        else
+          cuda::adam_direction(ctx.stream, rule, at, g.numel(), lr_scale, g.data<T>(), first, second, to);
+      });
 }
 
 template <typename T>
@@ -133,7 +138,7 @@ void adam_direction(const ExecContext& ctx, const AdamRule& rule, const Tensor& 
   check(g.numel() == direction.numel() && m.numel() == g.numel() && v.numel() == g.numel(), "[adam_direction] g {} but direction {}",
         g.shape().str(), direction.shape().str());
   if (direction.dtype() == DType::bf16) return direction_to<float, bf16>(ctx, rule, state, lr_scale, g, m, v, direction);
-  dispatch_float(g.dtype(), "adam_direction", [&](auto tag) {
+  dispatch_float(m.dtype(), "adam_direction", [&](auto tag) {
     using T = decltype(tag);
     direction_to<T, T>(ctx, rule, state, lr_scale, g, m, v, direction);
   });

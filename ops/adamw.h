@@ -37,8 +37,8 @@ void judge_step(const ExecContext& ctx, const AdamRule& rule, double clip, std::
 /// Takes the next step with these numbers, whatever the gradients are.
 void accept_step(const ExecContext& ctx, const AdamRule& rule, double lr, double grad_scale, const Tensor& state);
 
-/// The direction of Adam times the rate, for a parameter that steps on a manifold; 0 where the step is refused. `direction` is of g's
-/// dtype or, where that is f32, bf16.
+/// The direction of Adam times the rate, for a parameter that steps on a manifold; 0 where the step is refused. `direction` is of the
+/// moments' dtype or, where that is f32, bf16; so is g, which a CPU takes in the moments' alone.
 void adam_direction(const ExecContext& ctx, const AdamRule& rule, const Tensor& state, double lr_scale, const Tensor& g, const Tensor& m,
                     const Tensor& v, const Tensor& direction);
 /// The average after the state's step; `decay` is approached from below in the first steps.

@@ -41,24 +41,29 @@ struct Materialize {
       using T = decltype(tag);
       using M = Master<T>;
       const auto products = ctx.workspace->borrow<M>(dims.products());
-      const Destination<M> dsmall = destination<M>(out, of_small), ds = destination<M>(out, 1), dlarge = destination<M>(out, of_large);
+      const Destination<M> dsmall = destination<M>(out, of_small), ds = destination<M>(out, 1);
+      const GradSlot dlarge = out.wants(of_large) ? out.into(of_large) : GradSlot{};
       on_device(
           ctx, tag,
           [&](auto) {
             cpu::materialize_backward<T>(dims, small.data<M>(), s.data<M>(), large.data<M>(), dw.data<M>(), products.data(), dsmall, ds,
-                                         dlarge);
+                                         {data_or_null<M>(dlarge.dst), dlarge.mode});
           },
           [&](auto) {
-            const auto run = [&]<typename G>(const G* upper) {
+            const auto run = [&]<typename G, typename L>(const G* upper, L* lower) {
               const T* copy = data_or_null<T>(twin);
               const auto narrowed = ctx.workspace->borrow<T>(cuda::materialize_backward_narrowed(dims, copy, upper));
               cuda::materialize_backward(ctx.stream, dims, small.data<M>(), s.data<M>(), large.data<M>(), copy, upper, products.data(),
-                                         narrowed.data(), dsmall, ds, dlarge);
+                                         narrowed.data(), dsmall, ds, Destination<L>{lower, dlarge.mode});
+            };
+            const auto with_large = [&](const auto* upper) {
+              if (dlarge.dst.defined() && dlarge.dst.dtype() == dtype) return run(upper, dlarge.dst.data<T>());
+              run(upper, data_or_null<M>(dlarge.dst));
             };
             if (dw.dtype() == dtype)
-              run(dw.data<T>());
+              with_large(dw.data<T>());
             else
-              run(dw.data<M>());
+              with_large(dw.data<M>());
           });
     });
   }

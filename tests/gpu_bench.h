@@ -1,5 +1,5 @@
 // A bench on a GPU, for tests that run ops there: one GPU a process, memory poisoned anew for each bench. In builds without
-// CUDA this header is empty. ERMOE_TEST_KERNELS=ampere runs the kernels of older GPUs; ERMOE_TEST_SIZES=small leaves out what takes
+// CUDA this header is empty. ERMOE_GPU_KERNELS=ampere runs the kernels of older GPUs; ERMOE_TEST_SIZES=small leaves out what takes
 // minutes under a tool that watches every access.
 #pragma once
 
@@ -21,11 +21,9 @@ namespace ermoe::testing {
 /// Null where there is none that this build has code for.
 inline Gpu* test_gpu() {
   static const std::unique_ptr<Gpu> gpu = [] {
-    const char* kernels = std::getenv("ERMOE_TEST_KERNELS");
-    const bool ampere = kernels != nullptr && std::string_view(kernels) == "ampere";
     const FoundGpus found = find_gpus();
     const bool usable = !found.gpus.empty() && runs_on(found.built_for, found.gpus[0].major, found.gpus[0].minor);
-    return usable ? make_gpu(0, ampere ? KernelPath::ampere : KernelPath::native) : nullptr;
+    return usable ? make_gpu(0) : nullptr;
   }();
   return gpu.get();
 }
@@ -36,9 +34,9 @@ inline bool small_sizes() {
   return sizes != nullptr && std::string_view(sizes) == "small";
 }
 
-/// Of shapes those of at most 64 Ki elements, where small ones are wanted.
+/// Of shapes those of at most 16 Ki elements, where small ones are wanted.
 inline std::vector<Shape> bearable(std::vector<Shape> shapes) {
-  if (small_sizes()) std::erase_if(shapes, [](const Shape& shape) { return shape.numel() > 65536; });
+  if (small_sizes()) std::erase_if(shapes, [](const Shape& shape) { return shape.numel() > 16384; });
   return shapes;
 }
 

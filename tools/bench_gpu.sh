@@ -70,7 +70,7 @@ run_tests() {
     for suite in "${suites[@]}"; do
       [[ -x $build/tests/ermoe_tests_$suite ]] || die "$build/tests/ermoe_tests_$suite is not built"
       echo "== tests of $suite, $kernels kernels"
-      ERMOE_TEST_KERNELS=$kernels "$build/tests/ermoe_tests_$suite" --gtest_brief=1 --gtest_filter="$filter" | tee "$out/tests-$suite-$kernels.txt" |
+      ERMOE_GPU_KERNELS=$kernels "$build/tests/ermoe_tests_$suite" --gtest_brief=1 --gtest_filter="$filter" | tee "$out/tests-$suite-$kernels.txt" |
         tail -n 30 || failed=1
     done
   done

@@ -59,7 +59,12 @@ run_one() {
     synccheck) options+=(--kernel-name kns=ermoe) ;;
   esac
   # The stand-in for large products is checked on small ones; on large ones it would take hours.
-  [[ $tool != racecheck || $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
+  # Nor does racecheck see that Hopper's copy engine writes: where it fills a slot of product_kernel anew, a group seems to read what
+  # another wrote there a turn before (stiefel_products_wgmma.cu; barriers lie between, and the tool does not follow them either).
+  if [[ $tool == racecheck ]]; then
+    options+=(--kernel-name-exclude kns=product_kernel)
+    [[ $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
+  fi
   timeout -k 2 "$left" env "${ENVIRONMENT[@]}" compute-sanitizer "${options[@]}" "$@" >"$OUT/$name.log" 2>&1
   code=$?
   echo "exit $code after $(($(date +%s) - begin)) s" >>"$OUT/$name.log"
@@ -89,20 +94,25 @@ list_tests() {  # of the tool $1
   for ((s = 0; s < 5; ++s)); do
     echo "$1-cuda-$s $1 GTEST_TOTAL_SHARDS=5 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_cuda --gtest_filter=*Gpu*-*Speed*"
   done
-  for ((s = 0; s < 6; ++s)); do
-    echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
-  done
-  [[ $1 != racecheck ]] || echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*"
+  if [[ $1 == racecheck ]]; then
+    echo "$1-products $1 -- $tests/ermoe_tests_ops --gtest_filter=*/MatmulOp.*Gpu*:*/LinearOp.*Gpu*-*large*"
+  else
+    for ((s = 0; s < 6; ++s)); do
+      echo "$1-golden-$s $1 GTEST_TOTAL_SHARDS=6 GTEST_SHARD_INDEX=$s -- $tests/ermoe_tests_tools --gtest_filter=*Golden*gpu*"
+    done
+  fi
   # The products that older GPUs run.
-  echo "$1-ampere-ops $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
-  echo "$1-ampere-cuda $1 ERMOE_TEST_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"
+  echo "$1-ampere-ops $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_ops --gtest_filter=*Grouped*Gpu*"
+  echo "$1-ampere-cuda $1 ERMOE_GPU_KERNELS=ampere -- $tests/ermoe_tests_cuda --gtest_filter=GroupedLinearOnGpu*"
 }
 list_steps() {
-  local tool
+  local tool kernels
   for tool in memcheck initcheck; do
+    # Initcheck does not see what Hopper's copy engine writes.
+    kernels=ERMOE_GPU_KERNELS=$([[ $tool == initcheck ]] && echo ampere || echo native)
     for step in "c10 --batch 8" "s16 --batch 4"; do
       for precision in bf16 f32; do
-        echo "$tool-step-${step%% *}-$precision $tool -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps-only --steps 1 --warmup 0 --workload $step"
+        echo "$tool-step-${step%% *}-$precision $tool $kernels -- $build/tools/ermoe-bench step --device cuda --precision $precision --steps-only --steps 1 --warmup 0 --workload $step"
       done
     done
   done

@@ -234,7 +234,7 @@ std::string Session::advice() {
 size_t Session::plan_memory() {
   const int64_t images = config_.train.batch / config_.train.accumulate;
   const size_t activations = advised([&] { return probe_activations(images); }, [this] { return advice(); });
-  size_t step = 0;  // an orthonormal parameter's direction and scratch, or a derived matrix beside its successor
+  size_t step = model_->largest_made_bytes();  // beside their successors; or an orthonormal parameter's direction and scratch
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());
   // A GPU's scratch for a batch of factors is about three times as large as they are, and stays beside what comes next.
   const size_t kept = engine_.gpu ? 3 * optimizer_->largest_batch_bytes() : 0;

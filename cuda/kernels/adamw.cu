@@ -27,22 +27,23 @@ struct Adam {
         inverse1(static_cast<float>(1 / d.correction1)),
         inverse2(static_cast<float>(1 / d.correction2)) {}
 
+  /// Spelled out, so that every kernel rounds alike.
   __device__ float operator()(float g, float& m, float& v) const {
     const float scaled = g * scale;
-    m = beta1 * m + rest1 * scaled;
-    v = beta2 * v + rest2 * scaled * scaled;
+    m = __fmaf_rn(beta1, m, rest1 * scaled);
+    v = __fmaf_rn(rest2 * scaled, scaled, beta2 * v);
     return m * inverse1 / (sqrtf(v * inverse2) + eps);
   }
 };
 
 /// One pack of the moments; returns the directions.
-template <int V>
-__device__ __forceinline__ Pack<float, V> advance(const Adam& adam, const float* g, float* m, float* v) {
+template <int V, typename G>
+__device__ __forceinline__ Pack<float, V> advance(const Adam& adam, const G* g, float* m, float* v) {
   const auto grad = load<V>(g);
   auto first = load<V>(m), second = load<V>(v);
   Pack<float, V> direction;
 #pragma unroll
-  for (int k = 0; k < V; ++k) direction.v[k] = adam(grad.v[k], first.v[k], second.v[k]);
+  for (int k = 0; k < V; ++k) direction.v[k] = adam(widen(grad.v[k]), first.v[k], second.v[k]);
   store(m, first);
   store(v, second);
   return direction;
@@ -68,12 +69,12 @@ struct Step {
 };
 
 /// Each thread reads the state: one line of the cache for all.
-template <typename To>
+template <typename G, typename To>
 struct Direction {
   AdamRule rule;
   const StepState* state;
   double lr_scale;
-  const float* g;
+  const G* g;
   float *m, *v;
   To* direction;
   template <int V>
@@ -193,10 +194,10 @@ void adamw_step(const Stream& stream, const AdamDims& dims, T* p, const T* g, T*
   elementwise<T>(stream, dims.numel, Step{Adam(dims), p, g, m, v}, "adamw_step", p, g, m, v);
 }
 
-template <typename T, typename To>
-void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m,
+template <typename T, typename G, typename To>
+void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const G* g, T* m,
                     T* v, To* direction) {
-  elementwise<T>(stream, numel, Direction<To>{rule, state, lr_scale, g, m, v, direction}, "adam_direction", g, m, v, direction);
+  elementwise<T>(stream, numel, Direction<G, To>{rule, state, lr_scale, g, m, v, direction}, "adam_direction", g, m, v, direction);
 }
 
 template <typename T>
@@ -246,6 +247,8 @@ void moving_average(const Stream& stream, int64_t numel, double decay, const Ste
 template void adamw_step(const Stream&, const AdamDims&, float*, const float*, float*, float*);
 template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, float*);
 template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const float*, float*, float*, bf16*);
+template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const bf16*, float*, float*, float*);
+template void adam_direction(const Stream&, const AdamRule&, const StepState*, int64_t, double, const bf16*, float*, float*, bf16*);
 template void adamw_table(const Stream&, const AdamRule&, const AdamwRow<float>*, int64_t, const AdamwPiece*, const StepState*);
 template void squared_norm(const Stream&, int64_t, const float*, float*, double*);
 template void squared_norm(const Stream&, int64_t, const bf16*, float*, double*);

@@ -1,9 +1,9 @@
-// Combine weights on the GPU: a thread a token forward, a thread a score backward, everything read again rather than stored, for
-// it is a handful of numbers in the cache. In float alone. Contract: ops/kernels/combine_weights.h.
+// Combine weights on the GPU: a thread a token, everything read again rather than stored, for it is a handful of numbers in the
+// cache. In float alone. Contract: ops/kernels/combine_weights.h.
 #include "ops/kernels/combine_weights.h"
 
 #include "cuda/device/grid.cuh"
-#include "cuda/device/index.cuh"
+#include "cuda/device/reduce.cuh"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/stream.h"
 
@@ -62,40 +62,33 @@ __global__ void __launch_bounds__(threads) forward_kernel(CombineWeightsDims dim
   for (int64_t k = 0; k < dims.slots; ++k) w[token * dims.slots + k] = slots.filled(k) ? slots.part(k, shift) / sum : 0.0f;
 }
 
+/// The ids of a token's filled slots differ: each adds to a score of its own.
 __global__ void __launch_bounds__(threads) scores_kernel(CombineWeightsDims dims, CombineWeightsInputs<float> in, const float* w,
                                                          const float* dw, float* dscores, Accumulate mode) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-  const auto [token, expert] = divide(i, dims.experts);
+  const int64_t token = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
   if (token >= dims.tokens) return;
   const Slots slots(dims, in, token);
   w += token * dims.slots;
   dw += token * dims.slots;
-  float gradient = mode == Accumulate::add ? dscores[i] : 0.0f;
+  dscores += token * dims.experts;
+  if (mode == Accumulate::overwrite)
+    for (int64_t e = 0; e < dims.experts; ++e) dscores[e] = 0;
+  const float mean = slots.mean_gradient(w, dw);
+  float sum = 0;  // of the floored scores
+  if (dims.rule == CombineRule::normalized)
+    for (int64_t k = 0; k < dims.slots; ++k)
+      if (slots.filled(k)) sum += slots.floored(k);
   for (int64_t k = 0; k < dims.slots; ++k) {
-    if (slots.ids[k] != expert) continue;
+    const int32_t expert = slots.ids[k];
+    if (expert < 0 || expert >= dims.experts) continue;
     if (dims.rule == CombineRule::raw) {
-      gradient += dw[k];
+      dscores[expert] += dw[k];
     } else if (dims.rule == CombineRule::softmax) {
-      gradient += w[k] * (dw[k] - slots.mean_gradient(w, dw)) * slots.scale;
+      dscores[expert] += w[k] * (dw[k] - mean) * slots.scale;
     } else if (slots.score(k) > static_cast<float>(CombineWeightsDims::floor)) {
-      float sum = 0;
-      for (int64_t other = 0; other < dims.slots; ++other)
-        if (slots.filled(other)) sum += slots.floored(other);
-      gradient += (dw[k] - slots.mean_gradient(w, dw)) / sum;
+      dscores[expert] += (dw[k] - mean) / sum;
     }
   }
-  dscores[i] = gradient;
-}
-
-/// Σ of `value` over the block, the same on every run; thread 0 gets it.
-__device__ double block_sum(double value) {
-  __shared__ double sums[threads];
-  sums[threadIdx.x] = value;
-  for (int step = threads / 2; step > 0; step /= 2) {
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < step) sums[threadIdx.x] += sums[threadIdx.x + step];
-  }
-  return sums[0];
 }
 
 __global__ void __launch_bounds__(threads)
@@ -107,12 +100,12 @@ __global__ void __launch_bounds__(threads)
     for (int64_t k = 0; k < dims.slots; ++k)  // d exp(t) / dt = exp(t)
       if (slots.filled(k)) sum += static_cast<double>(own[k] * (down[k] - mean) * slots.score(k) * slots.scale);
   }
-  sum = block_sum(sum);
+  sum = block_sum<threads>(sum);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
 __global__ void __launch_bounds__(threads) total_kernel(const double* partial, float* dtemperature, Accumulate mode) {
-  const double total = block_sum(threadIdx.x < temperature_blocks ? partial[threadIdx.x] : 0.0);
+  const double total = block_sum<threads>(threadIdx.x < temperature_blocks ? partial[threadIdx.x] : 0.0);
   if (threadIdx.x == 0) *dtemperature = mode == Accumulate::add ? *dtemperature + static_cast<float>(total) : static_cast<float>(total);
 }
 
@@ -131,7 +124,7 @@ template <typename T>
 void combine_weights_backward_scores(const Stream& stream, const CombineWeightsDims& dims, const CombineWeightsInputs<T>& in, const T* w,
                                      const T* dw, T* dscores, Accumulate mode) {
   if (dims.tokens * dims.experts == 0) return;
-  scores_kernel<<<blocks_for(dims.tokens * dims.experts, threads), threads, 0, native(stream)>>>(dims, in, w, dw, dscores, mode);
+  scores_kernel<<<blocks_for(dims.tokens, threads), threads, 0, native(stream)>>>(dims, in, w, dw, dscores, mode);
   cuda_check(cudaGetLastError(), "combine_weights_backward_scores");
 }
 

@@ -147,7 +147,10 @@ T* place_of_scaled(const MaterializeDims& dims, [[maybe_unused]] float* products
   }
 }
 
-float beta_of(const Destination<float>& to) { return to.mode == Accumulate::add ? 1.0f : 0.0f; }
+template <typename T>
+float beta_of(const Destination<T>& to) {
+  return to.mode == Accumulate::add ? 1.0f : 0.0f;
+}
 
 }  // namespace
 
@@ -174,10 +177,10 @@ void materialize_forward(const Stream& stream, const MaterializeDims& dims, cons
        transposed ? scaled : other, 0, w);
 }
 
-template <typename T, typename G>
+template <typename T, typename G, typename L>
 void materialize_backward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
                           const Master<T>* large, const T* twin, const G* dw, Master<T>* products, T* narrowed,
-                          Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<Master<T>> dlarge) {
+                          Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<L> dlarge) {
   const bool takes_p = dsmall.data != nullptr || ds.data != nullptr;
   T* const scaled = place_of_scaled(dims, products, narrowed);
   const T* upper = operand(stream, dims.weights(), dw, narrowed);
@@ -207,5 +210,9 @@ template void materialize_backward(const Stream&, const MaterializeDims&, const 
                                    const float*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
 template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
                                    const bf16*, float*, bf16*, Destination<float>, Destination<float>, Destination<float>);
+template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                   const float*, float*, bf16*, Destination<float>, Destination<float>, Destination<bf16>);
+template void materialize_backward(const Stream&, const MaterializeDims&, const float*, const float*, const float*, const bf16*,
+                                   const bf16*, float*, bf16*, Destination<float>, Destination<float>, Destination<bf16>);
 
 }  // namespace ermoe::cuda

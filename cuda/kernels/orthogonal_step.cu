@@ -50,7 +50,7 @@ int64_t lay_out(const StiefelDims& d, StiefelMethod method, float* base, Scratch
   take(parts.partials, sum_blocks);
   if (method == StiefelMethod::newton_schulz || method == StiefelMethod::cayley) {
     const FastSizes sizes = fast_sizes(d);
-    for (bf16** part : {&parts.fast.parts.hi, &parts.fast.parts.lo, &parts.fast.parts.product}) take(*part, sizes.matrix);
+    for (bf16** part : {&parts.fast.parts.rounded, &parts.fast.parts.lo, &parts.fast.parts.product}) take(*part, sizes.matrix);
     take(parts.fast.parts.half, sizes.square);
     take(parts.fast.parts.numbers, sizes.numbers);
     take(parts.fast.parts.flags, sizes.flags);

@@ -7,6 +7,7 @@
 #include "cuda/device/column_partials.cuh"
 #include "cuda/device/pack.cuh"
 #include "cuda/device/ranked.cuh"
+#include "cuda/device/reduce.cuh"
 
 #include <algorithm>
 #include <type_traits>
@@ -37,7 +38,7 @@ __device__ __forceinline__ void sum_rows(const RouterStatsDims& dims, const T* x
   const T* const from = x + first + pack * V;
   float own[V] = {};
   if (lane < down) {
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t row = begin + lane; row < end; row += down) {
       const auto in = load<V>(from + row * dims.D);
 #pragma unroll
@@ -169,23 +170,17 @@ __device__ void blend(float& running, double sum, double count, double rate) {
   running = static_cast<float>((1 - rate) * static_cast<double>(running) + rate * sum / count);
 }
 
-/// Σ over the block of `value`, the same on every run; every thread gets it.
-__device__ double wide_sum(double value) {
-  __shared__ double sums[wide];
-  sums[threadIdx.x] = value;
-  for (int step = wide / 2; step > 0; step /= 2) {
-    __syncthreads();
-    if (static_cast<int>(threadIdx.x) < step) sums[threadIdx.x] += sums[threadIdx.x + step];
-  }
-  __syncthreads();
-  const double total = sums[0];
-  __syncthreads();
-  return total;
-}
-
-/// One block: everything depends on the number of updates, which it changes.
+/// One block: everything depends on the number of updates, which it changes. Bins are read once, ahead of everything else.
 __global__ void __launch_bounds__(wide)
     update_kernel(RouterStatsDims dims, const double* sums, double momentum, RunningStats<float> running) {
+  constexpr int own_bins = static_cast<int>(RouterStatsDims::bins) / wide;
+  static_assert(own_bins * wide == RouterStatsDims::bins);
+  const double* const histogram = sums + dims.histogram() + threadIdx.x;
+  double bins[own_bins], own = 0;
+#pragma unroll
+  for (int i = 0; i < own_bins; ++i) bins[i] = histogram[i * wide];
+#pragma unroll
+  for (int i = 0; i < own_bins; ++i) own += bins[i];
   const double rate = *running.updates == 0 ? 1.0 : momentum;
   if (sums[0] > 0)
     for (int64_t d = threadIdx.x; d < dims.D; d += wide) {
@@ -199,12 +194,9 @@ __global__ void __launch_bounds__(wide)
     blend(running.score_mean[e], mean, 1, rate);
     blend(running.score_var[e], fmax(0.0, sums[dims.sum_s2() + e] / pairs - mean * mean), 1, rate);
   }
-  double own = 0;
-  for (int64_t bin = threadIdx.x; bin < RouterStatsDims::bins; bin += wide) own += sums[dims.histogram() + bin];
-  const double total = wide_sum(own);
-  if (total > 0)
-    for (int64_t bin = threadIdx.x; bin < RouterStatsDims::bins; bin += wide)
-      blend(running.histogram[bin], sums[dims.histogram() + bin], total, rate);
+  if (const double total = block_sum<wide>(own); total > 0)
+#pragma unroll
+    for (int i = 0; i < own_bins; ++i) blend(running.histogram[threadIdx.x + i * wide], bins[i], total, rate);
   if (threadIdx.x == 0) *running.updates += 1;
 }
 

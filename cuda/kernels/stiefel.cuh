@@ -27,8 +27,8 @@ void newton_schulz(const Stream& stream, const StiefelDims& dims, int iterations
 /// Scratch of the step on the tensor cores.
 struct FastScratch {
   struct {
-    bf16 *hi, *lo, *product;  // (batch, m, n)
-    bf16* half;               // (batch, n, n)
+    bf16 *rounded, *lo, *product;  // (batch, m, n)
+    bf16* half;                    // (batch, n, n)
     float* numbers;
     unsigned* flags;
   } parts;
@@ -45,7 +45,7 @@ bool fast_step_fits(const StiefelDims& dims, const float* q, const void* directi
 
 /// The whole of a step and of a retraction by Newton-Schulz: one update on the tensor cores, then `newton_schulz` for the
 /// matrices that need more. `direction` (batch, m, n) is used up. `twin` is null or q rounded to bf16, a step's before it too.
-/// `spare` (batch, m, n) and `square` (batch, n, n) are scratch; the direction may lie in spare.
+/// `spare` (batch, m, n) and `square` (batch, n, n) are scratch; the direction may lie at spare's beginning.
 void fast_step(const Stream& stream, const StiefelDims& dims, float lr, float* q, bf16* direction, bf16* twin, float* spare, float* square,
                const FastScratch& scratch);
 void fast_retract(const Stream& stream, const StiefelDims& dims, float* q, bf16* twin, float* spare, const FastScratch& scratch);

@@ -4,9 +4,9 @@
 // large the iteration of newton_schulz.cu goes on from here. Only the residual must be as exact as float; what bf16 rounds off
 // the direction and the tangent is scaled by the learning rate.
 //
-// Through memory pass, per element of q (+ read, - written): qᵀa +4, the tangent +4 -2, the step's parts +6 -4, the residual +4,
-// the update's product +2 -2, the update +8 -6: 42 bytes, with a direction in bf16 and a twin of q; a float one is 6 more, no twin
-// 4 more. The stepped matrix is nowhere in memory: both who want it make it from q and the tangent. Per element of sym: 12.
+// Through memory pass, per element of q (+ read, - written): qᵀa +4, the step +8 -6, the residual +4, the update +6 -6: 34 bytes,
+// with a direction in bf16 and a twin of q; a float one is 6 more, no twin 4 more, a GPU older than Hopper 10. The stepped matrix
+// is nowhere in memory but as three parts, hi + lo + rest, which are it to the last bit. Per element of sym: 12.
 //
 // The update: with X = ½R + C, C diagonal, (I + X)(I - R)(I + X) = I - ¾R² + 2C + terms of third order. Here C holds the
 // diagonal's own series, C_ii = (1 - R_ii)^-½ - 1 - ½R_ii, and ⅜ Σ_{j≠i} R_ij², and column j of ½R is scaled by
@@ -17,6 +17,7 @@
 #include "cuda/device/index.cuh"
 #include "cuda/device/reduce.cuh"
 #include "cuda/kernels/stiefel.cuh"
+#include "cuda/kernels/stiefel_products.h"
 #include "cuda/kernels/stiefel_residual.h"
 #include "cuda/runtime/gemm.h"
 
@@ -61,38 +62,34 @@ __global__ void __launch_bounds__(square_threads) symmetrize_kernel(int64_t n, c
   });
 }
 
-/// Where a step leads: q - lr · tangent, without a tangent q itself.
-struct Stepped {
+/// The stepped matrix: hi + lo + rest, each what bf16 holds of what those before it leave.
+struct Parts {
+  bf16 *hi, *lo, *rest;
+};
+
+/// The parts of q - lr · tangent, without a tangent of q itself. `rest` may be the tangent.
+struct Split {
   float lr;
   const float* q;
   const bf16* tangent;
+  Parts parts;
   template <int V>
-  __device__ __forceinline__ Pack<float, V> at(int64_t i) const {
-    auto out = load<V>(q + i);
+  __device__ void run(int64_t i) const {
+    auto left = load<V>(q + i);
     if (tangent != nullptr) {
       const auto ts = load<V>(tangent + i);
 #pragma unroll
-      for (int k = 0; k < V; ++k) out.v[k] = __fmaf_rn(-lr, widen(ts.v[k]), out.v[k]);
+      for (int k = 0; k < V; ++k) left.v[k] = __fmaf_rn(-lr, widen(ts.v[k]), left.v[k]);
     }
-    return out;
-  }
-};
-
-/// The two leading parts of the stepped matrix.
-struct Split {
-  Stepped stepped;
-  bf16 *hi, *lo;
-  template <int V>
-  __device__ void run(int64_t i) const {
-    const auto full = stepped.at<V>(i);
-    Pack<bf16, V> high, low;
+    for (bf16* part : {parts.hi, parts.lo, parts.rest}) {
+      Pack<bf16, V> taken;
 #pragma unroll
-    for (int k = 0; k < V; ++k) {
-      high.v[k] = narrow<bf16>(full.v[k]);
-      low.v[k] = narrow<bf16>(full.v[k] - widen(high.v[k]));
+      for (int k = 0; k < V; ++k) {
+        taken.v[k] = narrow<bf16>(left.v[k]);
+        left.v[k] -= widen(taken.v[k]);
+      }
+      store(part + i, taken);
     }
-    store(hi + i, high);
-    store(lo + i, low);
   }
 };
 
@@ -144,7 +141,7 @@ __global__ void __launch_bounds__(judge_threads) judge_kernel(Residual work, Ver
 /// q = stepped diag(own) + u diag(scale), or stepped where there is no update; and its twin where there is one.
 struct Apply {
   int64_t n, count;
-  Stepped stepped;
+  Parts parts;
   const bf16* u;
   Verdict verdict;
   float* q;
@@ -153,7 +150,10 @@ struct Apply {
   __device__ void run(int64_t i) const {
     const auto [row, column] = divide(i, n);
     const int64_t matrix = divide(i, count).row;
-    auto out = stepped.at<V>(i);
+    const auto hi = load<V>(parts.hi + i), lo = load<V>(parts.lo + i), rest = load<V>(parts.rest + i);
+    Pack<float, V> out;
+#pragma unroll
+    for (int k = 0; k < V; ++k) out.v[k] = widen(hi.v[k]) + widen(lo.v[k]) + widen(rest.v[k]);
     if (verdict.updates[matrix] != 0) {
       const auto us = load<V>(u + i);
       const auto own = load<V>(verdict.own + matrix * n + column), scale = load<V>(verdict.scale + matrix * n + column);
@@ -177,31 +177,57 @@ void symmetrize(const Stream& stream, const StiefelDims& d, const bf16* s, bf16*
   cuda_check(cudaGetLastError(), "stiefel_step");
 }
 
-/// From the stepped matrix to q, whose twin may be where `hi` is: it is written when hi has been read.
-void come_back(const Stream& stream, const StiefelDims& d, const Stepped& stepped, bf16* hi, float* q, bf16* twin, float* spare,
+bool on_hopper(const Stream& stream) { return state_of(stream).major == 9; }
+ProductDims product_dims(const StiefelDims& d) { return {.batch = d.batch, .m = d.rows, .n = d.cols}; }
+
+/// q and its twin from the stepped matrix, by `half`.
+void update(const Stream& stream, const StiefelDims& d, const Parts& parts, const Verdict& verdict, float* q, bf16* twin,
+            const FastScratch& scratch) {
+  const bf16* const half = scratch.parts.half;
+  if (on_hopper(stream))
+    return update_wgmma(stream, {.dims = product_dims(d),
+                                 .hi = parts.hi,
+                                 .lo = parts.lo,
+                                 .rest = parts.rest,
+                                 .half = half,
+                                 .own = verdict.own,
+                                 .scale = verdict.scale,
+                                 .updates = verdict.updates,
+                                 .q = q,
+                                 .twin = twin});
+  bf16* const product = scratch.parts.product;
+  gemm(stream, packed_gemm(Trans::no, Trans::no, d.rows, d.cols, d.cols, d.batch), 1, static_cast<const bf16*>(parts.hi), half, 0, product);
+  const Apply apply{.n = d.cols, .count = d.rows * d.cols, .parts = parts, .u = product, .verdict = verdict, .q = q, .twin = twin};
+  elementwise<bf16>(stream, count_of(d), apply, "stiefel_step", q);
+}
+
+/// Where the parts are: `rest` in the direction, if there is one.
+Parts parts_in(const StiefelDims& d, bf16* direction, float* spare, const FastScratch& scratch) {
+  auto* const halves = reinterpret_cast<bf16*>(spare);
+  return {.hi = halves + count_of(d), .lo = scratch.parts.lo, .rest = direction != nullptr ? direction : halves};
+}
+
+/// From the stepped matrix to q.
+void come_back(const Stream& stream, const StiefelDims& d, const Parts& parts, float* q, bf16* twin, float* spare,
                const FastScratch& scratch) {
-  bf16 *const lo = scratch.parts.lo, *const product = scratch.parts.product, *const half = scratch.parts.half;
   float* const numbers = scratch.parts.numbers;
   unsigned* const flags = scratch.parts.flags;
-  elementwise<bf16>(stream, count_of(d), Split{stepped, hi, lo}, "stiefel_step", q);
   const int64_t square = d.batch * d.cols;
   const Residual residual{.batch = d.batch,
                           .m = d.rows,
                           .n = d.cols,
-                          .hi = hi,
-                          .lo = lo,
-                          .half = half,
+                          .hi = parts.hi,
+                          .lo = parts.lo,
+                          .half = scratch.parts.half,
                           .diagonal = numbers,
                           .partials = numbers + 3 * square,
-                          .spare = reinterpret_cast<float*>(product),
+                          .spare = reinterpret_cast<float*>(scratch.parts.product),
                           .spare_size = count_of(d) / 2};
   const Verdict verdict{.scale = numbers + square, .own = numbers + 2 * square, .updates = flags, .done = flags + d.batch};
-  (state_of(stream).major == 9 ? residual_wgmma : residual_mma)(stream, residual);
+  (on_hopper(stream) ? residual_wgmma : residual_mma)(stream, residual);
   judge_kernel<<<static_cast<unsigned>(d.batch), judge_threads, 0, native(stream)>>>(residual, verdict);
   cuda_check(cudaGetLastError(), "stiefel_step");
-  gemm(stream, packed_gemm(Trans::no, Trans::no, d.rows, d.cols, d.cols, d.batch), 1, hi, half, 0, product);
-  const Apply apply{.n = d.cols, .count = d.rows * d.cols, .stepped = stepped, .u = product, .verdict = verdict, .q = q, .twin = twin};
-  elementwise<bf16>(stream, count_of(d), apply, "stiefel_step", q);
+  update(stream, d, parts, verdict, q, twin, scratch);
   newton_schulz(stream, d, NewtonSchulzLimits<float>::step_iterations, q, spare, q, twin, scratch.newton_schulz, verdict.done);
 }
 
@@ -221,19 +247,28 @@ FastSizes fast_sizes(const StiefelDims& d) {
 void fast_step(const Stream& stream, const StiefelDims& d, float lr, float* q, bf16* direction, bf16* twin, float* spare, float* square,
                const FastScratch& scratch) {
   const int64_t m = d.rows, n = d.cols;
-  bf16* const hi = twin != nullptr ? twin : scratch.parts.hi;
-  if (twin == nullptr) convert(stream, count_of(d), static_cast<const float*>(q), hi, Accumulate::overwrite);
+  bf16 *const rounded = twin != nullptr ? twin : scratch.parts.rounded, *const sym = scratch.parts.half;
+  if (twin == nullptr) convert(stream, count_of(d), static_cast<const float*>(q), rounded, Accumulate::overwrite);
   auto* const gram = reinterpret_cast<bf16*>(square);
-  gemm(stream, packed_gemm(Trans::yes, Trans::no, n, n, m, d.batch), 1, hi, direction, 0, gram);
-  symmetrize(stream, d, gram, scratch.parts.half);
-  bf16* const tangent = direction;
-  gemm(stream, packed_gemm(Trans::no, Trans::no, m, n, n, d.batch), -1, hi, scratch.parts.half, 1, tangent);
-  come_back(stream, d, {.lr = lr, .q = q, .tangent = tangent}, hi, q, twin, spare, scratch);
+  gemm(stream, packed_gemm(Trans::yes, Trans::no, n, n, m, d.batch), 1, rounded, direction, 0, gram);
+  symmetrize(stream, d, gram, sym);
+  const Parts parts = parts_in(d, direction, spare, scratch);
+  if (on_hopper(stream)) {
+    step_wgmma(
+        stream,
+        {.dims = product_dims(d), .lr = lr, .q = q, .twin = rounded, .sym = sym, .direction = direction, .hi = parts.hi, .lo = parts.lo});
+  } else {
+    bf16* const tangent = direction;
+    gemm(stream, packed_gemm(Trans::no, Trans::no, m, n, n, d.batch), -1, rounded, sym, 1, tangent);
+    elementwise<bf16>(stream, count_of(d), Split{.lr = lr, .q = q, .tangent = tangent, .parts = parts}, "stiefel_step", q);
+  }
+  come_back(stream, d, parts, q, twin, spare, scratch);
 }
 
 void fast_retract(const Stream& stream, const StiefelDims& d, float* q, bf16* twin, float* spare, const FastScratch& scratch) {
-  bf16* const hi = twin != nullptr ? twin : scratch.parts.hi;
-  come_back(stream, d, {.lr = 0, .q = q, .tangent = nullptr}, hi, q, twin, spare, scratch);
+  const Parts parts = parts_in(d, nullptr, spare, scratch);
+  elementwise<bf16>(stream, count_of(d), Split{.lr = 0, .q = q, .tangent = nullptr, .parts = parts}, "stiefel_step", q);
+  come_back(stream, d, parts, q, twin, spare, scratch);
 }
 
 }  // namespace ermoe::cuda

@@ -111,18 +111,17 @@ class PageLockedSource final : public MemorySource {
   std::unique_ptr<MemorySource> host_ = make_host_source();  // for all that is the same in any memory of the host
 };
 
-/// ERMOE_GPU_PRODUCTS=plain keeps every kernel our own: memory checkers see only a part of what cublasLt's kernels write.
-bool wants_library_products() {
-  const char* products = std::getenv("ERMOE_GPU_PRODUCTS");
-  return products == nullptr || std::string_view(products) != "plain";
+bool environment_says(const char* name, std::string_view wanted) {
+  const char* value = std::getenv(name);
+  return value != nullptr && value == wanted;
 }
 
 /// What a stream brings along, given back in any case.
 class OwnedStream {
  public:
-  OwnedStream(const GpuInfo& info, KernelPath path) {
+  explicit OwnedStream(const GpuInfo& info) {
     try {
-      make(info, path);
+      make(info);
     } catch (...) {
       give_back();
       throw;
@@ -135,20 +134,22 @@ class OwnedStream {
   cuda::StreamState state;
 
  private:
-  void make(const GpuInfo& info, KernelPath path) {
+  void make(const GpuInfo& info) {
     cuda_check(cudaSetDevice(info.index), "cudaSetDevice");
     cuda_check(cudaStreamCreateWithFlags(&state.stream, cudaStreamNonBlocking), "cudaStreamCreate");
     state.scratch_bytes = size_t{32} << 20;  // what cuBLAS asks for on Hopper
     cuda_check(cudaMalloc(&state.scratch, state.scratch_bytes), "cudaMalloc");
     blas_check(cublasLtCreate(&state.blas_lt), "cublasLtCreate");
     state.gemm_plans = &plans_;
-    state.library_products = wants_library_products();
+    // Memory checkers see only a part of what cublasLt's kernels write.
+    state.library_products = !environment_says("ERMOE_GPU_PRODUCTS", "plain");
     state.multiprocessors = info.multiprocessors;
     int shared = 0;
     cuda_check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, info.index), "cudaDeviceGetAttribute");
     state.block_shared_bytes = static_cast<size_t>(shared);
     const bool has_hopper = names_generation(ERMOE_GPUS, "90a");
-    state.major = path == KernelPath::ampere || (info.major == 9 && !has_hopper) ? 8 : info.major;
+    const bool as_ampere = info.major > 8 && environment_says("ERMOE_GPU_KERNELS", "ampere");
+    state.major = as_ampere || (info.major == 9 && !has_hopper) ? 8 : info.major;
   }
   void give_back() {
     if (state.stream != nullptr) cudaStreamSynchronize(state.stream);
@@ -162,7 +163,7 @@ class OwnedStream {
 
 class OneGpu final : public Gpu {
  public:
-  OneGpu(int index, KernelPath path) : info_(cuda::device_info(index)), stream_(info_, path) {}
+  explicit OneGpu(int index) : info_(cuda::device_info(index)), stream_(info_) {}
 
   const GpuInfo& info() const override { return info_; }
   Stream stream() override { return {&stream_.state}; }
@@ -182,6 +183,6 @@ class OneGpu final : public Gpu {
 
 }  // namespace
 
-std::unique_ptr<Gpu> make_gpu(int index, KernelPath path) { return std::make_unique<OneGpu>(index, path); }
+std::unique_ptr<Gpu> make_gpu(int index) { return std::make_unique<OneGpu>(index); }
 
 }  // namespace ermoe

@@ -120,12 +120,12 @@ void moving_average(int64_t numel, double decay, const StepState* state, const T
 namespace cuda {
 
 // Values, moments and gradients of trained parameters are f32 on a GPU whatever ops compute in: T = float alone, but for
-// `squared_norm`, which looks at bf16 too.
+// `squared_norm`, which looks at bf16 too, and the gradient that `adam_direction` takes (G: float or bf16).
 
 template <typename T>
 void adamw_step(const Stream& stream, const AdamDims& dims, T* p, const T* g, T* m, T* v);
-template <typename T, typename To>
-void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const T* g, T* m,
+template <typename T, typename G, typename To>
+void adam_direction(const Stream& stream, const AdamRule& rule, const StepState* state, int64_t numel, double lr_scale, const G* g, T* m,
                     T* v, To* direction);
 /// `table` and `pieces` are in the device's memory.
 template <typename T>

@@ -41,9 +41,9 @@ void materialize_backward(const MaterializeDims& dims, const Master<T>* small, c
 
 namespace cuda {
 
-// Factors and their gradients are float on a GPU; T is what w is wanted in. With bf16 the operands of all products are rounded
-// to it and the sums are float; w's gradient may be rounded already (G: T) or not (G: Master<T>). `twin` (E,b,r) is large in T
-// where there is such a copy, else null.
+// Factors are float on a GPU; T is what w is wanted in. With bf16 the operands of all products are rounded to it and the sums are
+// float; w's gradient may be rounded already (G: T) or not (G: Master<T>), and large's may be wanted so (L: T, then overwriting alone)
+// or not. `twin` (E,b,r) is large in T where there is such a copy, else null.
 
 /// Elements of `narrowed`: bf16 copies of what the products read; none where T is float.
 template <typename T>
@@ -54,10 +54,10 @@ int64_t materialize_backward_narrowed(const MaterializeDims& dims, const T* twin
 template <typename T>
 void materialize_forward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
                          const Master<T>* large, const T* twin, Master<T>* products, T* narrowed, T* w);
-template <typename T, typename G>
+template <typename T, typename G, typename L>
 void materialize_backward(const Stream& stream, const MaterializeDims& dims, const Master<T>* small, const Master<T>* s,
                           const Master<T>* large, const T* twin, const G* dw, Master<T>* products, T* narrowed,
-                          Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<Master<T>> dlarge);
+                          Destination<Master<T>> dsmall, Destination<Master<T>> ds, Destination<L> dlarge);
 
 }  // namespace cuda
 }  // namespace ermoe

@@ -171,11 +171,32 @@ TEST(ParameterArena, AGroupHoldsFactorsOfOneShapeWithNothingBetweenThem) {
   EXPECT_EQ(padded.factor_groups().size(), 2u);
 }
 
+TEST(ParameterArena, FactorsWhoseGradientsMayBeNarrowAreGroupedApart) {
+  TestBench bench;
+  std::vector<Parameter> alike = factors_of({2, 2, 2});
+  alike[0].narrow_grad = alike[2].narrow_grad = true;
+  for (const auto& [compute, writes] :
+       {std::pair(DType::bf16, GradWrites::once), {DType::bf16, GradWrites::many}, {DType::f32, GradWrites::once}}) {
+    const bool narrow = compute == DType::bf16 && writes == GradWrites::once;
+    ParameterArena arena(bench.allocator, DType::f32, compute, pointers_to(alike), writes);
+    const size_t wide_bytes = 6 * 32 * sizeof(float), saved = narrow ? 4 * 32 * 2 : 0;
+    EXPECT_EQ(arena.factor_groups().size(), narrow ? 2u : 1u);
+    EXPECT_EQ(arena.factor_gradient_bytes(), wide_bytes - saved);
+    arena.take_factor_gradients(bench.allocator);
+    for (const Parameter& p : alike) {
+      EXPECT_EQ(p.grad.dtype(), narrow && p.narrow_grad ? DType::bf16 : DType::f32) << p.name;
+      EXPECT_EQ(p.grad.shape(), p.shape);
+    }
+    arena.end_gradients(Parameter::Role::factor);  // nobody wrote any
+    for (const Parameter& p : alike) EXPECT_EQ(to_doubles(p.grad), std::vector<double>(static_cast<size_t>(p.shape.numel())));
+    arena.begin_gradients();
+  }
+}
+
 TEST(ParameterArena, GroupsAreOfLimitedSizeButHoldAtLeastOneFactor) {
   CachingAllocator quick{make_host_source()};
-  const int64_t half = FactorGroup::most_elements / 32 / 2;
-  std::vector<Parameter> large = factors_of({2 * half + 1, half, half, 1});
-  const ParameterArena arena(quick, DType::f32, pointers_to(large));
+  std::vector<Parameter> large = factors_of({9, 4, 4, 1});
+  const ParameterArena arena(quick, DType::f32, DType::f32, pointers_to(large), GradWrites::many, 8 * 32);
   std::vector<size_t> sizes;
   for (const FactorGroup& group : arena.factor_groups()) sizes.push_back(group.members.size());
   EXPECT_EQ(sizes, (std::vector<size_t>{1, 2, 1}));

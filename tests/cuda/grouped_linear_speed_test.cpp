@@ -129,7 +129,7 @@ void expect_speed(int64_t in, int64_t out) {
 }
 
 TEST(GroupedLinearSpeedOnGpu, KeepsUpWithOneDenseProduct) {
-  const char* kernels = std::getenv("ERMOE_TEST_KERNELS");
+  const char* kernels = std::getenv("ERMOE_GPU_KERNELS");
   if (kernels != nullptr && kernels == std::string_view("ampere")) GTEST_SKIP() << "cuBLAS would still run this GPU's own kernels";
   for (const auto& [in, out] : {std::pair{384, 1536}, std::pair{1536, 384}, std::pair{768, 3072}, std::pair{3072, 768}})
     ERMOE_NEEDS_GPU(expect_speed(in, out));

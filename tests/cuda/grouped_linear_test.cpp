@@ -205,7 +205,7 @@ void expect_products_agree(const Case& c) {
 }
 
 /// Where small sizes are wanted: one fill, and no large case.
-bool bearable(const Case& c) { return !small_sizes() || (c.fill == Fill::ragged && c.dims.rows * (c.dims.in + c.dims.out) <= 4'000'000); }
+bool bearable(const Case& c) { return !small_sizes() || (c.fill == Fill::ragged && c.dims.rows * (c.dims.in + c.dims.out) <= 400'000); }
 
 void expect_agreement(const std::vector<Case>& cases) {
   for (const Case& c : cases) {

@@ -5,5 +5,6 @@ set(SOURCES
   grouped_linear_test.cpp
   jpeg_engine_test.cpp
   mlp_speed_test.cpp
+  stiefel_products_test.cpp
   stiefel_residual_test.cpp
 )

@@ -24,10 +24,14 @@ VitConfig random_config(const std::string& router) {
   } else if (router == "wide") {  // enough columns for the orthogonal step on the tensor cores
     c.width = 64;
     c.moe.hidden = 96;
+    c.depth = 4;  // several layers, whose matrices are made together
+    c.moe.layers = "every:1";
   } else if (router == "recompute") {
     c.recompute = true;
   } else if (router == "penalty") {
     c.moe.orthogonality = Orthogonality::penalty;
+    c.depth = 3;
+    c.moe.layers = "every:1";
   } else if (router == "dense") {
     c.moe.layers = "none";
   }
@@ -222,22 +226,28 @@ TEST_P(RecordedOnGpu, GradientsWrittenOnceReplayTheSameBits) {
   expect_same(eager.gradients(), recorded.gradients());
 }
 
-/// Sizes at which products get the same algorithm wherever their operands lie.
-TEST(RecordedStep, GpuLosesNothingWhereGradientsAreWrittenOnce) {
+/// Sizes at which products get the same algorithm wherever their operands lie. Factors' products may add up in another order where
+/// they end in bf16, and their moments see gradients that are rounded: by up to 2⁻⁹ of each element.
+TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
   if (test_gpu() == nullptr) GTEST_SKIP() << "no GPU";
   Training<GpuBench> once = of_one_micro_batch("wide", DType::bf16, false, GradWrites::once);
   Training<GpuBench> many = of_one_micro_batch("wide", DType::bf16, false, GradWrites::many);
-  for (int64_t i = 0; i < 5; ++i) EXPECT_EQ(once.step(i).loss, many.step(i).loss) << "step " << i;
-  expect_same(once.state(), many.state());
+  EXPECT_EQ(once.step(0).loss, many.step(0).loss);
   const Snapshot narrow = once.gradients(), wide = many.gradients();
-  int64_t rounded = 0;
+  std::set<std::string> rounded;
   for (const auto& [name, gradient] : narrow) {
-    if (gradient.dtype() != DType::bf16) continue;
-    rounded += 1;
+    const std::string own = name.substr(name.rfind('.') + 1);
+    const bool factor = own == "U1" || own == "V2";
+    if (gradient.dtype() == DType::bf16) rounded.insert(own);
     EXPECT_EQ(wide.at(name).dtype(), DType::f32);
-    EXPECT_EQ(to_doubles(gradient), bf16_values(wide.at(name))) << name;
+    if (factor)
+      EXPECT_LE(dissimilarity(to_doubles(gradient), to_doubles(wide.at(name))), 1e-5) << name;
+    else
+      EXPECT_EQ(to_doubles(gradient), gradient.dtype() == DType::bf16 ? bf16_values(wide.at(name)) : to_doubles(wide.at(name))) << name;
   }
-  EXPECT_EQ(rounded, 2);
+  EXPECT_EQ(rounded, (std::set<std::string>{"U1", "V2", "W1", "W2"}));
+  const Snapshot after = many.state();
+  for (const auto& [name, tensor] : once.state()) EXPECT_LE(dissimilarity(to_doubles(tensor), to_doubles(after.at(name))), 1e-5) << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,

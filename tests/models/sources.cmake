@@ -1,6 +1,7 @@
 set(SOURCES
   average_test.cpp
   checkpoint_store_test.cpp
+  matrix_bundle_test.cpp
   moe_test.cpp
   optim_test.cpp
   recorded_step_test.cpp

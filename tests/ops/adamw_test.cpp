@@ -207,6 +207,27 @@ void expect_norm_of_bf16() {
   }
 }
 
+/// A gradient in bf16 steps as the same numbers in f32 do, bit for bit.
+void expect_direction_of_bf16() {
+  GpuBench bench;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const auto zeros = [&] { return Tensor::zeros(bench.allocator, {20'001}, DType::f32); };
+    const Tensor m = zeros(), v = zeros(), m_too = zeros(), v_too = zeros(), state = make_step_state(bench.ctx);
+    const Tensor want = bench.ctx.empty({20'001}, dtype), got = bench.ctx.empty({20'001}, dtype), wide = zeros();
+    for (uint64_t step = 0; step < 3; ++step) {
+      const Tensor narrow = random_input(bench.ctx, {Shape{20'001}}, DType::bf16, RngKey{step});
+      convert(narrow, wide);
+      accept_step(bench.ctx, {}, 1e-3, 0.7, state);
+      adam_direction(bench.ctx, {}, state, 0.5, wide, m, v, want);
+      adam_direction(bench.ctx, {}, state, 0.5, narrow, m_too, v_too, got);
+      EXPECT_EQ(to_doubles(got), to_doubles(want));
+      EXPECT_EQ(to_doubles(m_too), to_doubles(m));
+      EXPECT_EQ(to_doubles(v_too), to_doubles(v));
+    }
+  }
+}
+
+TEST(Adamw, DirectionsOfGradientsInBf16OnTheGpu) { ERMOE_NEEDS_GPU(expect_direction_of_bf16()); }
 TEST(Adamw, NormOfBf16SeesANotANumberOnTheGpu) { ERMOE_NEEDS_GPU(expect_norm_of_bf16()); }
 
 void expect_gpu_rounds_directions() {

@@ -1,5 +1,6 @@
 #include "ops/materialize.h"
 
+#include "autograd/parameter.h"
 #include "core/flat.h"
 #include "tests/ops/bf16_output.h"
 #include "tests/ops/expect_error.h"
@@ -151,6 +152,48 @@ void expect_narrow_adds(const OpCase& op) {
 TEST(Materialize, GradientsOfBf16AddOnTheGpu) {
   for (const auto& inputs : {factors(3, 96, 64, 48), factors(2, 19, 37, 11), factors(2, 1536, 384, 384)})
     ERMOE_NEEDS_GPU(expect_narrow_adds(narrow(inputs, Twin::exact, Twin::exact)));
+}
+
+/// Gradients of u, s and v of a matrix in bf16 whose larger factor's gradient is written once, and in which precision.
+std::vector<Tensor> parameter_gradients(GpuBench& bench, const std::vector<OpInput>& inputs, GradWrites writes) {
+  Parameter u, s, v;
+  Parameter* const all[] = {&u, &s, &v};
+  for (size_t i = 0; i < 3; ++i) {
+    all[i]->shape = inputs[i].shape;
+    all[i]->role = Parameter::Role::factor;
+    all[i]->orthonormal = i != 1;
+  }
+  (u.shape[1] > v.shape[1] ? u : v).narrow_grad = true;
+  ParameterArena arena(bench.allocator, DType::f32, DType::bf16, {all, all + 3}, writes);
+  for (size_t i = 0; i < 3; ++i) convert(random_input(bench.ctx, inputs[i], DType::f32, RngKey{i}), all[i]->value);
+  arena.refresh_compute();
+  arena.begin_gradients();
+  arena.take_factor_gradients(bench.allocator);
+  Tape tape;
+  const ExecContext ctx = bench.ctx.with_tape(&tape);
+  const Tensor into = ctx.empty({u.shape[0], u.shape[1], v.shape[1]}, DType::bf16);
+  const Variable w = materialize(ctx, u, s, v, into, {u.twin, v.twin});
+  tape.backward(ctx, w, random_input(ctx, {w.shape()}, DType::bf16, RngKey{9}));
+  return {u.grad, s.grad, v.grad};
+}
+
+void expect_narrow_factor(const std::vector<OpInput>& inputs) {
+  GpuBench once, many;
+  const std::vector<Tensor> narrow = parameter_gradients(once, inputs, GradWrites::once),
+                            wide = parameter_gradients(many, inputs, GradWrites::many);
+  const size_t larger = inputs[0].shape[1] > inputs[2].shape[1] ? 0 : 2;
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(narrow[i].dtype(), i == larger ? DType::bf16 : DType::f32);
+    if (i == larger)
+      EXPECT_LE(dissimilarity(to_doubles(narrow[i]), to_doubles(wide[i])), 1e-5);
+    else
+      EXPECT_EQ(to_doubles(narrow[i]), to_doubles(wide[i])) << "gradient " << i;
+  }
+}
+
+TEST(Materialize, WritesTheLargerFactorsGradientRoundedOnTheGpu) {
+  for (const auto& inputs : {factors(3, 96, 64, 48), factors(2, 19, 37, 11), factors(2, 1536, 384, 384)})
+    ERMOE_NEEDS_GPU(expect_narrow_factor(inputs));
 }
 
 TEST(Materialize, GradientsDoNotDependOnWhichOthersAreWantedOnTheGpu) {
