@@ -106,6 +106,39 @@ test_program() {
   report "3 ranks go on" $?
 }
 
+# A training that would take minutes, of three ranks, into folder $1; goes on beside us as $trained.
+start_training() {
+  mpirun --oversubscribe --bind-to none --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=600,channels=1 --model.patch 4 \
+    --model.width 64 --model.depth 2 --model.heads 2 --moe.experts 4 --train.batch 10 --train.epochs 100000 --checkpoint.every 1 \
+    --parallel.timeout 15 --device cpu --threads 1 --out "$1" >"out.$1" 2>"err.$1" </dev/null &
+  trained=$!
+  local tries
+  for ((tries = 0; tries < 300; ++tries)); do [ -e "$1/checkpoints/latest" ] && return; sleep 0.1; done
+  echo "        no checkpoint after 30 s"
+}
+
+test_program_ends() {
+  section "ermoe-train, ended"
+  local train="${program%/tests/*}/tools/ermoe-train" victim before
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  start_training signalled
+  kill -USR1 "$trained"
+  wait "$trained"
+  grep -q "SIGUSR1 came: stopped after step [0-9]* of .* all saved" out.signalled
+  report "a signal to mpirun stops all ranks after the same step, with a checkpoint" $?
+  start_training killed
+  sleep 1 # what a rank does is told four times a second
+  victim=$(pgrep -f "^$train .*--out killed" | tail -n 1)
+  kill -KILL "$victim"
+  wait "$trained"
+  [ "$(grep -cE "^ermoe-train: rank [0-2] of 3 .*: rank [0-2] \([^ ]+, process $victim\) died in step [0-9]+, " err.killed)" -eq 2 ]
+  report "a rank is killed: the two others say so" $?
+  before=$(sed 's/[^0-9]*//g' killed/checkpoints/latest)
+  launch -n 2 "$train" --resume killed --train.epochs 0 --train.steps $((before + 5)) --device cpu --threads 1 >out 2>err &&
+    grep -q "continuing after step $before" out
+  report "and two ranks go on from its last checkpoint" $?
+}
+
 # Runs as each rank of a case: what it prints and how and when it ends goes to files.
 one_rank() {
   "$program" "$@" >"out.$OMPI_COMM_WORLD_RANK" 2>"err.$OMPI_COMM_WORLD_RANK"
@@ -216,6 +249,7 @@ test_launchers
 test_collectives
 test_training
 test_program
+test_program_ends
 test_faults
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"

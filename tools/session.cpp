@@ -33,10 +33,14 @@ std::string evaluation_advice(const TrainConfig& train) {
 }  // namespace
 
 Session::Session(RunConfig& config, WarnFn warn, Communicator* ranks)
-    : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed, config.train.device, ranks) {
+    : config_(config),
+      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks->local_size() : 1)),
+      engine_(threads_, config.train.seed, config.train.device, ranks) {
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
+  check_input(comm.size() == 1 || config.model.moe.router != RouterKind::switch_lbl || config.model.moe.balance_weight == 0,
+              "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);

@@ -111,7 +111,7 @@ double norm_of(const std::vector<double>& x) {
 
 struct Distance {
   double worst = 0;
-  std::string where;
+  std::string where = {};
 };
 
 /// The largest distance of two snapshots' tensors, each relative to its norm; infinite where anything is missing or not a number.
