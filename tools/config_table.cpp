@@ -158,7 +158,10 @@ void add_train(std::vector<Setting>& table) {
   train.add("max_bad_steps", &TrainConfig::max_bad_steps, at_least(0), "non-finite steps in a row that are skipped before the run stops")
       .short_name = "max_bad_steps";
   train.add("seed", &TrainConfig::seed, at_least(0), "of everything random").short_name = "seed";
-  train.add("threads", &TrainConfig::threads, between(0, 4096), "0: the cores that this process may use, shared out among the ranks of a host").short_name = "threads";
+  train
+      .add("threads", &TrainConfig::threads, between(0, 4096),
+           "0: the cores that this process may use, shared out among the ranks of a host")
+      .short_name = "threads";
   train
       .add("device", &TrainConfig::device,
            "auto: a GPU where there is one that the build has code for; cuda is refused where there is none")
