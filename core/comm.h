@@ -5,6 +5,7 @@
 #include "core/tensor.h"
 
 #include <memory>
+#include <optional>
 #include <span>
 
 namespace ermoe {
@@ -16,8 +17,10 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  /// Index of this rank among those of its host: picks the GPU.
+  /// Index of this rank among those of its host, of the whole run: picks the GPU.
   virtual int local_rank() const = 0;
+  /// How many they are: they share the host's cores.
+  virtual int local_size() const = 0;
 
   /// In place: every rank ends with the reduction over all ranks.
   virtual void all_reduce(const Tensor& t, ReduceOp op) = 0;
@@ -40,6 +43,7 @@ class SelfCommunicator final : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
+  int local_size() const override { return 1; }
   void all_reduce(const Tensor&, ReduceOp) override {}
   void reduce_scatter(const Tensor& in, const Tensor& out) override { copy(in, out); }
   void all_gather(const Tensor& in, const Tensor& out) override { copy(in, out); }
@@ -49,8 +53,15 @@ class SelfCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int) override { return std::make_unique<SelfCommunicator>(); }
 };
 
-/// Throws `InputError` where a launcher's variables (Open MPI, PMI, Slurm) say that this process is one of several:
-/// a build without MPI would otherwise run N unconnected copies.
+/// What a launcher's variables (Open MPI's, PMI's, Slurm's) say about how often it started the program; nothing where there are none.
+struct Launch {
+  const char* variable = nullptr;
+  int processes = 1;
+};
+std::optional<Launch> find_launch();
+
+/// Throws `InputError` where a launcher started this process as one of several: a program that works alone, as every one does in a
+/// build without MPI, would run as N unconnected copies. Programs of many ranks begin with `Ranks::join` (core/ranks.h) instead.
 void refuse_silent_multi_launch();
 
 }  // namespace ermoe

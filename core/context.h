@@ -2,6 +2,7 @@
 // ExecContext knows the device, the memory, the random key, the tape and the other ranks.
 #pragma once
 
+#include "core/batch_part.h"
 #include "core/comm.h"
 #include "core/device.h"
 #include "core/op_ranges.h"
@@ -25,6 +26,7 @@ struct ExecContext {
   Device device;
   Stream stream;
   RngKey rng;
+  BatchPart part;                 // of the batch that the ranks share
   const int64_t* draw = nullptr;  // in the device's memory: folded into every key drawn from inside a step; null: nothing is
   Mode mode = Mode::eval;
 

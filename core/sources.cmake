@@ -3,11 +3,22 @@ set(SOURCES
   comm.cpp
   file_io.cpp
   flat.cpp
+  gather.cpp
   gpu_generations.cpp
   json.cpp
   log.cpp
+  rank_judge.cpp
+  rank_meeting.cpp
+  rank_record.cpp
+  rank_watch.cpp
+  ranks.cpp
+  reduce_parts.cpp
   safetensors.cpp
   shape.cpp
+  sockets.cpp
   tensor.cpp
   workspace.cpp
 )
+if(ERMOE_MPI_FOUND)
+  list(APPEND SOURCES comm_mpi.cpp)
+endif()

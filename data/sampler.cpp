@@ -44,26 +44,24 @@ Sampler::Sampler(int64_t size, const SamplerOptions& options) : size_(size), opt
   check(size >= 1, "[sampler] a data set of {} samples", size);
   check(options.world >= 1 && options.rank >= 0 && options.rank < options.world, "[sampler] rank {} of {}", options.rank, options.world);
   check_input(options.batch >= 1 && options.batch <= most, "batch: {} samples a step, where 1 to {} are possible", options.batch, most);
-  const int64_t global = options.batch * options.world;
   if (options.mode == Mode::train) {
-    steps_ = size / global;
-    check_input(steps_ >= 1, "batch: {} training samples are fewer than one step of {} ({} on each of {} ranks)", size, global,
-                options.batch, options.world);
+    steps_ = size / options.batch;
+    check_input(steps_ >= 1, "batch: {} training samples are fewer than one step of {}", size, options.batch);
+    check_input(options.batch >= options.world, "batch: {} samples a step for {} ranks, each of which wants at least one", options.batch,
+                options.world);
   } else {
-    steps_ = (size + global - 1) / global;
+    steps_ = (size + options.batch - 1) / options.batch;
   }
 }
 
-std::vector<int64_t> Sampler::indices(Cursor at) const {
+BatchPart Sampler::part(Cursor at) const {
   check(at.epoch >= 0 && at.step >= 0 && at.step < steps_, "[sampler] step {} of epoch {}, but an epoch has {}", at.step, at.epoch, steps_);
-  const int64_t global = options_.batch * options_.world;
-  const int64_t first = at.step * global;
-  const int64_t here = std::min(global, size_ - first);  // samples of this step over all ranks
-  int64_t begin = first + options_.rank * options_.batch, end = begin + options_.batch;
-  if (here < global) {
-    begin = first + here * options_.rank / options_.world;
-    end = first + here * (options_.rank + 1) / options_.world;
-  }
+  return part_of_batch(std::min(options_.batch, size_ - at.step * options_.batch), options_.rank, options_.world);
+}
+
+std::vector<int64_t> Sampler::indices(Cursor at) const {
+  const BatchPart own = part(at);
+  const int64_t begin = at.step * options_.batch + own.first, end = begin + own.count;
   std::vector<int64_t> result(static_cast<size_t>(end - begin));
   if (options_.mode == Mode::eval) {
     for (int64_t place = begin; place < end; ++place) result[static_cast<size_t>(place - begin)] = place;

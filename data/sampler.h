@@ -3,6 +3,7 @@
 // Read next: data/loader.h.
 #pragma once
 
+#include "core/batch_part.h"
 #include "core/context.h"
 
 #include <cstdint>
@@ -38,23 +39,24 @@ struct SamplerOptions {
   uint64_t seed = 0;
   int rank = 0;
   int world = 1;
-  int64_t batch = 1;  // samples of one rank in one step
+  int64_t batch = 1;  // samples of all ranks together in one step
   Mode mode = Mode::train;
 };
 
-/// Training: a new permutation each epoch; step s takes `batch * world` consecutive places of it, of which rank r has the
-/// r-th `batch`. The last incomplete global batch is dropped, so all ranks have equal steps and equal batches, and a run
-/// with the same global batch sees the same samples in a step whatever the number of ranks.
-/// Evaluation: the order of the data set, each sample once over all ranks; the last global batch is shared out evenly, so
-/// a rank's part of it may be short or empty, but every rank has the same number of steps.
+/// Training: a new permutation each epoch; step s takes `batch` consecutive places of it, of which rank r has its part
+/// (`part_of_batch`). The last incomplete batch is dropped, so a run sees the same samples in a step whatever the number of ranks.
+/// Evaluation: the order of the data set, each sample once over all ranks; a rank's part of the last batch may be short or empty, but
+/// every rank has the same number of steps.
 class Sampler {
  public:
-  /// Throws `InputError` where training has fewer samples than one global batch.
+  /// Throws `InputError` where training has fewer samples than one batch, or a batch fewer than there are ranks.
   Sampler(int64_t size, const SamplerOptions& options);
 
   int64_t size() const { return size_; }
   const SamplerOptions& options() const { return options_; }
   int64_t steps_per_epoch() const { return steps_; }
+  /// This rank's part of the batch of one step.
+  BatchPart part(Cursor at) const;
   /// This rank's sample indices in one step, from nothing but the arguments. Throws `Error` where the step is not in the epoch.
   std::vector<int64_t> indices(Cursor at) const;
   /// The cursor one step on, over the end of an epoch.

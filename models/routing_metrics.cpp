@@ -1,5 +1,6 @@
 #include "models/routing_metrics.h"
 
+#include "core/gather.h"
 #include "core/rng.h"
 #include "models/router_ermoe.h"
 
@@ -136,10 +137,58 @@ void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64
   }
 }
 
-void RoutingCollector::add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, int64_t tokens_an_image) {
+void RoutingCollector::add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,
+                           int64_t tokens_an_image) {
   check(routes.size() == layers_.size(), "[metrics] {} routes for {} layers", routes.size(), layers_.size());
   for (size_t i = 0; i < routes.size(); ++i) add_layer(layers_[i], routes[i], tokens_an_image);
   labels_.insert(labels_.end(), labels.begin(), labels.end());
+  images_.insert(images_.end(), images.begin(), images.end());
+}
+
+namespace {
+
+/// `values`, as many an image, with the images in the order `order`.
+template <typename T>
+std::vector<T> in_order(const std::vector<T>& values, const std::vector<size_t>& order) {
+  if (order.empty() || values.empty()) return values;
+  const auto each = static_cast<std::ptrdiff_t>(values.size() / order.size());
+  std::vector<T> sorted;
+  for (const size_t i : order) {
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * each;
+    sorted.insert(sorted.end(), begin, begin + each);
+  }
+  return sorted;
+}
+
+}  // namespace
+
+void RoutingCollector::gather(Communicator& comm) {
+  if (comm.size() == 1) return;
+  images_ = gather_from_all(comm, images_);
+  std::vector<size_t> order(images_.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, {}, [&](size_t i) { return images_[i]; });
+  labels_ = in_order(gather_from_all(comm, labels_), order);
+  for (Layer& layer : layers_) {
+    layer.top = in_order(gather_from_all(comm, layer.top), order);
+    std::vector<int32_t> flat;
+    for (const std::vector<int32_t>& counts : layer.image_counts) flat.insert(flat.end(), counts.begin(), counts.end());
+    flat = in_order(gather_from_all(comm, flat), order);
+    layer.image_counts.clear();
+    const auto experts = static_cast<std::ptrdiff_t>(layer.counts.size());
+    for (auto at = flat.begin(); at != flat.end(); at += experts) layer.image_counts.emplace_back(at, at + experts);
+    std::vector<double> sums = layer.counts;
+    for (const int64_t count : {layer.slots, layer.fallback, layer.missing, layer.floored, layer.tokens})
+      sums.push_back(static_cast<double>(count));
+    sums.push_back(layer.top_score);
+    reduce_over_ranks(comm, sums);
+    std::copy_n(sums.begin(), layer.counts.size(), layer.counts.begin());
+    const double* rest = sums.data() + layer.counts.size();
+    for (int64_t* count : {&layer.slots, &layer.fallback, &layer.missing, &layer.floored, &layer.tokens})
+      *count = static_cast<int64_t>(*rest++);
+    layer.top_score = *rest;
+  }
+  images_ = in_order(images_, order);
 }
 
 namespace {

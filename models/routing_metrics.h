@@ -42,8 +42,11 @@ class RoutingCollector {
  public:
   explicit RoutingCollector(Vit& model);
 
-  /// Adds one pass. `labels` (B) may be empty: class information is then left out.
-  void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, int64_t tokens_an_image);
+  /// Adds one pass over images with these numbers in the data set. `labels` (B) may be empty: class information is then left out.
+  void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,
+           int64_t tokens_an_image);
+  /// Joins what all ranks saw, in the order of the images' numbers: every rank has it all then. Nothing to do for one.
+  void gather(Communicator& comm);
   /// Metrics of each MoE layer, in order of depth. `churn` compares with the collector of the last evaluation (or null),
   /// which saw the same images in the same order.
   std::vector<RoutingMetrics> metrics(const RoutingCollector* previous) const;
@@ -61,6 +64,7 @@ class RoutingCollector {
 
   std::vector<Layer> layers_;
   std::vector<int32_t> labels_;
+  std::vector<int64_t> images_;  // numbers of the images, as they came
 };
 
 /// Mutual information in nats of expert and class: counts (images, experts), a class an image.

@@ -37,10 +37,10 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   Tape tape;
   ExecContext ctx = outer.with_tape(&tape);
   ctx.draw = draw_number(results_);
-  const double share = 1.0 / static_cast<double>(micro_batches_);
+  const double share = ctx.part.share() / static_cast<double>(micro_batches_);
   ForwardPass pass;
   pass.allow = allow;
-  pass.loss_weight = share / ctx.comm->size();
+  pass.loss_weight = share;
   const Variable value = loss(ctx, model_.forward(ctx, Variable(images), pass));
   const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
   fill(seed, pass.loss_weight);

@@ -18,7 +18,7 @@ Variable add_noise(const ExecContext& ctx, const Variable& x, double deviation, 
   Tensor y = ctx.empty(x.shape(), x.dtype());
   dispatch_float(x.dtype(), AddNoise::name, [&](auto tag) {
     using T = decltype(tag);
-    const AddNoiseDims dims{.numel = x.value.numel(), .deviation = deviation};
+    const AddNoiseDims dims{.numel = x.value.numel(), .deviation = deviation, .first = ctx.part.elements_before(x.value.numel())};
     on_device(
         ctx, tag, [&](auto) { cpu::add_noise(dims, ctx.drawing(key), x.value.data<T>(), y.data<T>()); },
         [&](auto) { cuda::add_noise(ctx.stream, dims, ctx.drawing(key), x.value.data<T>(), y.data<T>()); });

@@ -8,7 +8,7 @@
 namespace ermoe {
 namespace {
 
-AugmentDims augment_dims(const Tensor& pixels, const AugmentSettings& settings, RngKey key) {
+AugmentDims augment_dims(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, RngKey key) {
   const Shape& shape = pixels.shape();
   check(pixels.defined() && pixels.dtype() == DType::u8 && shape.rank() == 4 && shape[1] == shape[2] && (shape[3] == 1 || shape[3] == 3),
         "[augment] wants pixels u8 (B, S, S, 1 or 3) but got {} {}", name_of(pixels.dtype()), shape.str());
@@ -25,6 +25,7 @@ AugmentDims augment_dims(const Tensor& pixels, const AugmentSettings& settings, 
           .crop_padding = settings.crop_padding,
           .flip = settings.flip,
           .erasing = settings.erasing,
+          .first = ctx.part.elements_before(shape[0]),
           .key = key};
 }
 
@@ -50,6 +51,7 @@ Tensor randaugment(const ExecContext& ctx, const Tensor& pixels, const AugmentSe
                              .channels = shape[3],
                              .operations = settings.randaugment_n,
                              .strength = settings.randaugment_m / 10,
+                             .first = ctx.part.elements_before(shape[0]),
                              .key = key};
   Tensor varied = ctx.empty(shape, DType::u8);
   const auto scratch = ctx.workspace->borrow<uint8_t>(pixels.numel());
@@ -63,7 +65,7 @@ Tensor randaugment(const ExecContext& ctx, const Tensor& pixels, const AugmentSe
 
 Tensor augment(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, const Normalisation& normalisation,
                RngKey key) {
-  const AugmentDims dims = augment_dims(pixels, settings, key);
+  const AugmentDims dims = augment_dims(ctx, pixels, settings, key);
   const PixelTable table = pixel_table(normalisation, dims.channels);
   const Tensor source = settings.randaugment_n > 0 ? randaugment(ctx, pixels, settings, key) : pixels;
   Tensor images = ctx.empty({dims.batch, dims.channels, dims.side, dims.side}, DType::f32);

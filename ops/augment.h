@@ -24,8 +24,8 @@ struct Normalisation {
 
 /// `pixels` u8 (B, S, S, channels), 1 or 3 channels, to f32 (B, channels, S, S). In this order: RandAugment (Cubuk et al.,
 /// arXiv 1909.13719), pad and crop, flip, normalisation, random erasing with zeros (Zhong et al., arXiv 1708.04896).
-/// Image b draws from key.fold(b) alone, so its bits depend on neither the rest of the batch nor the number of threads.
-/// Throws `Error` on other shapes and on settings out of range.
+/// Image b of the batch that the ranks share draws from key.fold(b) alone, so its bits depend on neither the rest of the batch nor the
+/// number of threads. Throws `Error` on other shapes and on settings out of range.
 Tensor augment(const ExecContext& ctx, const Tensor& pixels, const AugmentSettings& settings, const Normalisation& normalisation,
                RngKey key);
 

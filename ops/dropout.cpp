@@ -34,7 +34,8 @@ Variable dropout(const ExecContext& ctx, const Variable& x, double p, RngKey key
   check_floats("dropout", {&x});
   check(p >= 0 && p < 1, "[dropout] probability {} is not in [0, 1)", p);
   if (!ctx.training() || p == 0) return x;
-  return drop(ctx, x, {.units = x.value.numel(), .unit = 1, .p = p, .key = ctx.drawing(key)});
+  return drop(ctx, x,
+              {.units = x.value.numel(), .unit = 1, .p = p, .first = ctx.part.elements_before(x.value.numel()), .key = ctx.drawing(key)});
 }
 
 Variable stochastic_depth(const ExecContext& ctx, const Variable& x, double p, RngKey key) {
@@ -43,7 +44,12 @@ Variable stochastic_depth(const ExecContext& ctx, const Variable& x, double p, R
   check(x.shape().rank() >= 1, "[stochastic_depth] x {} has no batch axis", x.shape().str());
   if (!ctx.training() || p == 0) return x;
   const int64_t batch = x.shape()[0];
-  return drop(ctx, x, {.units = batch, .unit = batch == 0 ? 0 : x.value.numel() / batch, .p = p, .key = ctx.drawing(key)});
+  return drop(ctx, x,
+              {.units = batch,
+               .unit = batch == 0 ? 0 : x.value.numel() / batch,
+               .p = p,
+               .first = ctx.part.elements_before(batch),
+               .key = ctx.drawing(key)});
 }
 
 }  // namespace ermoe

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 packages=(build-essential cmake ninja-build libopenblas-openmp-dev nlohmann-json3-dev libcli11-dev
-          libfmt-dev zlib1g-dev libjpeg-dev libpng-dev libstb-dev libgtest-dev)
+          libfmt-dev zlib1g-dev libjpeg-dev libpng-dev libstb-dev libgtest-dev libopenmpi-dev openmpi-bin)
 for option in "$@"; do
   case "$option" in
     --demo) packages+=(dataset-fashion-mnist) ;;

@@ -96,7 +96,7 @@ void require_classes_of_images(const RunConfig& config, std::string_view source)
 
 void require_data(const RunConfig& config) { check_input(!config.data.path.empty(), "data.path is not set: give --data PATH"); }
 
-int resolve_threads(int64_t asked) {
+int resolve_threads(int64_t asked, int ranks_on_host) {
   if (asked > 0) return static_cast<int>(asked);
   // The kernel refuses a mask smaller than its own, so it grows until it fits.
   for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
@@ -106,10 +106,10 @@ int resolve_threads(int64_t asked) {
     const int error = errno;
     const int count = ok ? CPU_COUNT_S(bytes, mask) : 0;
     CPU_FREE(mask);
-    if (ok) return std::max(count, 1);
+    if (ok) return std::max(1, count / ranks_on_host);
     if (error != EINVAL) break;
   }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_host);
 }
 
 }  // namespace ermoe

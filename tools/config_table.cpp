@@ -158,7 +158,10 @@ void add_train(std::vector<Setting>& table) {
   train.add("max_bad_steps", &TrainConfig::max_bad_steps, at_least(0), "non-finite steps in a row that are skipped before the run stops")
       .short_name = "max_bad_steps";
   train.add("seed", &TrainConfig::seed, at_least(0), "of everything random").short_name = "seed";
-  train.add("threads", &TrainConfig::threads, between(0, 4096), "0: the cores that this process may use").short_name = "threads";
+  train
+      .add("threads", &TrainConfig::threads, between(0, 4096),
+           "0: the cores that this process may use, shared out among the ranks of a host")
+      .short_name = "threads";
   train
       .add("device", &TrainConfig::device,
            "auto: a GPU where there is one that the build has code for; cuda is refused where there is none")
@@ -180,12 +183,19 @@ void add_checkpoint(std::vector<Setting>& table) {
   checkpoint.add("best", &CheckpointConfig::best, "what decides which one is the best");
 }
 
+void add_parallel(std::vector<Setting>& table) {
+  Section<ParallelConfig> parallel(table, "parallel", [](RunConfig& c) -> ParallelConfig& { return c.parallel; });
+  parallel.add("timeout", &ParallelConfig::timeout, between(15, 86400),
+               "of several processes: seconds within which the run ends where one of them dies or hangs");
+}
+
 std::vector<Setting> make_table() {
   std::vector<Setting> table;
   table.reserve(128);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
-  for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint}) add(table);
+  for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})
+    add(table);
   return table;
 }
 

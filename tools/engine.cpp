@@ -5,9 +5,21 @@
 
 namespace ermoe {
 
-Engine::Engine(int threads, uint64_t seed, DeviceChoice device) : Engine(threads, seed, decide_device(device)) {}
+namespace {
 
-Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device)
+/// Several ranks share CPUs alone so far.
+DeviceDecision decide_device(DeviceChoice device, const Communicator* ranks) {
+  if (ranks == nullptr || ranks->size() == 1) return decide_device(device);
+  check_input(device != DeviceChoice::cuda, "train.device: several ranks train on CPUs alone so far, not on GPUs");
+  return decide_device(DeviceChoice::cpu);
+}
+
+}  // namespace
+
+Engine::Engine(int threads, uint64_t seed, DeviceChoice device, Communicator* ranks)
+    : Engine(threads, seed, decide_device(device, ranks), ranks) {}
+
+Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Communicator* ranks)
 #if defined(ERMOE_WITH_CUDA)
     : gpu(device.gpu ? make_gpu(*device.gpu) : nullptr),
 #else
@@ -28,7 +40,7 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device)
   if (gpu) CachingAllocator::share(allocator, step_memory);
   ctx.allocator = &allocator;
   ctx.workspace = &workspace;
-  ctx.comm = &comm;
+  ctx.comm = ranks != nullptr ? ranks : &alone;
   ctx.rng = RngKey{seed};
   host_ctx_ = ctx;
   host_ctx_.allocator = &host;

@@ -15,7 +15,8 @@ namespace ermoe {
 struct Engine {
   /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each. Throws InputError where a GPU is
   /// asked for and there is none that can be used.
-  Engine(int threads, uint64_t seed, DeviceChoice device);
+  /// `ranks`, where given, must outlive this.
+  Engine(int threads, uint64_t seed, DeviceChoice device, Communicator* ranks = nullptr);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -33,7 +34,7 @@ struct Engine {
   CachingAllocator host;         // memory beside a GPU's: first values of models, copies for files and metrics
   CachingAllocator staging;      // of batches that loaders make ahead, page-locked where there is a GPU; how much depends on timing
   Workspace workspace;
-  SelfCommunicator comm;
+  SelfCommunicator alone;  // where there are no other ranks
   ExecContext ctx;
 
   /// A context for training steps: `ctx` with memory of their own on a GPU.
@@ -45,7 +46,7 @@ struct Engine {
   void reset_peak();
 
  private:
-  Engine(int threads, uint64_t seed, const DeviceDecision& device);
+  Engine(int threads, uint64_t seed, const DeviceDecision& device, Communicator* ranks);
 
   Workspace host_workspace_;
   ExecContext host_ctx_;

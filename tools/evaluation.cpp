@@ -1,5 +1,6 @@
 #include "tools/evaluation.h"
 
+#include "core/gather.h"
 #include "ops/soft_targets.h"
 
 #include <algorithm>
@@ -27,6 +28,22 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
     total.accuracy += ahead == 0;
     total.top5 += ahead < 5;
   }
+}
+
+/// Sums over ranks of everything that was counted.
+void join_ranks(Communicator& comm, Evaluation& total, std::vector<int64_t>& hits, std::vector<int64_t>& seen) {
+  if (comm.size() == 1) return;
+  std::vector<double> sums{static_cast<double>(total.images), total.loss, total.accuracy, total.top5};
+  std::vector<int64_t>* const counts[] = {&hits, &seen, &total.confusion};
+  for (const auto* list : counts)
+    for (const int64_t count : *list) sums.push_back(static_cast<double>(count));
+  reduce_over_ranks(comm, sums);
+  const double* at = sums.data();
+  total.images = static_cast<int64_t>(*at++);
+  for (double* mean : {&total.loss, &total.accuracy, &total.top5}) *mean = *at++;
+  for (auto* list : counts)
+    for (int64_t& count : *list) count = static_cast<int64_t>(*at++);
+  total.collector->gather(comm);
 }
 
 }  // namespace
@@ -60,10 +77,11 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     const auto count = static_cast<double>(in.labels.size());
     total.loss += count * scalar_of(task_loss(ctx, plain, logits, soft_targets(ctx, labels, Y, 0)).value);
     add_predictions(on_host(ctx, logits.value), in.labels, total, hits, seen);
-    total.collector->add(pass.routes, in.labels, model.tokens());
+    total.collector->add(pass.routes, in.labels, in.indices, model.tokens());
     total.images += static_cast<int64_t>(in.labels.size());
     if (progress) progress(total.images);
   });
+  join_ranks(*ctx.comm, total, hits, seen);
   const double n = std::max<double>(1, static_cast<double>(total.images));
   total.loss /= n;
   total.accuracy /= n;

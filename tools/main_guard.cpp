@@ -10,29 +10,38 @@
 namespace ermoe {
 namespace {
 
-void complain(std::string_view program, std::string message) {
-  std::replace_if(
-      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+void complain(std::string_view program, const std::string& message) {
   std::fflush(stdout);
   std::fprintf(stderr, "%s: %s\n", std::string(program).c_str(), message.c_str());
 }
 
+std::string on_one_line(std::string message) {
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r'; }, ' ');
+  return message;
+}
+
 }  // namespace
 
-int guard_main(std::string_view program, const std::function<int()>& body) {
+int guard_main(std::string_view program, const std::function<int()>& body,
+               const std::function<void(const std::string& message, int code)>& tell) {
+  std::string message;
+  int code = 1;
   try {
     return body();
   } catch (const InputError& e) {
-    complain(program, e.what());
-    return 2;
+    message = on_one_line(e.what());
+    code = 2;
   } catch (const std::bad_alloc&) {
-    complain(program, "out of memory");
+    message = "out of memory";
   } catch (const std::exception& e) {
-    complain(program, e.what());
+    message = on_one_line(e.what());
   } catch (...) {
-    complain(program, "failed for an unknown reason");
+    message = "failed for an unknown reason";
   }
-  return 1;
+  complain(program, message);
+  if (tell) tell(message, code);
+  return code;
 }
 
 }  // namespace ermoe

@@ -42,11 +42,13 @@ SampleFormat sample_format(const RunConfig& config) {
   return {.size = config.model.image_size, .channels = config.model.channels, .crop_pct = config.data.crop_pct};
 }
 
-Pipeline::Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn)
+Pipeline::Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank, int world)
     : config_(&config),
       host_(host),
       threads_(config.data.workers > 0 ? static_cast<int>(config.data.workers) : threads),
-      warn_(std::move(warn)) {
+      warn_(std::move(warn)),
+      rank_(rank),
+      world_(world) {
   require_classes_of_images(config, config.data.path);
   open(config);
   fill_in_sizes(config);
@@ -206,7 +208,8 @@ void Pipeline::seek(Cursor at) {
   const int64_t micro = config_->train.batch / config_->train.accumulate;
   check_input(micro >= 1 && micro <= splits_.train->size(), "train.batch is {} in {} micro-batches, but {} has {} training images",
               config_->train.batch, config_->train.accumulate, config_->data.path, splits_.train->size());
-  const Sampler sampler(splits_.train->size(), {.seed = config_->train.seed, .batch = micro, .mode = Mode::train});
+  const Sampler sampler(splits_.train->size(),
+                        {.seed = config_->train.seed, .rank = rank_, .world = world_, .batch = micro, .mode = Mode::train});
   LoaderOptions options = loader_options();
   options.crop = resized_crop(config_->augment);
   batches_ = open_batches(*splits_.train, sampler, options, at);
@@ -227,7 +230,8 @@ TrainingBatch Pipeline::next(const ExecContext& ctx, RngKey key, bool mixing) {
 
 void Pipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn) {
   check_input(splits_.test != nullptr, "{} has no images to evaluate on", config_->data.path);
-  const Sampler sampler(splits_.test->size(), {.batch = std::min(batch, splits_.test->size()), .mode = Mode::eval});
+  const Sampler sampler(splits_.test->size(),
+                        {.rank = rank_, .world = world_, .batch = std::min(batch, splits_.test->size()), .mode = Mode::eval});
   const auto source = open_batches(*splits_.test, sampler, loader_options(), {});
   for (int64_t step = 0; step < source->steps_per_epoch(); ++step) {
     const DeviceBatch raw = source->next(ctx);
@@ -240,7 +244,8 @@ void Pipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, 
 
 void Pipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count, const std::function<void(const Tensor&)>& fn) {
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;
-  const Sampler sampler(data.size(), {.seed = 1, .batch = std::min(batch, data.size()), .mode = Mode::train});
+  const Sampler sampler(data.size(),
+                        {.seed = 1, .rank = rank_, .world = world_, .batch = std::min(batch, data.size()), .mode = Mode::train});
   LoaderOptions options = loader_options();
   options.cache_bytes = 0;
   const auto source = open_batches(data, sampler, options, {});

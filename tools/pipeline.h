@@ -35,7 +35,8 @@ struct EvaluationBatch {
 /// data.mean, data.std. Settings that contradict the data are an InputError.
 class Pipeline {
  public:
-  Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn);
+  /// Of `world` ranks this is `rank`: it gets its part of each batch.
+  Pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank = 0, int world = 1);
 
   bool has_training() const { return splits_.train != nullptr; }
   bool has_evaluation() const { return splits_.test != nullptr; }
@@ -85,6 +86,7 @@ class Pipeline {
   CachingAllocator& host_;
   int threads_;
   WarnFn warn_;
+  int rank_, world_;
   DatasetSplits splits_;
   std::unique_ptr<JpegEngine> engine_;                             // null: the loader's threads decode
   std::optional<ResidentSamples> resident_train_, resident_test_;  // where the data set lies on the device

@@ -86,6 +86,11 @@ inline VitConfig vit_from_data() {
   return model;
 }
 
+/// Of several processes, started by mpirun or srun.
+struct ParallelConfig {
+  double timeout = 60;  // seconds within which a run ends where one of its ranks dies or hangs
+};
+
 struct RunConfig {
   std::string preset;  // the recipe that the others started from; empty: none
   DataConfig data;
@@ -95,6 +100,7 @@ struct RunConfig {
   AugmentConfig augment;
   TrainConfig train;
   CheckpointConfig checkpoint;
+  ParallelConfig parallel;
 };
 
 }  // namespace ermoe

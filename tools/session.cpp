@@ -32,11 +32,16 @@ std::string evaluation_advice(const TrainConfig& train) {
 
 }  // namespace
 
-Session::Session(RunConfig& config, WarnFn warn)
-    : config_(config), threads_(resolve_threads(config.train.threads)), engine_(threads_, config.train.seed, config.train.device) {
+Session::Session(RunConfig& config, WarnFn warn, Communicator* ranks)
+    : config_(config),
+      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks->local_size() : 1)),
+      engine_(threads_, config.train.seed, config.train.device, ranks) {
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
-  pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn);
+  const Communicator& comm = *engine_.ctx.comm;
+  check_input(comm.size() == 1 || config.model.moe.router != RouterKind::switch_lbl || config.model.moe.balance_weight == 0,
+              "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
+  pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);
   pipeline_->choose_decoder(engine_.gpu.get());
@@ -86,17 +91,27 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   progress_.epoch_step = cursor.step;
   progress_.config = config_json;
   progress_.classes = pipeline_->class_names();
+  if (engine_.ctx.comm->rank() > 0) return engine_.ctx.comm->barrier();  // until it is whole
   CheckpointWriter writer(run_folder, progress_.step);
   const std::string state = writer.path("state.json");
   write_checkpoint(state.substr(0, state.rfind('/')), *model_, *optimizer_, average_.get(), progress_);
   writer.commit(standing, static_cast<int>(config_.checkpoint.keep));
+  engine_.ctx.comm->barrier();
+}
+
+/// What this rank has of every micro-batch.
+BatchPart Session::part() const {
+  const Communicator& comm = *engine_.ctx.comm;
+  return part_of_batch(config_.train.batch / config_.train.accumulate, comm.rank(), comm.size());
 }
 
 /// Micro-batch number `micro` of step number `step`, from where the loader stands.
 MicroBatch Session::make_batch(int64_t step, int64_t micro) {
   const RngKey key = RngKey{config_.train.seed}.fold(2).fold(static_cast<uint64_t>(step)).fold(static_cast<uint64_t>(micro));
   const bool mixing = step < total_steps_ - config_.augment.off_epochs * steps_per_epoch_;
-  TrainingBatch batch = pipeline_->next(engine_.ctx, key, mixing);
+  ExecContext ctx = engine_.ctx;
+  ctx.part = part();
+  TrainingBatch batch = pipeline_->next(ctx, key, mixing);
   return {.images = std::move(batch.images), .targets = std::move(batch.targets), .allow = {}};
 }
 
@@ -118,6 +133,7 @@ SessionStep Session::step() {
   ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
   ctx.rng = RngKey{config_.train.seed}.fold(3);
+  ctx.part = part();
   result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
   pipeline_->prefetch(engine_.ctx);
   const auto meanwhile = engine_.gpu ? std::function<void()>([this] { make_ahead(); }) : nullptr;
@@ -232,7 +248,7 @@ std::string Session::advice() {
 }
 
 size_t Session::plan_memory() {
-  const int64_t images = config_.train.batch / config_.train.accumulate;
+  const int64_t images = part().count;
   const size_t activations = advised([&] { return probe_activations(images); }, [this] { return advice(); });
   size_t step = model_->largest_made_bytes();  // beside their successors; or an orthonormal parameter's direction and scratch
   for (const Parameter* p : model_->arena().parameters()) step = std::max(step, 3 * p->value.bytes());

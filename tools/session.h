@@ -30,7 +30,8 @@ class Session {
  public:
   /// Opens the data, completes `config` from it, builds the model and gives it its first values (or those of train.init).
   /// `warn` takes sentences for the user.
-  Session(RunConfig& config, WarnFn warn);
+  /// Of several ranks each makes one, at the same time, and calls the same functions in the same order; `ranks` must outlive it.
+  Session(RunConfig& config, WarnFn warn, Communicator* ranks = nullptr);
 
   /// Continues from a checkpoint folder that was verified.
   void restore(const std::string& folder);
@@ -65,6 +66,7 @@ class Session {
   size_t probe_activations(int64_t images);
   std::string advice();
   size_t probe_evaluation();
+  BatchPart part() const;
   MicroBatch make_batch(int64_t step, int64_t micro);
   MicroBatch next_batch(int64_t micro);
   void make_ahead();

@@ -1,5 +1,6 @@
 #include "tools/trainer.h"
 
+#include "core/gather.h"
 #include "models/summary.h"
 #include "tools/config_io.h"
 
@@ -19,13 +20,15 @@ struct StepLoad {
   double max_over_mean = 0, gini = 0;
 };
 
-StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes) {
+/// With `comm` of all ranks' images, which all ask then; without, of this rank's.
+StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes, Communicator* comm) {
   StepLoad load;
   for (const RoutingRecord& route : routes) {
     const int64_t scored = route.scores.shape()[1];
     const Tensor all = on_host(ctx, route.plan.counts);
     const auto counts = all.span<int32_t>().first(static_cast<size_t>(scored));
-    const std::vector<double> shares(counts.begin(), counts.end());
+    std::vector<double> shares(counts.begin(), counts.end());
+    if (comm != nullptr) reduce_over_ranks(*comm, shares);
     double total = 0;
     for (double c : shares) total += c;
     if (total == 0) continue;
@@ -37,19 +40,38 @@ StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& route
 
 }  // namespace
 
-Trainer::Trainer(RunConfig config) : config_(std::move(config)) {
+Trainer::Trainer(RunConfig config, Ranks* ranks)
+    : config_(std::move(config)), ranks_(ranks), first_(ranks == nullptr || ranks->world().rank() == 0) {
   const RunConfig asked = config_;
   FoundCheckpoint found;
   if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
-  session_ = std::make_unique<Session>(config_, [this](const std::string& text) { progress_.message("note: " + text); });
+  session_ = std::make_unique<Session>(
+      config_, [this](const std::string& text) { say("note: " + text); }, ranks_ != nullptr ? &ranks_->world() : nullptr);
   if (!found.folder.empty()) {
-    if (!found.note.empty()) progress_.message("note: " + found.note);
+    if (!found.note.empty()) say("note: " + found.note);
     session_->restore(found.folder);
   }
-  folder_.emplace(config_, session_->progress().step);
+  if (first_) folder_.emplace(config_, session_->progress().step);
   const std::string changes = describe_changes(asked);
-  if (!changes.empty()) progress_.message("settings\n" + changes);
+  if (!changes.empty()) say("settings\n" + changes);
   print_start();
+}
+
+std::string Trainer::path() const { return folder_ ? folder_->path() : std::string(); }
+
+void Trainer::say(const std::string& line) {
+  if (first_) progress_.message(line);
+}
+
+void Trainer::tell_watch(const char* phase, Patience patience) {
+  if (ranks_ != nullptr) ranks_->watch().at(session_->progress().step + 1, phase, patience);
+}
+
+/// Signals reach ranks at different times: all stop after the same step.
+bool Trainer::stop_requested() {
+  double wanted[] = {signals_.requested() ? 1.0 : 0.0};
+  reduce_over_ranks(*session_->engine().ctx.comm, wanted, ReduceOp::max);
+  return wanted[0] > 0;
 }
 
 void Trainer::print_start() {
@@ -57,33 +79,31 @@ void Trainer::print_start() {
   const Engine& engine = session_->engine();
   const char* precision = name_of(engine.compute_dtype(config_.train.precision));
   const std::string note = engine.device_note.empty() ? "" : fmt::format(" ({})", engine.device_note);
-  progress_.message(fmt::format("device   {}, computing in {}{}", engine.device_name(), precision, note));
-  progress_.message(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path,
-                                data.training().size(), data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes,
-                                config_.model.image_size, config_.model.image_size, config_.model.channels));
+  say(fmt::format("device   {}, computing in {}{}", engine.device_name(), precision, note));
+  say(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path, data.training().size(),
+                  data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes, config_.model.image_size,
+                  config_.model.image_size, config_.model.channels));
   print_model();
   planned_memory_ = session_->plan_memory();
   session_->engine().reset_peak();
-  progress_.message(
-      fmt::format("memory   {:.0f} MiB planned for the engine, beside the data", static_cast<double>(planned_memory_) / mebibyte));
-  progress_.message(fmt::format("run      {}: {} steps of {} images, {} an epoch{}", folder_->path(), session_->total_steps(),
-                                config_.train.batch, session_->steps_per_epoch(),
-                                session_->progress().step > 0 ? fmt::format(", continuing after step {}", session_->progress().step) : ""));
+  say(fmt::format("memory   {:.0f} MiB planned for the engine, beside the data", static_cast<double>(planned_memory_) / mebibyte));
+  say(fmt::format("run      {}: {} steps of {} images, {} an epoch{}", path(), session_->total_steps(), config_.train.batch,
+                  session_->steps_per_epoch(),
+                  session_->progress().step > 0 ? fmt::format(", continuing after step {}", session_->progress().step) : ""));
 }
 
 void Trainer::print_model() {
   const ModelSummary cost = summarize(session_->model());
-  progress_.message(
-      fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP an image forward, {:.1f} % of it scoring",
+  say(fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP an image forward, {:.1f} % of it scoring",
                   static_cast<double>(cost.parameters) / 1e6, static_cast<double>(cost.active_parameters) / 1e6, cost.forward_flops / 1e9,
                   100 * cost.scoring_flops / cost.forward_flops));
   std::string blocks;
   for (MoeLayer* layer : session_->model().moe_layers()) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block());
   if (blocks.empty()) return;
   const ExpertDims& d = session_->model().moe_layers()[0]->dims();
-  progress_.message(fmt::format("experts  blocks {}: {} scored{}, {} a token, F {}, r {}, routing basis R {}", blocks, d.experts,
-                                d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "", config_.model.moe.top_k, d.hidden,
-                                d.rank, d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
+  say(fmt::format("experts  blocks {}: {} scored{}, {} a token, F {}, r {}, routing basis R {}", blocks, d.experts,
+                  d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "", config_.model.moe.top_k, d.hidden, d.rank,
+                  d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
 }
 
 bool Trainer::evaluation_due() const {
@@ -95,7 +115,7 @@ bool Trainer::evaluation_due() const {
 bool Trainer::checkpoint_due() const { return config_.checkpoint.every > 0 && session_->progress().step % config_.checkpoint.every == 0; }
 
 int Trainer::run() {
-  while (!session_->finished() && !signals_.requested()) {
+  while (!session_->finished() && !stop_requested()) {
     one_step();
     if (evaluation_due())
       evaluate();
@@ -107,6 +127,7 @@ int Trainer::run() {
 }
 
 void Trainer::one_step() {
+  tell_watch("a training step");
   const SessionStep step = session_->step();
   if (!step.report.accepted) refuse_bad_step(step);
   seconds_ += step.seconds;
@@ -116,13 +137,12 @@ void Trainer::one_step() {
   loss_ += step.report.loss;
   steps_ += 1;
   const bool due = session_->progress().step % config_.train.log_every == 0 || session_->finished();
-  if (due || progress_.live()) log_step(step);
+  if (due || (first_ && progress_.live())) log_step(step);
 }
 
 void Trainer::refuse_bad_step(const SessionStep& step) {
   const TrainingProgress& now = session_->progress();
-  progress_.message(
-      fmt::format("step {} was skipped: {} ({} in a row, {} in all)", now.step, step.report.fault, now.bad_steps, now.skipped));
+  say(fmt::format("step {} was skipped: {} ({} in a row, {} in all)", now.step, step.report.fault, now.bad_steps, now.skipped));
   check(now.bad_steps <= config_.train.max_bad_steps,
         "step {}: {} steps in a row were not finite, more than train.max_bad_steps {}; the last: {}", now.step, now.bad_steps,
         config_.train.max_bad_steps, step.report.fault);
@@ -130,7 +150,18 @@ void Trainer::refuse_bad_step(const SessionStep& step) {
 
 void Trainer::log_step(const SessionStep& step) {
   const TrainingProgress& now = session_->progress();
-  const StepLoad load = load_of(session_->engine().ctx, step.report.routes);
+  const ExecContext& ctx = session_->engine().ctx;
+  const bool row_due = now.step % config_.train.log_every == 0 || session_->finished();  // the same on all ranks
+  double losses[] = {loss_, step.report.extra_loss};
+  if (row_due)
+    reduce_over_ranks(*ctx.comm, losses);
+  else
+    losses[0] *= ctx.comm->size();  // this rank's images, for the line in between
+  const StepLoad load = load_of(ctx, step.report.routes, row_due ? ctx.comm : nullptr);
+  if (!first_) {
+    if (row_due) start_row();
+    return;
+  }
   const auto mean = static_cast<double>(std::max<int64_t>(1, steps_));
   const double rate = images_per_second(steps_ * config_.train.batch, seconds_);
   const auto memory = static_cast<int64_t>(session_->engine().memory().peak);
@@ -139,7 +170,7 @@ void Trainer::log_step(const SessionStep& step) {
     state.epoch = (now.step - 1) / session_->steps_per_epoch() + 1;
     state.epochs = config_.train.epochs;
   }
-  state.loss = loss_ / mean;
+  state.loss = losses[0] / mean;
   state.gradient_norm = step.report.grad_norm;
   state.lr = step.lr;
   state.step_ms = 1e3 * seconds_ / mean;
@@ -151,11 +182,11 @@ void Trainer::log_step(const SessionStep& step) {
   }
   state.memory_bytes = memory;
   progress_.update(state);
-  if (now.step % config_.train.log_every != 0 && !session_->finished()) return;
+  if (!row_due) return;
 
-  MetricsRow row{.step = now.step, .split = "train", .values = {{"epoch", session_->epoch()}, {"loss", loss_ / mean}, {"lr", step.lr}}};
+  MetricsRow row{.step = now.step, .split = "train", .values = {{"epoch", session_->epoch()}, {"loss", losses[0] / mean}, {"lr", step.lr}}};
   row.values.emplace_back("grad_norm", step.report.grad_norm);
-  row.values.emplace_back("extra_loss", step.report.extra_loss);
+  row.values.emplace_back("extra_loss", losses[1]);
   row.values.emplace_back("images_per_s", rate);
   row.values.emplace_back("data_wait_share", seconds_ > 0 ? wait_seconds_ / seconds_ : 0);
   row.values.emplace_back("load_max_over_mean", load.max_over_mean);
@@ -163,12 +194,17 @@ void Trainer::log_step(const SessionStep& step) {
   row.values.emplace_back("skipped_steps", static_cast<double>(now.skipped));
   row.values.emplace_back("memory_mib", static_cast<double>(memory) / mebibyte);
   row.values.emplace_back("source_calls", static_cast<double>(session_->engine().memory().source_calls));
-  folder_->write(row);
+  if (folder_) folder_->write(row);
+  start_row();
+}
+
+void Trainer::start_row() {
   seconds_ = wait_seconds_ = loss_ = 0;
   steps_ = 0;
 }
 
 void Trainer::evaluate() {
+  tell_watch("evaluation");
   last_evaluation_ = session_->evaluate({});
   const Evaluation& e = *last_evaluation_;
   TrainingProgress& now = session_->progress();
@@ -180,9 +216,9 @@ void Trainer::evaluate() {
     for (const auto& [name, value] : routing_values(m)) row.values.emplace_back(layer + name, value);
     gini += fmt::format(" {:.3f}", m.gini);
   }
-  folder_->write(row);
-  progress_.message(fmt::format("epoch {:.1f}: test accuracy {:.2f} %, loss {:.4f}{}{}", session_->epoch(), 100 * e.accuracy, e.loss,
-                                gini.empty() ? "" : ", load Gini by layer", gini));
+  if (folder_) folder_->write(row);
+  say(fmt::format("epoch {:.1f}: test accuracy {:.2f} %, loss {:.4f}{}{}", session_->epoch(), 100 * e.accuracy, e.loss,
+                  gini.empty() ? "" : ", load Gini by layer", gini));
   const double value = config_.checkpoint.best == BestMetric::accuracy ? e.accuracy : -e.loss;
   const bool best = !now.has_best || value > now.best;
   if (best) {
@@ -194,28 +230,30 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save(Standing standing) {
-  session_->save(folder_->path(), standing, config_to_json(config_));
+  tell_watch("writing a checkpoint", Patience::endless);
+  session_->save(path(), standing, config_to_json(config_));
   last_saved_ = session_->progress().step;
+  if (ranks_ != nullptr && first_) ranks_->watch().advise("the last checkpoint is whole; to go on: --resume " + path());
 }
 
 void Trainer::finish() {
   if (session_->progress().step != last_saved_) save(Standing::ordinary);
   progress_.finish();
   if (!session_->finished()) {
-    progress_.message(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", signals_.name(),
-                                  session_->progress().step, session_->total_steps(), folder_->path()));
+    say(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", signals_.name(),
+                    session_->progress().step, session_->total_steps(), path()));
     return;
   }
   const AllocatorStats memory = session_->engine().memory();
   const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
-  progress_.message(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
-                                static_cast<double>(planned_memory_) / mebibyte, 100 * deviation));
+  say(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
+                  static_cast<double>(planned_memory_) / mebibyte, 100 * deviation));
   if (all_wait_seconds_ > told_wait_share * all_seconds_)
-    progress_.message(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
-                                  100 * all_wait_seconds_ / all_seconds_));
+    say(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
+                    100 * all_wait_seconds_ / all_seconds_));
   if (last_evaluation_)
-    progress_.message(fmt::format("done     test accuracy {:.2f} %, best checkpoint {}/checkpoints/{}", 100 * last_evaluation_->accuracy,
-                                  folder_->path(), "best"));
+    say(fmt::format("done     test accuracy {:.2f} %, best checkpoint {}/checkpoints/{}", 100 * last_evaluation_->accuracy, path(),
+                    "best"));
 }
 
 }  // namespace ermoe

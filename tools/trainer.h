@@ -1,6 +1,7 @@
 // The training loop: steps, progress, metrics, evaluation, checkpoints, signals. What is trained lives in tools/session.h.
 #pragma once
 
+#include "core/ranks.h"
 #include "tools/metrics_log.h"
 #include "tools/progress.h"
 #include "tools/run_folder.h"
@@ -16,7 +17,8 @@ namespace ermoe {
 class Trainer {
  public:
   /// Opens data and model, and the run folder; with train.resume continues from its newest whole checkpoint. Prints what it found.
-  explicit Trainer(RunConfig config);
+  /// With `ranks` of several processes each makes one; rank 0 alone prints and writes.
+  explicit Trainer(RunConfig config, Ranks* ranks = nullptr);
 
   /// Trains to the end or until a signal. Returns the exit code: 0 in both cases.
   int run();
@@ -27,13 +29,20 @@ class Trainer {
   void one_step();
   void refuse_bad_step(const SessionStep& step);
   void log_step(const SessionStep& step);
+  void start_row();
   void evaluate();
   void save(Standing standing);
   bool evaluation_due() const;
   bool checkpoint_due() const;
+  bool stop_requested();
+  void tell_watch(const char* phase, Patience patience = Patience::ordinary);
+  void say(const std::string& line);
+  std::string path() const;  // of the run's folder; empty on other ranks
   void finish();
 
   RunConfig config_;
+  Ranks* ranks_;
+  bool first_;  // rank 0
   Progress progress_;
   std::unique_ptr<Session> session_;
   std::optional<RunFolder> folder_;

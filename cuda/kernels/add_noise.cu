@@ -13,7 +13,7 @@ constexpr int threads = 256;
 
 __global__ void __launch_bounds__(threads) noise_kernel(AddNoiseDims dims, DrawKey drawn, const float* x, float* y) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
-  if (i < dims.numel) y[i] = x[i] + static_cast<float>(dims.deviation * normal(drawn.resolve(), static_cast<uint64_t>(i)));
+  if (i < dims.numel) y[i] = x[i] + static_cast<float>(dims.deviation * normal(drawn.resolve(), static_cast<uint64_t>(dims.first + i)));
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ __device__ __forceinline__ void write(const Pack<T, V>& x, const float (&factor)
 template <typename T>
 struct Elements {
   DrawKey drawn;
+  int64_t first;
   float p, kept;
   const T* x;
   T* y;
@@ -32,13 +33,16 @@ struct Elements {
   __device__ void run(int64_t i) const {
     const auto in = load<V>(x + i);
     const RngKey key = drawn.resolve();
+    const int64_t number = first + i;
     float factor[V];
-    if constexpr (V == 1) {
-      factor[0] = dropout_keeps(philox(key, static_cast<uint64_t>(i / 4)).x[i % 4], p) ? kept : 0.0f;
+    if (V == 1 || number % 4 != 0) {
+#pragma unroll
+      for (int k = 0; k < V; ++k)
+        factor[k] = dropout_keeps(philox(key, static_cast<uint64_t>((number + k) / 4)).x[(number + k) % 4], p) ? kept : 0.0f;
     } else {
 #pragma unroll
-      for (int k = 0; k < V; k += 4) {  // i is a multiple of V
-        const Random4 r = philox(key, static_cast<uint64_t>((i + k) / 4));
+      for (int k = 0; k + 4 <= V; k += 4) {
+        const Random4 r = philox(key, static_cast<uint64_t>((number + k) / 4));
 #pragma unroll
         for (int j = 0; j < 4; ++j) factor[k + j] = dropout_keeps(r.x[j], p) ? kept : 0.0f;
       }
@@ -52,7 +56,8 @@ template <typename T, int V>
 __global__ void __launch_bounds__(elementwise_threads) units_kernel(DropoutDims dims, const T* x, T* y, Accumulate mode) {
   const int64_t unit = blockIdx.x, packs = dims.unit / V;
   const float kept = static_cast<float>(1 / (1 - dims.p));
-  const bool keep = dropout_keeps(philox(dims.key.resolve(), static_cast<uint64_t>(unit / 4)).x[unit % 4], static_cast<float>(dims.p));
+  const int64_t number = dims.first + unit;
+  const bool keep = dropout_keeps(philox(dims.key.resolve(), static_cast<uint64_t>(number / 4)).x[number % 4], static_cast<float>(dims.p));
   if (!keep && mode == Accumulate::add) return;
   float factor[V];
 #pragma unroll
@@ -73,7 +78,7 @@ template <typename T>
 void dropout(const Stream& stream, const DropoutDims& dims, const T* x, T* y, Accumulate mode) {
   if (dims.units == 0 || dims.unit == 0) return;
   if (dims.unit == 1) {
-    const Elements<T> work{dims.key, static_cast<float>(dims.p), static_cast<float>(1 / (1 - dims.p)), x, y, mode};
+    const Elements<T> work{dims.key, dims.first, static_cast<float>(dims.p), static_cast<float>(1 / (1 - dims.p)), x, y, mode};
     return elementwise<T>(stream, dims.units, work, "dropout", x, y);
   }
   const auto launch = [&]<int V>(std::integral_constant<int, V>) {

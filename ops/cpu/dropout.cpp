@@ -11,22 +11,23 @@ namespace {
 constexpr int64_t groups = 64;         // calls of philox a block
 constexpr int64_t block = 4 * groups;  // units a block
 
-/// factor[i] = 1 / (1 - p) where unit `first` + i is kept, else 0. `first` is a multiple of 4.
+/// factor[i] = 1 / (1 - p) where unit `first` + i of these is kept, else 0.
 template <typename T>
 void draw(const DropoutDims& dims, RngKey key, int64_t first, T (&factor)[block]) {
   const T kept = static_cast<T>(1 / (1 - dims.p));
   const auto p = static_cast<float>(dims.p);
-  uint32_t words[block];
+  const int64_t number = dims.first + first, off = number % 4;
+  uint32_t words[block + 4];
 #pragma omp simd
-  for (int64_t g = 0; g < groups; ++g) {
-    const Random4 r = philox(key, static_cast<uint64_t>(first / 4 + g));
+  for (int64_t g = 0; g < groups + 1; ++g) {
+    const Random4 r = philox(key, static_cast<uint64_t>(number / 4 + g));
     words[4 * g] = r.x[0];
     words[4 * g + 1] = r.x[1];
     words[4 * g + 2] = r.x[2];
     words[4 * g + 3] = r.x[3];
   }
 #pragma omp simd
-  for (int64_t i = 0; i < block; ++i) factor[i] = dropout_keeps(words[i], p) ? kept : T(0);
+  for (int64_t i = 0; i < block; ++i) factor[i] = dropout_keeps(words[i + off], p) ? kept : T(0);
 }
 
 /// A dropped element is zero even where x is not finite.

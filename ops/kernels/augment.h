@@ -17,6 +17,7 @@ struct AugmentDims {
   int64_t crop_padding = 0;
   bool flip = false;
   double erasing = 0;
+  int64_t first = 0;  // number of the first image among those of all ranks
   RngKey key;
 };
 
@@ -56,7 +57,7 @@ ERMOE_HD inline Rectangle draw_erased(RngKey image_key, int64_t side) {
 
 /// The draws of image b.
 ERMOE_HD inline Placement draw_placement(const AugmentDims& dims, int64_t b) {
-  const RngKey image_key = dims.key.fold(static_cast<uint64_t>(b));
+  const RngKey image_key = dims.key.fold(static_cast<uint64_t>(dims.first + b));
   const Random4 r = philox(image_key, uint64_t{0});
   Placement place;
   place.down = below(r.x[0], 2 * dims.crop_padding + 1) - dims.crop_padding;

@@ -13,10 +13,11 @@ struct DropoutDims {
   int64_t units = 0;  // what is dropped or kept as a whole
   int64_t unit = 1;   // elements of each
   double p = 0;       // probability of being dropped
+  int64_t first = 0;  // number of the first unit among those of all ranks
   DrawKey key = RngKey{};
 };
 
-/// Whether word `index` % 4 of philox(key, index / 4) keeps unit `index`.
+/// Whether word `index` % 4 of philox(key, index / 4) keeps the unit of that number.
 ERMOE_HD inline bool dropout_keeps(uint32_t word, float p) { return uniform(word) >= p; }
 
 namespace cpu {

@@ -37,6 +37,7 @@ struct RandAugmentDims {
   int64_t channels = 0;  // 1 or 3
   int64_t operations = 0;
   double strength = 0;  // 0 to 1
+  int64_t first = 0;    // number of the first image among those of all ranks
   RngKey key;
 };
 
@@ -48,7 +49,7 @@ struct DrawnOperation {
 /// Operation i of image b: one of the list with a random sign.
 ERMOE_HD inline DrawnOperation draw_operation(const RandAugmentDims& dims, int64_t b, int64_t i) {
   constexpr uint64_t first_index = 16;  // those before are of the placement and the erased rectangle
-  const Random4 r = philox(dims.key.fold(static_cast<uint64_t>(b)), first_index + static_cast<uint64_t>(i));
+  const Random4 r = philox(dims.key.fold(static_cast<uint64_t>(dims.first + b)), first_index + static_cast<uint64_t>(i));
   const auto operation = static_cast<ImageOperation>(below(r.x[0], image_operations));
   return {.operation = operation, .strength = uniform(r.x[1]) < 0.5f ? -dims.strength : dims.strength};
 }

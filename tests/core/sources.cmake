@@ -5,6 +5,9 @@ set(SOURCES
   json_test.cpp
   log_test.cpp
   op_ranges_test.cpp
+  rank_judge_test.cpp
+  rank_watch_test.cpp
+  reduce_parts_test.cpp
   rng_test.cpp
   safetensors_test.cpp
   shape_test.cpp

@@ -53,7 +53,7 @@ TEST(Sampler, RanksShareAnEpochWithoutOverlap) {
   std::set<int64_t> seen;
   int64_t drawn = 0;
   for (int rank = 0; rank < world; ++rank) {
-    const Sampler sampler(size, options_of(batch, rank, world));
+    const Sampler sampler(size, options_of(batch * world, rank, world));
     ASSERT_EQ(sampler.steps_per_epoch(), size / (batch * world));
     for (int64_t s = 0; s < sampler.steps_per_epoch(); ++s) {
       const auto indices = sampler.indices({5, s});
@@ -71,7 +71,7 @@ TEST(Sampler, RanksShareAnEpochWithoutOverlap) {
 TEST(Sampler, WholeEpochIsCoveredWhereNothingIsDropped) {
   std::set<int64_t> seen;
   for (int rank = 0; rank < 4; ++rank) {
-    const Sampler sampler(96, options_of(8, rank, 4));
+    const Sampler sampler(96, options_of(32, rank, 4));
     for (int64_t s = 0; s < sampler.steps_per_epoch(); ++s) {
       for (const int64_t i : sampler.indices({0, s})) EXPECT_TRUE(seen.insert(i).second);
     }
@@ -84,7 +84,7 @@ TEST(Sampler, EvaluationCoversEverySampleOnce) {
     std::multiset<int64_t> seen;
     std::set<int64_t> step_counts;
     for (int rank = 0; rank < 3; ++rank) {
-      const Sampler sampler(size, options_of(4, rank, 3, Mode::eval));
+      const Sampler sampler(size, options_of(12, rank, 3, Mode::eval));
       step_counts.insert(sampler.steps_per_epoch());
       for (int64_t s = 0; s < sampler.steps_per_epoch(); ++s) {
         const auto indices = sampler.indices({0, s});
@@ -99,16 +99,22 @@ TEST(Sampler, EvaluationCoversEverySampleOnce) {
   }
 }
 
-TEST(Sampler, GlobalBatchDoesNotDependOnTheRanks) {
-  const auto global_batch = [](int world, int64_t batch, Cursor at) {
+TEST(Sampler, BatchDoesNotDependOnTheRanksThatShareIt) {
+  const auto batch = [](int world, Cursor at) {
     std::vector<int64_t> all;
     for (int rank = 0; rank < world; ++rank) {
-      const auto part = Sampler(200, options_of(batch, rank, world)).indices(at);
-      all.insert(all.end(), part.begin(), part.end());
+      const Sampler sampler(200, options_of(14, rank, world));
+      const BatchPart part = sampler.part(at);
+      EXPECT_EQ(part.first, static_cast<int64_t>(all.size()));
+      EXPECT_EQ(part.total, 14);
+      const auto indices = sampler.indices(at);
+      EXPECT_EQ(part.count, static_cast<int64_t>(indices.size()));
+      EXPECT_LE(std::abs(part.count * world - 14), world);  // as even as can be
+      all.insert(all.end(), indices.begin(), indices.end());
     }
     return all;
   };
-  EXPECT_EQ(global_batch(1, 12, {2, 3}), global_batch(4, 3, {2, 3}));
+  for (int world : {2, 3, 4, 14}) EXPECT_EQ(batch(1, {2, 3}), batch(world, {2, 3})) << world;
 }
 
 TEST(Sampler, EpochsAndSeedsDiffer) {
@@ -125,7 +131,9 @@ TEST(Sampler, CursorGoesOverTheEndOfAnEpoch) {
 }
 
 TEST(Sampler, RefusesWhatCannotWork) {
-  EXPECT_THROW(Sampler(10, options_of(4, 0, 3)), InputError);
+  EXPECT_THROW(Sampler(10, options_of(11)), InputError);
+  EXPECT_THROW(Sampler(10, options_of(2, 0, 3)), InputError);  // a rank would have nothing
+  EXPECT_NO_THROW(Sampler(10, options_of(2, 0, 3, Mode::eval)));
   EXPECT_THROW(Sampler(10, options_of(0)), InputError);
   EXPECT_THROW(Sampler(10, options_of(1, 2, 2)), Error);
   EXPECT_THROW(Sampler(10, options_of(3)).indices({0, 3}), Error);

@@ -114,7 +114,7 @@ class Collected : public ::testing::Test {
 
   RoutingMetrics metrics_of(const std::vector<int32_t>& ids) {
     RoutingCollector collector(tiny_.model);
-    collector.add(pass(ids), {}, static_cast<int64_t>(ids.size()) / 2);
+    collector.add(pass(ids), {}, {}, static_cast<int64_t>(ids.size()) / 2);
     return collector.metrics(nullptr).at(0);
   }
 
@@ -147,7 +147,7 @@ TEST_F(Collected, ASkewedLoad) {
 
 TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
   RoutingCollector collector(tiny_.model);
-  collector.add(pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), {}, 4);
+  collector.add(pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), {}, {}, 4);
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_EQ(m.load, (std::vector<double>{0.4, 0.2, 0.2, 0.2}));  // of the scored experts' five slots
   EXPECT_EQ(m.free_share, 2.0 / 8);
@@ -158,10 +158,10 @@ TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
 
 TEST_F(Collected, ChurnIsTheShareOfTokensWhoseTopExpertChanged) {
   RoutingCollector before(tiny_.model), after(tiny_.model), shorter(tiny_.model);
-  before.add(pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, 2);
-  after.add(pass({0, 2, 2, 1}), {}, 2);  // second slots do not count
-  after.add(pass({0, 1, 3, 2}), {}, 2);
-  shorter.add(pass({0, 1}), {}, 1);
+  before.add(pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, {}, 2);
+  after.add(pass({0, 2, 2, 1}), {}, {}, 2);  // second slots do not count
+  after.add(pass({0, 1, 3, 2}), {}, {}, 2);
+  shorter.add(pass({0, 1}), {}, {}, 1);
   EXPECT_EQ(after.metrics(&before).at(0).churn, 0.25);
   EXPECT_EQ(before.metrics(&before).at(0).churn, 0);
   EXPECT_EQ(shorter.metrics(&before).at(0).churn, -1);  // not the same tokens
@@ -171,7 +171,7 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
   RoutingCollector collector(tiny_.model);
   const std::vector<int32_t> labels = {0, 1, 2, 3};
   for (int batch = 0; batch < 8; ++batch) {  // four images of two tokens; the class names the first slot's expert
-    collector.add(pass({0, 1, 0, 2, 1, 0, 1, 3, 2, 0, 2, 1, 3, 0, 3, 1}), labels, 2);
+    collector.add(pass({0, 1, 0, 2, 1, 0, 1, 3, 2, 0, 2, 1, 3, 0, 3, 1}), labels, {}, 2);
   }
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_NEAR(m.class_information, std::log(4.0), 1e-14);
@@ -181,7 +181,7 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
 
 TEST_F(Collected, AMismatchOfLayersIsAFault) {
   RoutingCollector collector(tiny_.model);
-  EXPECT_THROW(collector.add({}, {}, 1), Error);
+  EXPECT_THROW(collector.add({}, {}, {}, 1), Error);
 }
 
 TEST(RoutingValues, NameEveryNumberOnce) {

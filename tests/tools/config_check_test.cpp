@@ -219,6 +219,9 @@ TEST(ConfigRules, RanksThatAreLeftOpen) {
 TEST(Threads, GivenOrCounted) {
   EXPECT_GE(resolve_threads(0), 1);
   EXPECT_EQ(resolve_threads(3), 3);
+  EXPECT_EQ(resolve_threads(3, 2), 3);
+  EXPECT_GE(resolve_threads(0, 2), 1);
+  EXPECT_LE(resolve_threads(0, 2), resolve_threads(0));
 }
 
 }  // namespace

@@ -28,6 +28,17 @@ endif()
 add_library(ermoe_stb INTERFACE)
 target_include_directories(ermoe_stb SYSTEM INTERFACE ${STB_INCLUDE})
 
+# MPI's C interface; its C++ one is no longer part of MPI, though headers may still bring it.
+set(ERMOE_MPI_FOUND OFF)
+if(ERMOE_MPI)
+  enable_language(C)
+  find_package(MPI COMPONENTS C)
+  if(MPI_C_FOUND)
+    set(ERMOE_MPI_FOUND ON)
+    set(MPI_DEFINES OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
+  endif()
+endif()
+
 set(ERMOE_CUDA_FOUND OFF)
 if(NOT ERMOE_CUDA STREQUAL "OFF")
   find_program(NVCC nvcc PATHS /usr/local/cuda/bin ENV CUDA_PATH PATH_SUFFIXES bin)

@@ -1,0 +1,34 @@
+#include "core/gather.h"
+
+#include <algorithm>
+
+namespace ermoe {
+
+std::vector<std::byte> gather_bytes(Communicator& comm, std::span<const std::byte> own) {
+  if (comm.size() == 1) return {own.begin(), own.end()};
+  CachingAllocator memory(make_host_source());
+  const Tensor size = Tensor::from<int64_t>(memory, {1}, std::vector{static_cast<int64_t>(own.size())});
+  const Tensor sizes = Tensor::empty(memory, {comm.size()}, DType::i64);
+  comm.all_gather(size, sizes);
+  const auto each = sizes.span<int64_t>();
+  const int64_t most = *std::ranges::max_element(each);
+  const Tensor padded = Tensor::zeros(memory, {most}, DType::u8), all = Tensor::empty(memory, {comm.size() * most}, DType::u8);
+  std::ranges::copy(own, padded.raw());
+  comm.all_gather(padded, all);
+  std::vector<std::byte> gathered;
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const std::byte* begin = all.raw() + rank * most;
+    gathered.insert(gathered.end(), begin, begin + each[static_cast<size_t>(rank)]);
+  }
+  return gathered;
+}
+
+void reduce_over_ranks(Communicator& comm, std::span<double> values, ReduceOp op) {
+  if (comm.size() == 1 || values.empty()) return;
+  CachingAllocator memory(make_host_source());
+  const Tensor t = Tensor::from<double>(memory, {static_cast<int64_t>(values.size())}, values);
+  comm.all_reduce(t, op);
+  std::ranges::copy(t.span<double>(), values.begin());
+}
+
+}  // namespace ermoe

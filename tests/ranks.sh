@@ -1,0 +1,256 @@
+#!/usr/bin/env bash
+# Several ranks over MPI: their collectives, and how they end when one of them dies, is stopped, hangs or fails.
+#   tests/ranks.sh build/cpu
+# Works in a folder of its own under TMPDIR, which goes when all checks hold. Ends with 77 where there is no MPI.
+set -u
+program="$(cd "${1:?usage: tests/ranks.sh BUILD_FOLDER}" && pwd)/tests/ermoe_tests_ranks"
+[ -x "$program" ] || { echo "$program is not built"; exit 2; }
+# Open MPI refuses to start as root, which CI is, unless told twice.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
+export LSAN_OPTIONS=detect_leaks=0 # MPI's own
+timeout_s=6                        # of the watch: the run ends within it
+at_once=8                          # cases that run side by side; most of their time they wait
+work="$(mktemp -d)"
+cd "$work" || exit 2
+passed=0 failed=0 started=$SECONDS
+
+finish() {
+  if [ $failed -eq 0 ]; then rm -rf "$work"; else echo "left for a look: $work"; fi
+}
+trap finish EXIT
+
+# report NAME STATUS: one line a check; 0 is ok.
+report() {
+  if [ "$2" -eq 0 ]; then
+    passed=$((passed + 1))
+    echo "ok      $1"
+  else
+    failed=$((failed + 1))
+    echo "FAILED  $1"
+  fi
+}
+section() { echo; echo "$1"; }
+
+# refused NAME PATTERN VARIABLE=VALUE…: with what a launcher sets, one process ends with code 2 and one sentence.
+refused() {
+  local name="$1" pattern="$2"
+  shift 2
+  env "$@" "$program" collectives >out 2>err </dev/null
+  [ $? -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -- "$pattern" err
+  report "$name" $?
+}
+
+launch() { mpirun --oversubscribe --bind-to none "$@" </dev/null; }
+
+test_launchers() {
+  section "what launchers say"
+  "$program" collectives >out 2>err </dev/null
+  report "one process alone" $?
+  if OMPI_COMM_WORLD_SIZE=2 "$program" collectives 2>&1 | grep -q "has no MPI"; then
+    refused "a build without MPI is none of several" "OMPI_COMM_WORLD_SIZE=2" OMPI_COMM_WORLD_SIZE=2
+    [ $failed -eq 0 ] && echo "skipped the rest: this build has no MPI" && exit 77
+    exit 1
+  fi
+  command -v mpirun >/dev/null || { echo "skipped the rest: there is no mpirun"; exit 77; }
+  refused "several, of whom MPI finds one" "MPI found 1.*srun --mpi=pmix" OMPI_COMM_WORLD_SIZE=4
+  refused "srun without a way to find the others" "srun --mpi=pmix" SLURM_NTASKS=4 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=4
+  SLURM_NTASKS=4 "$program" collectives >out 2>err </dev/null
+  report "once inside an allocation for several" $?
+}
+
+test_collectives() {
+  section "collectives"
+  local n
+  for n in 1 2 3 4; do
+    launch -n "$n" "$program" collectives >"out.$n" 2>"err.$n" && grep -q "^$n ranks: 0 checks failed" "out.$n"
+    report "$n ranks" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
+test_training() {
+  section "training that ranks share is training"
+  local n
+  for n in 1 2 4; do
+    launch -n "$n" "${program}_training" >"out.$n" 2>"err.$n" && grep -q "^$n ranks: 0 cases failed" "out.$n"
+    report "$n ranks: losses, norms and weights of 20 steps, ten images a step" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
+# rows FILE COLUMN…: these columns of metrics.csv, by their names.
+rows() {
+  awk -F, -v wanted="${*:2}" 'NR == 1 { n = split(wanted, names, " "); for (i = 1; i <= NF; ++i) at[$i] = i; next }
+    { for (i = 1; i <= n; ++i) printf "%s ", $at[names[i]]; print "" }' "$1"
+}
+
+test_program() {
+  section "ermoe-train"
+  local n train="${program%/tests/*}/tools/ermoe-train" columns="step split loss grad_norm accuracy top5 block1/gini block1/class_information"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  for n in 1 2 3; do
+    launch -n "$n" "$train" --data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 \
+      --model.heads 2 --moe.experts 4 --moe.hidden 32 --optim.ema 0.9 --model.dropout 0.1 --model.drop_path 0.1 --augment.crop_padding 2 \
+      --augment.flip true --augment.randaugment_n 1 --train.batch 10 --train.epochs 3 --train.log_every 3 --train.eval_batch 7 \
+      --optim.warmup_steps 3 --device cpu --threads 1 --out "run.$n" >"out.$n" 2>"err.$n"
+    report "$n ranks train, evaluate and write one run folder" $?
+    rows "run.$n/metrics.csv" $columns >"rows.$n"
+  done
+  for n in 2 3; do
+    paste -d' ' rows.1 "rows.$n" | awk '{ half = NF / 2; for (i = 1; i <= half; ++i) { a = $i; b = $(i + half)
+      if (a ~ /^[-0-9.]/ ? (a - b > 2e-4 * (1 + (a < 0 ? -a : a)) || b - a > 2e-4 * (1 + (a < 0 ? -a : a))) : a != b) bad = 1 } seen = 1 }
+      END { exit bad || !seen }'
+    report "$n ranks: what one process logs and evaluates" $?
+  done
+  launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
+  report "3 ranks go on" $?
+}
+
+# A training that would take minutes, of three ranks, into folder $1; goes on beside us as $trained.
+start_training() {
+  mpirun --oversubscribe --bind-to none --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=600,channels=1 --model.patch 4 \
+    --model.width 64 --model.depth 2 --model.heads 2 --moe.experts 4 --train.batch 10 --train.epochs 100000 --checkpoint.every 1 \
+    --parallel.timeout 15 --device cpu --threads 1 --out "$1" >"out.$1" 2>"err.$1" </dev/null &
+  trained=$!
+  local tries
+  for ((tries = 0; tries < 300; ++tries)); do [ -e "$1/checkpoints/latest" ] && return; sleep 0.1; done
+  echo "        no checkpoint after 30 s"
+}
+
+test_program_ends() {
+  section "ermoe-train, ended"
+  local train="${program%/tests/*}/tools/ermoe-train" victim before
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  start_training signalled
+  kill -USR1 "$trained"
+  wait "$trained"
+  grep -q "SIGUSR1 came: stopped after step [0-9]* of .* all saved" out.signalled
+  report "a signal to mpirun stops all ranks after the same step, with a checkpoint" $?
+  start_training killed
+  sleep 1 # what a rank does is told four times a second
+  victim=$(pgrep -f "^$train .*--out killed" | tail -n 1)
+  kill -KILL "$victim"
+  wait "$trained"
+  [ "$(grep -cE "^ermoe-train: rank [0-2] of 3 .*: rank [0-2] \([^ ]+, process $victim\) died in step [0-9]+, " err.killed)" -eq 2 ]
+  report "a rank is killed: the two others say so" $?
+  before=$(sed 's/[^0-9]*//g' killed/checkpoints/latest)
+  launch -n 2 "$train" --resume killed --train.epochs 0 --train.steps $((before + 5)) --device cpu --threads 1 >out 2>err &&
+    grep -q "continuing after step $before" out
+  report "and two ranks go on from its last checkpoint" $?
+}
+
+# Runs as each rank of a case: what it prints and how and when it ends goes to files.
+one_rank() {
+  "$program" "$@" >"out.$OMPI_COMM_WORLD_RANK" 2>"err.$OMPI_COMM_WORLD_RANK"
+  echo "$? $EPOCHREALTIME" >"end.$OMPI_COMM_WORLD_RANK.partial"
+  mv "end.$OMPI_COMM_WORLD_RANK.partial" "end.$OMPI_COMM_WORLD_RANK"
+}
+export -f one_rank
+export program
+
+# ended RANK CODE PATTERN SINCE: that rank ended with the code and one line, in time. PATTERN is what follows its own name.
+ended() {
+  local code when
+  [ -f "end.$1" ] || { echo "        rank $1 did not end"; return 1; }
+  read -r code when <"end.$1"
+  grep -vE "^ranks   |^   " "err.$1" >"line.$1"
+  if [ "$code" -ne "$2" ] || [ "$(wc -l <"line.$1")" -ne 1 ] || ! grep -qE "^ranks: $3" "line.$1"; then
+    echo "        rank $1 ended with $code and: $(cat "line.$1")"
+    return 1
+  fi
+  awk -v a="$4" -v b="$when" -v most="$timeout_s" 'BEGIN {exit b - a > most}' || { echo "        rank $1 ended late"; return 1; }
+}
+
+# all_ended RANK…: waits until they have, at most 10 s and some.
+all_ended() {
+  local rank tries
+  for ((tries = 0; tries < 100; tries++)); do
+    for rank in "$@"; do [ -f "end.$rank" ] || { sleep 0.1; continue 2; }; done
+    return
+  done
+}
+
+# case_of FOLDER NAME WHAT WHO WHERE SENTENCE CODE: rank WHO does WHAT while the others are in WHERE; each says SENTENCE about it.
+case_of() {
+  local name="$2" what="$3" who="$4" where="$5" sentence="$6" code="$7" rank launcher fault process bad=0
+  mkdir "$1" && cd "$1" || return
+  launch --enable-recovery -n 4 bash -c 'one_rank "$@"' one_rank fault "$what" "$who" "$where" "$timeout_s" >launcher 2>&1 &
+  launcher=$!
+  local others=()
+  for rank in 0 1 2 3; do [ "$rank" -eq "$who" ] || others+=("$rank"); done
+  all_ended "${others[@]}"
+  read -r _ _ fault _ _ process <"out.$who"
+  local about="rank $who \([^ ]+, process $process\) $sentence"
+  for rank in "${others[@]}"; do ended "$rank" "$code" "rank $rank of 4 \([^ ]+\): $about; the last checkpoint is whole\$" "$fault" || bad=1; done
+  case "$what" in
+    throw | misuse) ended "$who" "$code" ".*" "$fault" || bad=1 ;;
+    hang) ended "$who" "$code" "rank $who of 4 .*$about" "$fault" || bad=1 ;;
+    stop) kill -KILL "$process" ;; # it would stay, and the launcher with it
+  esac
+  wait $launcher
+  report "$name" $bad
+}
+
+# in_turn: each line of the table is a case; some run side by side.
+in_turn() {
+  local folder=0 running=0 what who where sentence code
+  while IFS='|' read -r what who where sentence code; do
+    folder=$((folder + 1))
+    (case_of "case.$folder" "$what of rank $who, the others in $where" "$what" "$who" "$where" "$sentence" "$code") >"said.$folder" &
+    running=$((running + 1))
+    if [ $running -ge $at_once ]; then wait; running=0; fi
+  done
+  wait
+  cat said.*
+  passed=$((passed + $(cat said.* | grep -c ^ok)))
+  failed=$((failed + $(cat said.* | grep -c ^FAILED)))
+  rm -rf said.*
+  [ $failed -ne 0 ] || rm -rf case.*
+}
+
+# everywhere WHAT SENTENCE: that case of each rank, at each place.
+everywhere() {
+  local who where
+  for who in 0 1 2 3; do for where in all_reduce all_to_all barrier outside; do echo "$1|$who|$where|$2|1"; done; done
+}
+
+test_faults() {
+  local where="in step 3, backward"
+  section "SIGKILL"
+  everywhere kill "died $where" >table
+  in_turn <table
+  section "SIGSTOP"
+  everywhere stop "was last heard of [0-9]+ s ago, $where: it is stopped, or its host or the network to it is gone" >table
+  in_turn <table
+  section "errors, and ranks that do not come"
+  local waits="and rank [0-9] has waited [0-9]+ s in all_reduce number"
+  in_turn <<TABLE
+throw|0|all_reduce|ended: the disk is full|1
+throw|2|outside|ended: the disk is full|1
+misuse|1|barrier|ended: data.path: nothing lies there|2
+exit|3|all_reduce|died $where|1
+inside|1|barrier|died $where, in barrier number [0-9]+|1
+inside|0|all_to_all|died $where, in all_to_all number [0-9]+|1
+stuck|2|all_reduce|died $where|1
+hang|0|all_reduce|hangs: it has been $where, for [0-9]+ s, $waits [0-9]+|1
+hang|3|all_reduce|hangs: it has been $where, for [0-9]+ s, $waits [0-9]+|1
+TABLE
+  section "no faults"
+  launch -n 4 "$program" fault none 0 barrier >out 2>err
+  report "nothing happens" $?
+  launch -n 4 "$program" fault long 2 all_reduce 4 >out 2>err
+  report "a checkpoint longer than the time-out" $?
+  launch -n 4 "$program" fault kill 2 all_reduce $timeout_s >out 2>err
+  [ $? -ne 0 ] && [ "$(grep -c "^ranks: rank . of 4 .* died" err)" -eq 3 ]
+  report "as launchers do it without being told: all end, and three ranks say why" $?
+}
+
+test_launchers
+test_collectives
+test_training
+test_program
+test_program_ends
+test_faults
+echo
+echo "$passed passed, $failed failed ($((SECONDS - started)) s)"
+[ $failed -eq 0 ]

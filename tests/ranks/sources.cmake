@@ -1,0 +1,4 @@
+set(SOURCES
+  collectives.cpp
+  main.cpp
+)

@@ -1,0 +1,181 @@
+// Training shared by ranks is training: what one process does with the whole batch, each rank does here too, alone, and compares.
+// Started under mpirun by tests/ranks.sh. Prints a line a case and ends with 1 where any failed.
+#include "core/ranks.h"
+#include "tests/models/tiny_model.h"
+#include "tools/main_guard.h"
+
+#include <cstdio>
+
+namespace ermoe::testing {
+namespace {
+
+constexpr int64_t steps = 20, batch = 10;  // which two, three and four ranks share unevenly
+
+struct Case {
+  std::string name;
+  VitConfig config;
+  int64_t nobodys = -1;  // expert that is closed to all tokens
+  int64_t only = -1;     // the one expert that is open
+};
+
+std::vector<Case> cases() {
+  VitConfig base = tiny_config();
+  base.dropout = 0.1;
+  base.drop_path = 0.2;
+  std::vector<Case> all;
+  const auto add = [&](std::string name) -> Case& {
+    all.push_back({.name = std::move(name), .config = base});
+    return all.back();
+  };
+  add("ermoe");
+  add("ermoe, disjoint").config.moe.basis = Basis::disjoint;
+  add("ermoe, untied").config.moe.basis = Basis::untied;
+  add("ermoe, an expert without tokens").nobodys = 2;
+  Case& one = add("ermoe, all tokens on one expert");
+  one.config.moe.top_k = 1;
+  one.only = 1;
+  for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear}) {
+    Case& c = add(router == RouterKind::vmoe ? "vmoe" : "linear");
+    c.config.moe.router = router;
+    c.config.moe.expert = ExpertKind::plain;
+    c.config.moe.basis = Basis::untied;
+    c.config.moe.group_images = 1;
+  }
+  return all;
+}
+
+/// A model that takes this rank's part of each step's images.
+class Training {
+ public:
+  Training(const Case& c, DType dtype, Communicator* comm) : case_(c), tiny_(c.config, dtype), dtype_(dtype) {
+    ExecContext& ctx = tiny_.bench.ctx;
+    if (comm != nullptr) ctx.comm = comm;
+    ctx.part = part_of_batch(batch, ctx.comm->rank(), ctx.comm->size());
+    optim_.lr = 1e-3;
+    optimizer_.emplace(ctx, tiny_.model.arena(), optim_, stiefel_method(c.config.moe.orthogonality));
+    step_.emplace(tiny_.model, *optimizer_, nullptr, 1.0);
+  }
+
+  StepReport step(uint64_t number) {
+    const ExecContext& ctx = tiny_.bench.ctx;
+    const VitConfig& config = tiny_.model.config();
+    const RngKey key = RngKey{11}.fold(number);
+    const int64_t begin = ctx.part.first, end = begin + ctx.part.count;
+    const Tensor images = random_input(ctx, {input_shape(config, batch)}, dtype_, key).slice(begin, end);
+    const Tensor targets = random_input(ctx, {{batch, config.classes}, OpInput::Fill::unit}, dtype_, key.fold(1)).slice(begin, end);
+    step_->begin(ctx, 1);
+    step_->micro_batch(
+        ctx.with_rng(RngKey{3}), images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, {}, y, targets); }, allow());
+    return step_->finish(ctx, optim_.lr);
+  }
+
+  /// Parameters and statistics, but for what rounding alone decides: a key's bias adds the same to all scores of a softmax, so its gradient
+  /// is rounding, which Adam makes steps of; and in f32 a score at the edge of a bin is counted in either.
+  Snapshot values() {
+    Snapshot all = tiny_.values();
+    for (auto& [name, tensor] : all) {
+      if (!name.ends_with("qkv.bias")) continue;
+      const int64_t D = tensor.numel() / 3;
+      fill(tensor.slice(D, 2 * D), 0);
+    }
+    if (dtype_ == DType::f32) std::erase_if(all, [](const auto& entry) { return entry.first.ends_with("histogram"); });
+    return all;
+  }
+
+ private:
+  Tensor allow() const {
+    if (case_.nobodys < 0 && case_.only < 0) return {};
+    const ExecContext& ctx = tiny_.bench.ctx;
+    const int64_t rows = ctx.part.count * tiny_.model.tokens(), experts = case_.config.moe.experts;
+    const Tensor mask = ctx.empty({rows, experts}, DType::u8);
+    for (int64_t i = 0; i < rows * experts; ++i) {
+      const int64_t e = i % experts;
+      mask.data<uint8_t>()[i] = e != case_.nobodys && (case_.only < 0 || e == case_.only) ? 1 : 0;
+    }
+    return mask;
+  }
+
+  const Case& case_;
+  TinyModel tiny_;
+  DType dtype_;
+  OptimConfig optim_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<TrainStep> step_;
+};
+
+double norm_of(const std::vector<double>& x) {
+  double sum = 0;
+  for (double v : x) sum += v * v;
+  return std::sqrt(sum);
+}
+
+struct Distance {
+  double worst = 0;
+  std::string where = {};
+};
+
+/// The largest distance of two snapshots' tensors, each relative to its norm; infinite where anything is missing or not a number.
+Distance distance(const Snapshot& a, const Snapshot& b) {
+  Distance d{.worst = a.size() == b.size() ? 0 : INFINITY};
+  for (const auto& [name, tensor] : a) {
+    const auto x = to_doubles(tensor);
+    auto y = to_doubles(b.at(name));
+    for (size_t i = 0; i < y.size(); ++i) y[i] -= x[i];
+    const double own = norm_of(y) / std::max(norm_of(x), 1e-3);
+    if (own <= d.worst) continue;
+    d = {std::isnan(own) ? INFINITY : own, name};
+  }
+  return d;
+}
+
+/// Σ over ranks of what each holds.
+double sum_over(Communicator& world, CachingAllocator& memory, double value) {
+  const Tensor t = Tensor::from<double>(memory, {1}, std::vector<double>{value});
+  world.all_reduce(t, ReduceOp::sum);
+  return t.data<double>()[0];
+}
+
+bool agrees(const Case& c, DType dtype, double tolerance, Communicator& world) {
+  CachingAllocator memory(make_host_source());
+  Training alone(c, dtype, nullptr), shared(c, dtype, &world);
+  double worst = 0;
+  for (uint64_t i = 0; i < steps; ++i) {
+    const StepReport want = alone.step(i), got = shared.step(i);
+    const double loss = sum_over(world, memory, got.loss), extra = sum_over(world, memory, got.extra_loss);
+    worst = std::max({worst, std::abs(loss / want.loss - 1), std::abs(got.grad_norm / want.grad_norm - 1)});
+    if (want.extra_loss != 0) worst = std::max(worst, std::abs(extra / want.extra_loss - 1));
+    if (!want.accepted || !got.accepted) worst = INFINITY;
+  }
+  const Distance weights = distance(alone.values(), shared.values());
+  const double everywhere = sum_over(world, memory, std::max(worst, weights.worst) <= tolerance ? 0.0 : 1.0);
+  if (world.rank() == 0)
+    std::printf("%s  %s, %s: losses and norms within %.1e, weights within %.1e (%s)\n", everywhere == 0 ? "ok    " : "FAILED",
+                c.name.c_str(), name_of(dtype), worst, weights.worst, weights.where.c_str());
+  return everywhere == 0;
+}
+
+int train(Communicator& world) {
+  int failed = 0;
+  for (const Case& c : cases()) {
+    failed += !agrees(c, DType::f64, 1e-12, world);
+    failed += !agrees(c, DType::f32, 1e-4, world);
+  }
+  if (world.rank() == 0) std::printf("%d ranks: %d cases failed\n", world.size(), failed);
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace ermoe::testing
+
+int main() {
+  std::unique_ptr<ermoe::Ranks> ranks;
+  return ermoe::guard_main(
+      "ranks",
+      [&] {
+        ranks = ermoe::Ranks::join("ranks", 60);
+        return ermoe::testing::train(ranks->world());
+      },
+      [&](const std::string& message, int code) {
+        if (ranks) ranks->watch().stop(message, code);
+      });
+}
