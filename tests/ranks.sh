@@ -102,6 +102,11 @@ test_program() {
       END { exit bad || !seen }'
     report "$n ranks: what one process logs and evaluates" $?
   done
+  local few=(--model.patch 4 --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 4 --train.batch 10 --device cpu --threads 1)
+  launch -n 1 "$train" --data synthetic:classes=4,size=16,count=130,channels=1 "${few[@]}" --out unlike : \
+    -n 1 "$train" --data synthetic:classes=4,size=16,count=131,channels=1 "${few[@]}" --out unlike >out 2>err
+  [ $? -ne 0 ] && grep -q "data.path: rank 1 finds [0-9]* training images, and rank 0 finds [0-9]*" err
+  report "ranks that find other data say so" $?
   launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
   report "3 ranks go on" $?
 }
@@ -126,6 +131,11 @@ test_program_ends() {
   wait "$trained"
   grep -q "SIGUSR1 came: stopped after step [0-9]* of .* all saved" out.signalled
   report "a signal to mpirun stops all ranks after the same step, with a checkpoint" $?
+  start_training told_one
+  kill -TERM "$(pgrep -f "^$train .*--out told_one" | tail -n 1)"
+  wait "$trained"
+  grep -q "SIGTERM came: stopped after step [0-9]* of .* all saved" out.told_one
+  report "a signal to one rank does the same" $?
   start_training killed
   sleep 1 # what a rank does is told four times a second
   victim=$(pgrep -f "^$train .*--out killed" | tail -n 1)

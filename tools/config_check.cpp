@@ -96,20 +96,27 @@ void require_classes_of_images(const RunConfig& config, std::string_view source)
 
 void require_data(const RunConfig& config) { check_input(!config.data.path.empty(), "data.path is not set: give --data PATH"); }
 
-int resolve_threads(int64_t asked, int ranks_on_host) {
-  if (asked > 0) return static_cast<int>(asked);
+std::vector<int> usable_cores() {
+  std::vector<int> cores;
   // The kernel refuses a mask smaller than its own, so it grows until it fits.
   for (int cpus = 1024; cpus <= 1 << 20; cpus *= 2) {
     cpu_set_t* mask = CPU_ALLOC(cpus);
     const size_t bytes = CPU_ALLOC_SIZE(cpus);
     const bool ok = mask != nullptr && sched_getaffinity(0, bytes, mask) == 0;
     const int error = errno;
-    const int count = ok ? CPU_COUNT_S(bytes, mask) : 0;
+    for (int core = 0; ok && core < cpus; ++core)
+      if (CPU_ISSET_S(core, bytes, mask)) cores.push_back(core);
     CPU_FREE(mask);
-    if (ok) return std::max(1, count / ranks_on_host);
-    if (error != EINVAL) break;
+    if (ok || error != EINVAL) break;
   }
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / ranks_on_host);
+  return cores;
+}
+
+int resolve_threads(int64_t asked, int ranks) {
+  if (asked > 0) return static_cast<int>(asked);
+  const std::vector<int> cores = usable_cores();
+  const int count = cores.empty() ? static_cast<int>(std::thread::hardware_concurrency()) : static_cast<int>(cores.size());
+  return std::max(1, count / ranks);
 }
 
 }  // namespace ermoe

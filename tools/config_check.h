@@ -19,8 +19,11 @@ void require_classes_of_images(const RunConfig& config, std::string_view source)
 /// Throws InputError unless a data set is given.
 void require_data(const RunConfig& config);
 
-/// Threads to compute with: as asked (train.threads), or where that is 0 this rank's share of the cores that the process may use (its
-/// affinity mask; `nproc` says the same).
-int resolve_threads(int64_t asked, int ranks_on_host = 1);
+/// The cores that this process may use: its affinity mask. Empty where the system does not say.
+std::vector<int> usable_cores();
+
+/// Threads to compute with: as asked (train.threads), or where that is 0 the share of one of so many `ranks` on this process' cores
+/// (`nproc` counts them).
+int resolve_threads(int64_t asked, int ranks = 1);
 
 }  // namespace ermoe

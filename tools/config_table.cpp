@@ -160,7 +160,7 @@ void add_train(std::vector<Setting>& table) {
   train.add("seed", &TrainConfig::seed, at_least(0), "of everything random").short_name = "seed";
   train
       .add("threads", &TrainConfig::threads, between(0, 4096),
-           "0: the cores that this process may use, shared out among the ranks of a host")
+           "0: the cores that this process may use, shared out among the ranks on the same ones")
       .short_name = "threads";
   train
       .add("device", &TrainConfig::device,

@@ -244,8 +244,8 @@ void Pipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, 
 
 void Pipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count, const std::function<void(const Tensor&)>& fn) {
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;
-  const Sampler sampler(data.size(),
-                        {.seed = 1, .rank = rank_, .world = world_, .batch = std::min(batch, data.size()), .mode = Mode::train});
+  const int64_t rows = std::min(std::max<int64_t>(batch, world_), data.size());  // every rank wants one
+  const Sampler sampler(data.size(), {.seed = 1, .rank = rank_, .world = world_, .batch = rows, .mode = Mode::train});
   LoaderOptions options = loader_options();
   options.cache_bytes = 0;
   const auto source = open_batches(data, sampler, options, {});

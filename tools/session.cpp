@@ -4,6 +4,7 @@
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
 #include "tools/memory_advice.h"
+#include "tools/rank_agreement.h"
 
 #include <algorithm>
 #include <chrono>
@@ -34,13 +35,12 @@ std::string evaluation_advice(const TrainConfig& train) {
 
 Session::Session(RunConfig& config, WarnFn warn, Communicator* ranks)
     : config_(config),
-      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks->local_size() : 1)),
+      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(*ranks) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
-  check_input(comm.size() == 1 || config.model.moe.router != RouterKind::switch_lbl || config.model.moe.balance_weight == 0,
-              "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
+  require_parts_of_batches(config, comm.size());
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
   build(config, warn);
@@ -74,6 +74,8 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   const auto loss = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
   recorded_step_ = std::make_unique<RecordedStep>(*train_step_, config.train.graph ? engine_.gpu.get() : nullptr, loss);
 }
+
+void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training().size()); }
 
 void Session::restore(const std::string& folder) {
   const TrainingProgress saved = read_progress(folder);
@@ -206,7 +208,9 @@ size_t Session::probe_evaluation() {
   ExecContext ctx = engine_.ctx;
   ctx.mode = Mode::eval;
   const int64_t images = pipeline_->evaluation().size(), batch = std::min(evaluation_batch(config_.train), images);
-  const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(batch)); };
+  const int ranks = ctx.comm->size();
+  const auto own = [ranks](int64_t rows) { return (rows + ranks - 1) / ranks; };  // of the rank that has most of them
+  const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(own(batch))); };
   std::vector<Tensor> live;
   for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
   engine_.reset_peak();
@@ -216,7 +220,7 @@ size_t Session::probe_evaluation() {
       averaged = std::make_unique<AveragedWeights>(ctx, *model_, *average_, statistics);
     else
       recompute_statistics(ctx, *model_, statistics);
-    for (const int64_t rows : {batch, images % batch}) {
+    for (const int64_t rows : {own(batch), own(images % batch)}) {
       if (rows == 0) continue;
       ForwardPass pass;
       const Variable logits = model_->forward(ctx, Variable(noise(rows)), pass);

@@ -35,6 +35,8 @@ class Session {
 
   /// Continues from a checkpoint folder that was verified.
   void restore(const std::string& folder);
+  /// Throws InputError where ranks stand at different places; all call it.
+  void require_same_start();
   /// Writes and commits a checkpoint.
   void save(const std::string& run_folder, Standing standing, const std::string& config_json);
 

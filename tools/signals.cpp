@@ -42,8 +42,8 @@ StopSignals::~StopSignals() {
 
 int StopSignals::received() const { return first_signal; }
 
-std::string_view StopSignals::name() const {
-  switch (received()) {
+std::string_view name_of_signal(int signal) {
+  switch (signal) {
     case SIGINT: return "SIGINT";
     case SIGTERM: return "SIGTERM";
     case SIGUSR1: return "SIGUSR1";

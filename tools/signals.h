@@ -20,11 +20,12 @@ class StopSignals {
   /// The first signal that came; 0: none yet.
   int received() const;
   bool requested() const { return received() != 0; }
-  /// "SIGTERM"; empty: none yet.
-  std::string_view name() const;
 
  private:
   std::array<struct sigaction, 3> before_;
 };
+
+/// "SIGTERM"; empty for what is none of the three.
+std::string_view name_of_signal(int signal);
 
 }  // namespace ermoe

@@ -31,6 +31,7 @@ set(SOURCES
   prediction.cpp
   presets.cpp
   progress.cpp
+  rank_agreement.cpp
   run_folder.cpp
   session.cpp
   setting.cpp

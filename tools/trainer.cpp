@@ -46,11 +46,12 @@ Trainer::Trainer(RunConfig config, Ranks* ranks)
   FoundCheckpoint found;
   if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
   session_ = std::make_unique<Session>(
-      config_, [this](const std::string& text) { say("note: " + text); }, ranks_ != nullptr ? &ranks_->world() : nullptr);
+      config_, [this](const std::string& text) { note(text); }, ranks_ != nullptr ? &ranks_->world() : nullptr);
   if (!found.folder.empty()) {
     if (!found.note.empty()) say("note: " + found.note);
     session_->restore(found.folder);
   }
+  session_->require_same_start();
   if (first_) folder_.emplace(config_, session_->progress().step);
   const std::string changes = describe_changes(asked);
   if (!changes.empty()) say("settings\n" + changes);
@@ -63,15 +64,22 @@ void Trainer::say(const std::string& line) {
   if (first_) progress_.message(line);
 }
 
+/// At the start all ranks would say the same; later, of files that cannot be read, each has its own.
+void Trainer::note(const std::string& text) {
+  if (first_) return say("note: " + text);
+  if (session_) progress_.message(fmt::format("note, rank {}: {}", ranks_->world().rank(), text));
+}
+
 void Trainer::tell_watch(const char* phase, Patience patience) {
   if (ranks_ != nullptr) ranks_->watch().at(session_->progress().step + 1, phase, patience);
 }
 
 /// Signals reach ranks at different times: all stop after the same step.
 bool Trainer::stop_requested() {
-  double wanted[] = {signals_.requested() ? 1.0 : 0.0};
-  reduce_over_ranks(*session_->engine().ctx.comm, wanted, ReduceOp::max);
-  return wanted[0] > 0;
+  double signal[] = {static_cast<double>(signals_.received())};
+  reduce_over_ranks(*session_->engine().ctx.comm, signal, ReduceOp::max);
+  stop_signal_ = static_cast<int>(signal[0]);
+  return stop_signal_ != 0;
 }
 
 void Trainer::print_start() {
@@ -204,7 +212,7 @@ void Trainer::start_row() {
 }
 
 void Trainer::evaluate() {
-  tell_watch("evaluation");
+  tell_watch("evaluation", Patience::endless);  // images of one rank may take longer, and nothing waits on the way
   last_evaluation_ = session_->evaluate({});
   const Evaluation& e = *last_evaluation_;
   TrainingProgress& now = session_->progress();
@@ -233,14 +241,15 @@ void Trainer::save(Standing standing) {
   tell_watch("writing a checkpoint", Patience::endless);
   session_->save(path(), standing, config_to_json(config_));
   last_saved_ = session_->progress().step;
-  if (ranks_ != nullptr && first_) ranks_->watch().advise("the last checkpoint is whole; to go on: --resume " + path());
+  if (ranks_ == nullptr) return;
+  ranks_->watch().advise(first_ ? "the last checkpoint is whole; to go on: --resume " + path() : "the last checkpoint is whole");
 }
 
 void Trainer::finish() {
   if (session_->progress().step != last_saved_) save(Standing::ordinary);
   progress_.finish();
   if (!session_->finished()) {
-    say(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", signals_.name(),
+    say(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", name_of_signal(stop_signal_),
                     session_->progress().step, session_->total_steps(), path()));
     return;
   }

@@ -37,6 +37,7 @@ class Trainer {
   bool stop_requested();
   void tell_watch(const char* phase, Patience patience = Patience::ordinary);
   void say(const std::string& line);
+  void note(const std::string& text);
   std::string path() const;  // of the run's folder; empty on other ranks
   void finish();
 
@@ -47,6 +48,7 @@ class Trainer {
   std::unique_ptr<Session> session_;
   std::optional<RunFolder> folder_;
   StopSignals signals_;
+  int stop_signal_ = 0;  // that any rank got
   size_t planned_memory_ = 0;
   std::optional<Evaluation> last_evaluation_;
   int64_t last_saved_ = -1;

@@ -128,6 +128,9 @@ Distance distance(const Snapshot& a, const Snapshot& b) {
   return d;
 }
 
+/// The larger one; infinite where either is not a number.
+double worse(double a, double b) { return std::isnan(a) || std::isnan(b) ? INFINITY : std::max(a, b); }
+
 /// Σ over ranks of what each holds.
 double sum_over(Communicator& world, CachingAllocator& memory, double value) {
   const Tensor t = Tensor::from<double>(memory, {1}, std::vector<double>{value});
@@ -142,8 +145,8 @@ bool agrees(const Case& c, DType dtype, double tolerance, Communicator& world) {
   for (uint64_t i = 0; i < steps; ++i) {
     const StepReport want = alone.step(i), got = shared.step(i);
     const double loss = sum_over(world, memory, got.loss), extra = sum_over(world, memory, got.extra_loss);
-    worst = std::max({worst, std::abs(loss / want.loss - 1), std::abs(got.grad_norm / want.grad_norm - 1)});
-    if (want.extra_loss != 0) worst = std::max(worst, std::abs(extra / want.extra_loss - 1));
+    worst = worse(worse(worst, std::abs(loss / want.loss - 1)), std::abs(got.grad_norm / want.grad_norm - 1));
+    if (want.extra_loss != 0) worst = worse(worst, std::abs(extra / want.extra_loss - 1));
     if (!want.accepted || !got.accepted) worst = INFINITY;
   }
   const Distance weights = distance(alone.values(), shared.values());

@@ -15,6 +15,7 @@ set(SOURCES
   prediction_test.cpp
   progress_test.cpp
   run_folder_test.cpp
+  rank_agreement_test.cpp
   signals_test.cpp
   tensorboard_test.cpp
 )

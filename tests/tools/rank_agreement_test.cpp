@@ -1,0 +1,55 @@
+// What several ranks refuse to train together. How they agree at the start is tested under mpirun, by tests/ranks.sh.
+#include "tools/rank_agreement.h"
+
+#include "core/error.h"
+
+#include <gtest/gtest.h>
+
+namespace ermoe {
+namespace {
+
+std::string refusal(const RunConfig& config, int ranks) {
+  try {
+    require_parts_of_batches(config, ranks);
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(RankAgreement, WhatIsOfAWholeBatchIsRefused) {
+  RunConfig config;
+  EXPECT_EQ(refusal(config, 64), "accepted");
+  config.model.moe.router = RouterKind::switch_lbl;
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  EXPECT_TRUE(refusal(config, 2).starts_with("moe.router: switch_lbl's balance loss"));
+  config.model.moe.balance_weight = 0;
+  EXPECT_EQ(refusal(config, 2), "accepted");
+}
+
+TEST(RankAgreement, VmoesGroupsAreWhole) {
+  RunConfig config;
+  config.model.moe.router = RouterKind::vmoe;
+  config.model.moe.group_images = 8;
+  config.train.batch = 128;
+  EXPECT_EQ(refusal(config, 4), "accepted");
+  EXPECT_EQ(
+      refusal(config, 3),
+      "moe.group_images: 128 images a micro-batch on 3 ranks are not whole groups of 8, of which vmoe's balance losses are; 1 always fits");
+  config.train.accumulate = 8;
+  EXPECT_EQ(refusal(config, 2), "accepted");
+  EXPECT_TRUE(refusal(config, 4).starts_with("moe.group_images: 16 images"));
+  config.model.moe.importance_weight = config.model.moe.load_weight = 0;
+  EXPECT_EQ(refusal(config, 4), "accepted");
+  config.model.moe.capacity_eval = 2;
+  EXPECT_TRUE(refusal(config, 4).starts_with("moe.capacity_train, moe.capacity_eval: a capacity"));
+  EXPECT_EQ(refusal(config, 1), "accepted");
+}
+
+TEST(RankAgreement, AProcessAloneHasItsCoresToItself) {
+  SelfCommunicator alone;
+  EXPECT_EQ(ranks_on_same_cores(alone), 1);
+}
+
+}  // namespace
+}  // namespace ermoe

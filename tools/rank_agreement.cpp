@@ -1,0 +1,80 @@
+#include "tools/rank_agreement.h"
+
+#include "core/batch_part.h"
+#include "core/gather.h"
+#include "core/sockets.h"
+#include "tools/config_check.h"
+
+#include <algorithm>
+
+namespace ermoe {
+namespace {
+
+/// FNV-1a, which is the same on every host.
+struct Digest {
+  uint64_t value = 0xcbf29ce484222325;
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte b : bytes) value = (value ^ static_cast<uint64_t>(b)) * 0x100000001b3;
+  }
+};
+
+/// Of all values, and of the statistics beside them.
+uint64_t digest_of(const ExecContext& ctx, Vit& model) {
+  Digest digest;
+  const auto add = [&](const Tensor& t) {
+    const Tensor host = on_host(ctx, t);
+    digest.add({host.raw(), host.bytes()});
+  };
+  for (const auto role : {Parameter::Role::direct, Parameter::Role::factor}) add(model.arena().values(role));
+  for (const Buffer* b : buffers_of(model)) add(b->value);
+  return digest.value;
+}
+
+bool parts_are_whole_groups(int64_t images, int64_t group, int ranks) {
+  for (int rank = 0; rank < ranks; ++rank)
+    if (part_of_batch(images, rank, ranks).first % group != 0) return false;
+  return images % group == 0;
+}
+
+}  // namespace
+
+void require_parts_of_batches(const RunConfig& config, int ranks) {
+  const MoeConfig& moe = config.model.moe;
+  if (ranks == 1) return;
+  check_input(moe.router != RouterKind::switch_lbl || moe.balance_weight == 0,
+              "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
+  if (moe.router != RouterKind::vmoe) return;
+  check_input(moe.capacity_train == 0 && moe.capacity_eval == 0,
+              "moe.capacity_train, moe.capacity_eval: a capacity is of a whole batch, which several ranks do not put together yet");
+  const int64_t images = config.train.batch / config.train.accumulate;
+  check_input(
+      (moe.importance_weight == 0 && moe.load_weight == 0) || parts_are_whole_groups(images, moe.group_images, ranks),
+      "moe.group_images: {} images a micro-batch on {} ranks are not whole groups of {}, of which vmoe's balance losses are; 1 always "
+      "fits",
+      images, ranks, moe.group_images);
+}
+
+void require_same_start(const ExecContext& ctx, Vit& model, int64_t step, int64_t images) {
+  Communicator& ranks = *ctx.comm;
+  if (ranks.size() == 1) return;
+  const std::vector<int64_t> steps = gather_from_all(ranks, std::vector{step}), counts = gather_from_all(ranks, std::vector{images});
+  const std::vector<uint64_t> digests = gather_from_all(ranks, std::vector{digest_of(ctx, model)});
+  for (size_t r = 1; r < steps.size(); ++r) {
+    check_input(counts[r] == counts[0], "data.path: rank {} finds {} training images, and rank 0 finds {}", r, counts[r], counts[0]);
+    check_input(steps[r] == steps[0], "train.resume: rank {} stands at step {}, and rank 0 at step {}: its host has another run folder", r,
+                steps[r], steps[0]);
+    check_input(digests[r] == digests[0], "train.init, train.resume: rank {} has other weights than rank 0", r);
+  }
+}
+
+int ranks_on_same_cores(Communicator& ranks) {
+  if (ranks.size() == 1) return 1;
+  Digest own;
+  const std::string host = host_name();
+  own.add(std::as_bytes(std::span(host)));
+  const std::vector<int> cores = usable_cores();
+  own.add(std::as_bytes(std::span(cores)));
+  return static_cast<int>(std::ranges::count(gather_from_all(ranks, std::vector{own.value}), own.value));
+}
+
+}  // namespace ermoe
