@@ -1,5 +1,7 @@
 #include "models/module.h"
 
+#include "core/hash.h"
+
 #include <cmath>
 
 namespace ermoe {
@@ -28,11 +30,7 @@ std::vector<Buffer*> buffers_of(Module& module) {
   return found;
 }
 
-RngKey key_of(RngKey key, const std::string& name) {
-  uint64_t hash = 14695981039346656037ull;  // FNV-1a
-  for (unsigned char c : name) hash = (hash ^ c) * 1099511628211ull;
-  return key.fold(hash);
-}
+RngKey key_of(RngKey key, const std::string& name) { return key.fold(fnv1a(std::as_bytes(std::span(name)))); }
 
 namespace {
 

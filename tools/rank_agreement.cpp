@@ -2,6 +2,7 @@
 
 #include "core/batch_part.h"
 #include "core/gather.h"
+#include "core/hash.h"
 #include "core/sockets.h"
 #include "tools/config_check.h"
 
@@ -10,24 +11,16 @@
 namespace ermoe {
 namespace {
 
-/// FNV-1a, which is the same on every host.
-struct Digest {
-  uint64_t value = 0xcbf29ce484222325;
-  void add(std::span<const std::byte> bytes) {
-    for (const std::byte b : bytes) value = (value ^ static_cast<uint64_t>(b)) * 0x100000001b3;
-  }
-};
-
 /// Of all values, and of the statistics beside them.
-uint64_t digest_of(const ExecContext& ctx, Vit& model) {
-  Digest digest;
+uint64_t hash_of(const ExecContext& ctx, Vit& model) {
+  uint64_t hash = empty_hash;
   const auto add = [&](const Tensor& t) {
     const Tensor host = on_host(ctx, t);
-    digest.add({host.raw(), host.bytes()});
+    hash = fnv1a({host.raw(), host.bytes()}, hash);
   };
   for (const auto role : {Parameter::Role::direct, Parameter::Role::factor}) add(model.arena().values(role));
   for (const Buffer* b : buffers_of(model)) add(b->value);
-  return digest.value;
+  return hash;
 }
 
 bool parts_are_whole_groups(int64_t images, int64_t group, int ranks) {
@@ -58,23 +51,21 @@ void require_same_start(const ExecContext& ctx, Vit& model, int64_t step, int64_
   Communicator& ranks = *ctx.comm;
   if (ranks.size() == 1) return;
   const std::vector<int64_t> steps = gather_from_all(ranks, std::vector{step}), counts = gather_from_all(ranks, std::vector{images});
-  const std::vector<uint64_t> digests = gather_from_all(ranks, std::vector{digest_of(ctx, model)});
+  const std::vector<uint64_t> hashes = gather_from_all(ranks, std::vector{hash_of(ctx, model)});
   for (size_t r = 1; r < steps.size(); ++r) {
     check_input(counts[r] == counts[0], "data.path: rank {} finds {} training images, and rank 0 finds {}", r, counts[r], counts[0]);
     check_input(steps[r] == steps[0], "train.resume: rank {} stands at step {}, and rank 0 at step {}: its host has another run folder", r,
                 steps[r], steps[0]);
-    check_input(digests[r] == digests[0], "train.init, train.resume: rank {} has other weights than rank 0", r);
+    check_input(hashes[r] == hashes[0], "train.init, train.resume: rank {} has other weights than rank 0", r);
   }
 }
 
 int ranks_on_same_cores(Communicator& ranks) {
   if (ranks.size() == 1) return 1;
-  Digest own;
   const std::string host = host_name();
-  own.add(std::as_bytes(std::span(host)));
   const std::vector<int> cores = usable_cores();
-  own.add(std::as_bytes(std::span(cores)));
-  return static_cast<int>(std::ranges::count(gather_from_all(ranks, std::vector{own.value}), own.value));
+  const uint64_t own = fnv1a(std::as_bytes(std::span(cores)), fnv1a(std::as_bytes(std::span(host))));
+  return static_cast<int>(std::ranges::count(gather_from_all(ranks, std::vector{own}), own));
 }
 
 }  // namespace ermoe
