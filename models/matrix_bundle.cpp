@@ -60,25 +60,34 @@ std::vector<std::unique_ptr<MatrixBundle>> bundle_matrices(const ParameterArena&
   return bundles;
 }
 
+/// fn(parameter of all members, which part of a member it joins) for the factors.
+template <typename Fn>
+void MatrixBundle::each_factor(Fn&& fn) {
+  fn(u_, &FactoredMatrix::u);
+  fn(s_, &FactoredMatrix::s);
+  fn(v_, &FactoredMatrix::v);
+}
+
 MatrixBundle::MatrixBundle(const ParameterArena& arena, std::vector<FactoredMatrix> members) : arena_(arena), members_(std::move(members)) {
   const FactoredMatrix& first = members_.front();
   w_.parameter.name = first.w->name;
   const auto joined_shape = [&](const Shape& one) { return one.with(0, one[0] * static_cast<int64_t>(members_.size())); };
   w_.parameter.shape = joined_shape(first.w->shape);
   w_.parameter.compute_dtype = first.w->compute_dtype;
-  for (const auto& [joined, part] : {std::pair(&u_, &FactoredMatrix::u), {&s_, &FactoredMatrix::s}, {&v_, &FactoredMatrix::v}}) {
+  each_factor([&](Parameter& joined, Part part) {
     const Parameter* one = first.*part;
-    joined->name = one->name;
-    joined->shape = joined_shape(one->shape);
-    joined->role = Parameter::Role::factor;
-    joined->value = from_first(arena.values(Parameter::Role::factor), one->value, joined->shape);
-    joined->twin = from_first(arena.twins(), one->twin, joined->shape);
-  }
+    joined.name = one->name;
+    joined.shape = joined_shape(one->shape);
+    joined.role = Parameter::Role::factor;
+    joined.value = from_first(arena.values(Parameter::Role::factor), one->value, joined.shape);
+    joined.twin = from_first(arena.twins(), one->twin, joined.shape);
+  });
 }
 
 void MatrixBundle::refresh(const ExecContext& ctx) {
-  for (const auto& [joined, part] : {std::pair(&u_, &FactoredMatrix::u), {&s_, &FactoredMatrix::s}, {&v_, &FactoredMatrix::v}})
-    joined->frozen = std::ranges::all_of(members_, [part](const FactoredMatrix& m) { return (m.*part)->frozen; });
+  each_factor([&](Parameter& joined, Part part) {
+    joined.frozen = std::ranges::all_of(members_, [part](const FactoredMatrix& m) { return (m.*part)->frozen; });
+  });
   w_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, u_, s_, v_, w_.place(c), {u_.twin, v_.twin}); });
   const int64_t experts = members_.front().w->shape[0];
   for (size_t i = 0; i < members_.size(); ++i) {
@@ -98,9 +107,7 @@ void MatrixBundle::join_gradients() {
     joined.grad = from_first(gradient_section(arena_, one), one->grad, joined.shape);
   };
   join(w_.parameter, &FactoredMatrix::w);
-  join(u_, &FactoredMatrix::u);
-  join(s_, &FactoredMatrix::s);
-  join(v_, &FactoredMatrix::v);
+  each_factor(join);
   for (const FactoredMatrix& m : members_)
     if (!m.w->has_grad) zero(m.w->grad);
 }
@@ -109,16 +116,16 @@ void MatrixBundle::pull_back(const ExecContext& ctx) {
   if (std::ranges::none_of(members_, [](const FactoredMatrix& m) { return m.w->has_grad; })) return;
   join_gradients();
   w_.parameter.has_grad = true;
-  for (Parameter* joined : {&u_, &s_, &v_}) joined->has_grad = false;
+  each_factor([](Parameter& joined, Part) { joined.has_grad = false; });
   w_.pull_back(ctx);
-  for (const auto& [joined, part] : {std::pair(&u_, &FactoredMatrix::u), {&s_, &FactoredMatrix::s}, {&v_, &FactoredMatrix::v}}) {
-    joined->grad = {};  // its memory belongs to the arena, which gives it back when the next step begins
-    if (!joined->has_grad) continue;
+  each_factor([&](Parameter& joined, Part part) {
+    joined.grad = {};  // its memory belongs to the arena, which gives it back when the next step begins
+    if (!joined.has_grad) return;
     for (const FactoredMatrix& m : members_) {
       if ((m.*part)->frozen) zero((m.*part)->grad);
       (m.*part)->has_grad = true;
     }
-  }
+  });
 }
 
 }  // namespace ermoe

@@ -34,6 +34,8 @@ class MatrixBundle {
   std::span<const FactoredMatrix> members() const { return members_; }
 
  private:
+  template <typename Fn>
+  void each_factor(Fn&& fn);
   void join_gradients();
 
   const ParameterArena& arena_;
