@@ -17,6 +17,9 @@ struct BatchPart {
   bool operator==(const BatchPart&) const = default;
 };
 
+/// Of the largest part.
+constexpr int64_t most_images_a_part(int64_t total, int64_t world) { return (total + world - 1) / world; }
+
 /// The part of one rank of `world`: parts differ by one image at most, and may be empty where ranks are more than images.
 constexpr BatchPart part_of_batch(int64_t total, int rank, int world) {
   const int64_t begin = total * rank / world, end = total * (rank + 1) / world;

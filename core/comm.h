@@ -19,8 +19,6 @@ class Communicator {
   virtual int size() const = 0;
   /// Index of this rank among those of its host, of the whole run: picks the GPU.
   virtual int local_rank() const = 0;
-  /// How many they are: they share the host's cores.
-  virtual int local_size() const = 0;
 
   /// In place: every rank ends with the reduction over all ranks.
   virtual void all_reduce(const Tensor& t, ReduceOp op) = 0;
@@ -43,7 +41,6 @@ class SelfCommunicator final : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
-  int local_size() const override { return 1; }
   void all_reduce(const Tensor&, ReduceOp) override {}
   void reduce_scatter(const Tensor& in, const Tensor& out) override { copy(in, out); }
   void all_gather(const Tensor& in, const Tensor& out) override { copy(in, out); }

@@ -53,6 +53,15 @@ uint64_t part_of(uint64_t group, uint64_t number, int colour) {
   return std::max<uint64_t>(mixed, RankWatch::world_group + 1);
 }
 
+int local_rank_of_world() {
+  MPI_Comm host = MPI_COMM_NULL;
+  int rank = 0;
+  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
+  mpi_check(MPI_Comm_rank(host, &rank), "MPI_Comm_rank");
+  mpi_check(MPI_Comm_free(&host), "MPI_Comm_free");
+  return rank;
+}
+
 }  // namespace
 
 MpiProcess::MpiProcess() {
@@ -94,16 +103,6 @@ struct MpiCommunicator::Watched {
   Watched& operator=(const Watched&) = delete;
 };
 
-MpiCommunicator::Place MpiCommunicator::place_on_host() {
-  MPI_Comm host = MPI_COMM_NULL;
-  Place place;
-  mpi_check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
-  mpi_check(MPI_Comm_rank(host, &place.rank), "MPI_Comm_rank");
-  mpi_check(MPI_Comm_size(host, &place.size), "MPI_Comm_size");
-  mpi_check(MPI_Comm_free(&host), "MPI_Comm_free");
-  return place;
-}
-
 std::unique_ptr<MpiCommunicator> MpiCommunicator::world(RankWatch& watch, MpiPieces pieces) {
   return std::unique_ptr<MpiCommunicator>(
       new MpiCommunicator(std::make_unique<Handle>(MPI_COMM_WORLD), RankWatch::world_group, watch, pieces));
@@ -113,7 +112,7 @@ MpiCommunicator::MpiCommunicator(std::unique_ptr<Handle> handle, uint64_t group,
     : handle_(std::move(handle)), watch_(watch), pieces_(pieces), group_(group) {
   mpi_check(MPI_Comm_rank(handle_->comm, &rank_), "MPI_Comm_rank");
   mpi_check(MPI_Comm_size(handle_->comm, &size_), "MPI_Comm_size");
-  if (group == RankWatch::world_group) host_ = place_on_host();
+  if (group == RankWatch::world_group) local_rank_ = local_rank_of_world();
   const auto ranks = static_cast<size_t>(size_);
   to_.resize(ranks);
   from_.resize(ranks);
@@ -322,7 +321,7 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int colour) {
   mpi_check(MPI_Comm_set_errhandler(part, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   const uint64_t group = part_of(group_, number_, colour);
   std::unique_ptr<MpiCommunicator> comm(new MpiCommunicator(std::make_unique<Handle>(part), group, watch_, pieces_));
-  comm->host_ = host_;
+  comm->local_rank_ = local_rank_;
   watch_.belong(group);
   return comm;
 }

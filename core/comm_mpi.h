@@ -45,8 +45,7 @@ class MpiCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
   /// Of the whole run, in a part of it too.
-  int local_rank() const override { return host_.rank; }
-  int local_size() const override { return host_.size; }
+  int local_rank() const override { return local_rank_; }
 
   void all_reduce(const Tensor& t, ReduceOp op) override;
   void reduce_scatter(const Tensor& in, const Tensor& out) override;
@@ -60,9 +59,6 @@ class MpiCommunicator final : public Communicator {
  private:
   struct Handle;   // what MPI knows it by
   struct Watched;  // a collective from its start to its end, for the watch
-  struct Place {
-    int rank = 0, size = 1;
-  };
   struct Piece {
     std::byte* data = nullptr;
     int64_t bytes = 0;
@@ -70,7 +66,6 @@ class MpiCommunicator final : public Communicator {
 
   MpiCommunicator(std::unique_ptr<Handle> handle, uint64_t group, RankWatch& watch, MpiPieces pieces);
 
-  static Place place_on_host();
   void exchange();
   void start_round(int64_t round);
   void finish_round();
@@ -84,8 +79,7 @@ class MpiCommunicator final : public Communicator {
   MpiPieces pieces_;
   uint64_t group_;
   uint64_t number_ = 0;  // of collectives so far
-  int rank_ = 0, size_ = 1;
-  Place host_;                           // among the ranks of the host
+  int rank_ = 0, size_ = 1, local_rank_ = 0;
   std::vector<Piece> to_, from_;         // of `exchange`, by rank
   std::vector<const std::byte*> parts_;  // of a reduction, by rank
   std::vector<std::byte> scratch_;

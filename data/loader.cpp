@@ -33,7 +33,7 @@ Loader::Loader(const ImageDataset& dataset, const Sampler& sampler, CachingAlloc
 /// ring, the one that the caller uses and another on its way to a GPU.
 void Loader::reserve() {
   const SampleFormat& format = options_.format;
-  const int64_t world = sampler_.options().world, rows = (sampler_.options().batch + world - 1) / world;
+  const int64_t rows = most_images_a_part(sampler_.options().batch, sampler_.options().world);
   std::vector<Tensor> batches;
   for (int64_t i = 0; i < std::max<int64_t>(options_.prefetch, options_.threads) + 2; ++i) {
     batches.push_back(Tensor::empty(host_, {rows, format.size, format.size, format.channels}, DType::u8, "batch"));

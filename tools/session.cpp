@@ -208,8 +208,7 @@ size_t Session::probe_evaluation() {
   ExecContext ctx = engine_.ctx;
   ctx.mode = Mode::eval;
   const int64_t images = pipeline_->evaluation().size(), batch = std::min(evaluation_batch(config_.train), images);
-  const int ranks = ctx.comm->size();
-  const auto own = [ranks](int64_t rows) { return (rows + ranks - 1) / ranks; };  // of the rank that has most of them
+  const auto own = [&](int64_t rows) { return most_images_a_part(rows, ctx.comm->size()); };
   const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(own(batch))); };
   std::vector<Tensor> live;
   for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
