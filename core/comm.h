@@ -4,6 +4,7 @@
 
 #include "core/tensor.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -22,15 +23,24 @@ class Communicator {
 
   /// In place: every rank ends with the reduction over all ranks.
   virtual void all_reduce(const Tensor& t, ReduceOp op) = 0;
-  /// `out` (n, …) is this rank's slice of the sum of every rank's `in` (W*n, …).
-  virtual void reduce_scatter(const Tensor& in, const Tensor& out) = 0;
-  /// `out` (W*n, …) is the concatenation of every rank's `in` (n, …).
-  virtual void all_gather(const Tensor& in, const Tensor& out) = 0;
+  /// `out` (n, …) is this rank's slice of the sum of every rank's `in` (W*n, …). With `rows`, one number a rank, rank w has rows[w] of the
+  /// rows, after those of the ranks before it; some may have none. `out` may be the very rows of `in`; what else is in `in` stays.
+  virtual void reduce_scatter(const Tensor& in, const Tensor& out, std::span<const int64_t> rows = {}) = 0;
+  /// `out` (W*n, …) is the concatenation of every rank's `in` (n, …), or of rows[w] rows of each. `in` may be the very rows of `out`.
+  virtual void all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t> rows = {}) = 0;
   virtual void broadcast(const Tensor& t, int root) = 0;
   /// Sends `send_rows[w]` rows to rank w, in order, and receives `recv_rows[w]` rows from it.
   virtual void all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv,
                           std::span<const int64_t> recv_rows) = 0;
   virtual void barrier() = 0;
+
+  /// Runs the collectives that `work` calls, of this communicator or of parts of it, together, and beside whatever the device is given
+  /// from now on: they begin when what it was given before is done. Until `wait` nobody may touch their tensors. On a CPU they are done
+  /// when this returns.
+  virtual void start(const std::function<void()>& work) { work(); }
+  /// What the device is given from now on finds done whatever was started.
+  virtual void wait() {}
+
   /// The communicator of the ranks that name the same colour, ordered by rank.
   virtual std::unique_ptr<Communicator> split(int colour) = 0;
 };
@@ -42,12 +52,17 @@ class SelfCommunicator final : public Communicator {
   int size() const override { return 1; }
   int local_rank() const override { return 0; }
   void all_reduce(const Tensor&, ReduceOp) override {}
-  void reduce_scatter(const Tensor& in, const Tensor& out) override { copy(in, out); }
-  void all_gather(const Tensor& in, const Tensor& out) override { copy(in, out); }
+  void reduce_scatter(const Tensor& in, const Tensor& out, std::span<const int64_t>) override { copy_unless_same(in, out); }
+  void all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t>) override { copy_unless_same(in, out); }
   void broadcast(const Tensor&, int) override {}
   void all_to_all(const Tensor& send, std::span<const int64_t>, const Tensor& recv, std::span<const int64_t>) override { copy(send, recv); }
   void barrier() override {}
   std::unique_ptr<Communicator> split(int) override { return std::make_unique<SelfCommunicator>(); }
+
+ private:
+  static void copy_unless_same(const Tensor& from, const Tensor& to) {
+    if (from.numel() > 0 && from.raw() != to.raw()) copy(from, to);
+  }
 };
 
 /// What a launcher's variables (Open MPI's, PMI's, Slurm's) say about how often it started the program; nothing where there are none.

@@ -34,13 +34,21 @@ void require_host(const char* name, const Tensor& t) {
   check(!t.device().is_cuda(), "[{}] MPI moves tensors of the host, and {} {} lies on a GPU", name, name_of(t.dtype()), t.shape().str());
 }
 
-/// Two tensors of a collective: rows alike, `many` with `times` as many of them as `one`.
-void check_rows(const char* name, const Tensor& in, const Tensor& out, const Tensor& one, const Tensor& many, int times) {
-  require_host(name, in);
-  require_host(name, out);
-  const bool fits = one.shape().rank() > 0 && many.shape() == one.shape().with(0, one.shape()[0] * times) && in.dtype() == out.dtype();
-  check(fits, "[{}] in {} {} out {} {} of {} ranks", name, name_of(in.dtype()), in.shape().str(), name_of(out.dtype()), out.shape().str(),
-        times);
+/// How many rows each rank has of `many`, of which `one` is this rank's: as `rows` says, or equally many.
+std::vector<int64_t> rows_of_ranks(const char* name, const Tensor& one, const Tensor& many, std::span<const int64_t> rows, int rank,
+                                   int size) {
+  require_host(name, one);
+  require_host(name, many);
+  check(one.shape().rank() > 0 && many.shape().rank() > 0, "[{}] {} and {} have no rows", name, one.shape().str(), many.shape().str());
+  std::vector<int64_t> each(rows.begin(), rows.end());
+  if (rows.empty()) each.assign(static_cast<size_t>(size), one.shape()[0]);
+  int64_t sum = 0;
+  for (const int64_t n : each) sum = n < 0 ? -1 : sum < 0 ? sum : sum + n;
+  const bool fits = std::ssize(each) == size && many.shape() == one.shape().with(0, sum) &&
+                    one.shape()[0] == each[static_cast<size_t>(rank)] && one.dtype() == many.dtype();
+  check(fits, "[{}] {} {} and {} {} for rank {} of {} ranks with {} rows", name, name_of(one.dtype()), one.shape().str(),
+        name_of(many.dtype()), many.shape().str(), rank, size, fmt::join(each, " "));
+  return each;
 }
 
 /// A number for the part `colour` of a group that all of its members compute alike.
@@ -243,26 +251,31 @@ void MpiCommunicator::receive_parts(std::byte* own, int64_t bytes) {
   exchange();
 }
 
-void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out) {
-  check_rows("reduce_scatter", in, out, out, in, size_);
+void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) {
+  const std::vector<int64_t> each = rows_of_ranks("reduce_scatter", out, in, rows, rank_, size_);
   const Watched watched(*this, "reduce_scatter", in.bytes());
   const auto element = static_cast<int64_t>(size_of(in.dtype()));
-  const int64_t count = out.numel(), step = std::max<int64_t>(1, pieces_.reduction / element / size_);
-  for (int64_t begin = 0; begin < count; begin += step) {
-    const int64_t n = std::min(step, count - begin);
-    for (int w = 0; w < size_; ++w) to_[static_cast<size_t>(w)] = {in.raw() + (w * count + begin) * element, n * element};
-    receive_parts(to_[static_cast<size_t>(rank_)].data, n * element);
-    reduce_parts(in.dtype(), ReduceOp::sum, parts_, out.raw() + begin * element, n);
+  const int64_t width = in.shape()[0] > 0 ? in.numel() / in.shape()[0] : 0, most = *std::ranges::max_element(each) * width;
+  const int64_t step = std::max<int64_t>(1, pieces_.reduction / element / size_);
+  for (int64_t begin = 0; begin < most; begin += step) {
+    const auto left = [&](size_t w) { return std::clamp<int64_t>(each[w] * width - begin, 0, step); };
+    int64_t first = 0;
+    for (size_t w = 0; w < each.size(); first += each[w++] * width) to_[w] = {in.raw() + (first + begin) * element, left(w) * element};
+    const int64_t own = left(static_cast<size_t>(rank_));
+    receive_parts(to_[static_cast<size_t>(rank_)].data, own * element);
+    reduce_parts(in.dtype(), ReduceOp::sum, parts_, out.raw() + begin * element, own);
   }
 }
 
-void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out) {
-  check_rows("all_gather", in, out, in, out, size_);
+void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) {
+  const std::vector<int64_t> each = rows_of_ranks("all_gather", in, out, rows, rank_, size_);
   const Watched watched(*this, "all_gather", out.bytes());
-  const auto bytes = static_cast<int64_t>(in.bytes());
-  for (int w = 0; w < size_; ++w) {
-    to_[static_cast<size_t>(w)] = {in.raw(), bytes};
-    from_[static_cast<size_t>(w)] = {out.raw() + w * bytes, bytes};
+  const int64_t row = out.shape()[0] > 0 ? static_cast<int64_t>(out.bytes()) / out.shape()[0] : 0;
+  std::byte* to = out.raw();
+  for (size_t w = 0; w < each.size(); ++w) {
+    to_[w] = {in.raw(), static_cast<int64_t>(in.bytes())};
+    from_[w] = {to, each[w] * row};
+    to += from_[w].bytes;
   }
   exchange();
 }

@@ -48,8 +48,8 @@ class MpiCommunicator final : public Communicator {
   int local_rank() const override { return local_rank_; }
 
   void all_reduce(const Tensor& t, ReduceOp op) override;
-  void reduce_scatter(const Tensor& in, const Tensor& out) override;
-  void all_gather(const Tensor& in, const Tensor& out) override;
+  void reduce_scatter(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) override;
+  void all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) override;
   void broadcast(const Tensor& t, int root) override;
   void all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows) override;
   void barrier() override;

@@ -20,9 +20,11 @@ struct ExecContext {
   CachingAllocator* allocator = nullptr;  // of the device
   CachingAllocator* host = nullptr;       // memory of the host beside it; null on a CPU
   Workspace* workspace = nullptr;
-  Communicator* comm = nullptr;
-  Tape* tape = nullptr;            // null: no gradients
-  OpListener* listener = nullptr;  // of the ops that run; null: nobody asks
+  Communicator* comm = nullptr;           // of all ranks
+  Communicator* expert_ranks = nullptr;   // of those that hold a layer's experts together, each some of them
+  Communicator* replica_ranks = nullptr;  // of those that hold the same experts
+  Tape* tape = nullptr;                   // null: no gradients
+  OpListener* listener = nullptr;         // of the ops that run; null: nobody asks
   Device device;
   Stream stream;
   RngKey rng;

@@ -15,7 +15,7 @@ struct TestBench {
   explicit TestBench(uint64_t seed = 1) {
     ctx.allocator = &allocator;
     ctx.workspace = &workspace;
-    ctx.comm = &comm;
+    ctx.comm = ctx.expert_ranks = ctx.replica_ranks = &comm;
     ctx.rng = RngKey{seed};
     ctx.mode = Mode::train;
   }

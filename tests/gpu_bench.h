@@ -45,7 +45,7 @@ struct GpuBench {
     ctx.allocator = &allocator;
     ctx.host = &host_memory();
     ctx.workspace = &workspace;
-    ctx.comm = &comm;
+    ctx.comm = ctx.expert_ranks = ctx.replica_ranks = &comm;
     ctx.device = allocator.device();
     ctx.stream = test_gpu()->stream();
     ctx.rng = RngKey{seed};

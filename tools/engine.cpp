@@ -40,7 +40,8 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Communi
   if (gpu) CachingAllocator::share(allocator, step_memory);
   ctx.allocator = &allocator;
   ctx.workspace = &workspace;
-  ctx.comm = ranks != nullptr ? ranks : &alone;
+  ctx.comm = ctx.replica_ranks = ranks != nullptr ? ranks : &alone;
+  ctx.expert_ranks = &alone;
   ctx.rng = RngKey{seed};
   host_ctx_ = ctx;
   host_ctx_.allocator = &host;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,7 @@ class Checks {
         all_gather(n, dtype);
         broadcast(n, dtype);
         all_to_all(n, dtype);
+        uneven(n, dtype);
       }
     }
     what_ = "";
@@ -138,6 +140,33 @@ class Checks {
     for (int m = 0; m < size(); ++m) expect(same(out.slice(m * n, (m + 1) * n), filled({n, 2}, dtype, m)), "all_gather");
   }
 
+  /// Rows of another number for each rank, some without any; the ranks' own rows in the very memory of all rows, too.
+  void uneven(int64_t n, DType dtype) {
+    std::vector<int64_t> rows;
+    int64_t total = 0, first = 0;
+    for (int m = 0; m < size(); ++m) {
+      if (m == comm_.rank()) first = total;
+      total += rows.emplace_back(m % 3 == 1 ? 0 : n / (1 + m));
+    }
+    const int64_t own = rows[static_cast<size_t>(comm_.rank())];
+    const auto before = [&](int m) { return std::accumulate(rows.begin(), rows.begin() + m, int64_t{0}); };
+    for (const bool in_place : {false, true}) {
+      const Tensor in = filled({total, 2}, dtype, comm_.rank());
+      const Tensor out = in_place ? in.slice(first, first + own) : Tensor::empty(memory_, {own, 2}, dtype);
+      comm_.start([&] { comm_.reduce_scatter(in, out, rows); });
+      comm_.wait();
+      expect(same(out, reduced(2 * own, dtype, ReduceOp::sum, 2 * first)), "reduce_scatter of uneven rows");
+      const Tensor all = Tensor::empty(memory_, {total, 2}, dtype);
+      const Tensor part = in_place ? all.slice(first, first + own) : Tensor::empty(memory_, {own, 2}, dtype);
+      if (own > 0) copy(filled({own, 2}, dtype, comm_.rank()), part);
+      comm_.all_gather(part, all, rows);
+      for (int m = 0; m < size(); ++m) {
+        const int64_t count = rows[static_cast<size_t>(m)];
+        expect(same(all.slice(before(m), before(m) + count), filled({count, 2}, dtype, m)), "all_gather of uneven rows");
+      }
+    }
+  }
+
   void broadcast(int64_t n, DType dtype) {
     for (int root = 0; root < size(); ++root) {
       const Tensor t = filled({n}, dtype, comm_.rank());
@@ -197,6 +226,8 @@ class Checks {
     const std::vector<int64_t> wrong(static_cast<size_t>(size()), 7), few{6};
     refused("all_gather of another shape", [&] { comm_.all_gather(t, t); });
     refused("reduce_scatter of another dtype", [&] { comm_.reduce_scatter(filled({6 * size(), 2}, DType::f64, 0), t); });
+    refused("all_gather of rows that do not add up", [&] { comm_.all_gather(t, filled({12 * size(), 2}, DType::f32, 0), wrong); });
+    refused("reduce_scatter with too few counts", [&] { comm_.reduce_scatter(filled({6 * size(), 2}, DType::f32, 0), t, few); });
     refused("all_to_all whose rows do not add up", [&] { comm_.all_to_all(t, wrong, t, wrong); });
     refused("all_to_all with too few counts", [&] { comm_.all_to_all(t, few, t, few); });
     refused("broadcast from nobody", [&] { comm_.broadcast(t, size()); });

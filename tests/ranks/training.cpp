@@ -49,7 +49,7 @@ class Training {
  public:
   Training(const Case& c, DType dtype, Communicator* comm) : case_(c), tiny_(c.config, dtype), dtype_(dtype) {
     ExecContext& ctx = tiny_.bench.ctx;
-    if (comm != nullptr) ctx.comm = comm;
+    if (comm != nullptr) ctx.comm = ctx.replica_ranks = comm;
     ctx.part = part_of_batch(batch, ctx.comm->rank(), ctx.comm->size());
     optim_.lr = 1e-3;
     optimizer_.emplace(ctx, tiny_.model.arena(), optim_, stiefel_method(c.config.moe.orthogonality));
