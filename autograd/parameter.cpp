@@ -15,11 +15,11 @@ Variable::Variable(Parameter& p) : value(p.compute.defined() ? p.compute : p.val
 
 namespace {
 
-/// By role; among factors the orthonormal ones first, those of one shape and precision of gradients together: they are stepped
-/// together. Then by the name within a layer: what layers have alike is made together.
+/// By role; of direct ones those of experts last. Among factors the orthonormal ones first, those of one shape and precision of gradients
+/// together: they are stepped together. Then by the name within a layer: what layers have alike is made together.
 bool before(const Parameter* a, const Parameter* b) {
   if (a->role != b->role) return a->role < b->role;
-  if (a->role == Parameter::Role::direct) return false;
+  if (a->role == Parameter::Role::direct) return a->expert_sharded < b->expert_sharded;
   if (a->role == Parameter::Role::factor && a->orthonormal != b->orthonormal) return a->orthonormal;
   const auto size = [](const Parameter* p) { return std::tuple(-p->shape.numel(), p->shape[-1], p->shape[-2], p->narrow_grad); };
   if (a->role == Parameter::Role::factor && a->orthonormal && size(a) != size(b)) return size(a) < size(b);
@@ -39,15 +39,19 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, std::ve
     : ParameterArena(allocator, dtype, dtype, std::move(parameters)) {}
 
 ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                               GradWrites writes, int64_t largest_group)
-    : dtype_(dtype), grad_writes_(writes), parameters_(std::move(parameters)) {
+                               GradWrites writes, int64_t largest_group, int ranks)
+    : dtype_(dtype),
+      grad_writes_(writes),
+      direct_cut_(static_cast<int64_t>(64 / size_of(dtype)) * ranks),
+      parameters_(std::move(parameters)) {
   std::ranges::stable_sort(parameters_, before);
   for (Parameter* p : parameters_) p->compute_dtype = p->role == Parameter::Role::factor || p->full_precision ? dtype : compute;
   for (auto role : {Parameter::Role::direct, Parameter::Role::derived, Parameter::Role::factor}) {
-    int64_t total = 0, orthonormal = 0, elsewhere = 0;  // orthonormal ones come first
+    const std::vector<int64_t> offsets = lay_out(role);  // and the end of all
+    const int64_t total = offsets.back();
+    int64_t orthonormal = 0, elsewhere = 0;  // orthonormal ones come first
     for (const Parameter* p : parameters_) {
       if (p->role != role) continue;
-      total += padded(p, dtype);
       if (p->orthonormal) orthonormal += padded(p, dtype);
       if (has_grad_elsewhere(p)) elsewhere += padded(p, dtype);
     }
@@ -59,19 +63,46 @@ ParameterArena::ParameterArena(CachingAllocator& allocator, DType dtype, DType c
     if (copies) compute_ = Tensor::zeros(allocator, {total}, compute, "parameters");
     const bool twins = role == Parameter::Role::factor && compute == DType::bf16 && dtype != compute && orthonormal > 0;
     if (twins) twins_ = Tensor::zeros(allocator, {orthonormal}, compute, "parameters");
-    int64_t offset = 0, grad_offset = 0;
-    for (Parameter* p : parameters_) {
+    int64_t grad_offset = 0;
+    for (size_t next = 0; Parameter * p : parameters_) {
       if (p->role != role) continue;
+      const int64_t offset = offsets[next++];
+      if (role == Parameter::Role::direct) grad_offset = offset;
       if (own_values) p->value = value_sections_[section].window(offset, p->shape);
       p->grad = has_grad_elsewhere(p) ? Tensor() : grad_sections_[section].window(grad_offset, p->shape);
       if (p->grad.defined()) grad_offset += padded(p, dtype);
       if (own_values) p->compute = p->compute_dtype != dtype ? compute_.window(offset, p->shape) : p->value;
       p->twin = twins && p->orthonormal ? twins_.window(offset, p->shape) : Tensor();
-      offset += padded(p, dtype);
     }
   }
   make_groups(compute, largest_group);
   make_narrow_grads(allocator, compute);
+}
+
+/// Where each parameter of a role begins in its sections, and behind them their length.
+std::vector<int64_t> ParameterArena::lay_out(Parameter::Role role) {
+  const auto round_up = [&](int64_t n) { return (n + direct_cut_ - 1) / direct_cut_ * direct_cut_; };
+  const bool direct = role == Parameter::Role::direct;
+  std::vector<int64_t> offsets;
+  int64_t end = 0;
+  bool of_experts = false;
+  for (const Parameter* p : parameters_) {
+    if (p->role != role) continue;
+    if (direct && p->expert_sharded && !of_experts) {
+      of_experts = true;
+      direct_split_ = end = round_up(end);
+    }
+    offsets.push_back(end);
+    end += padded(p, dtype_);
+  }
+  if (direct) end = round_up(end);
+  if (direct && !of_experts) direct_split_ = end;
+  offsets.push_back(end);
+  return offsets;
+}
+
+int64_t ParameterArena::offset_of(const Parameter& p) const {
+  return (p.value.raw() - values(p.role).raw()) / static_cast<int64_t>(size_of(dtype_));
 }
 
 bool ParameterArena::has_narrow_grad(const Parameter* p) const {
@@ -107,8 +138,12 @@ void ParameterArena::make_groups(DType compute, int64_t most_elements) {
 }
 
 void ParameterArena::refresh_compute() {
-  if (compute_.defined()) convert(values(Parameter::Role::direct), compute_);
+  refresh_direct();
   if (twins_.defined()) convert(values(Parameter::Role::factor).window(0, twins_.shape()), twins_);
+}
+
+void ParameterArena::refresh_direct() {
+  if (compute_.defined()) convert(values(Parameter::Role::direct), compute_);
 }
 
 void ParameterArena::begin_gradients() {

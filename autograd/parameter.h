@@ -29,16 +29,23 @@ struct Parameter {
   bool orthonormal = false;          // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
   bool expert_sharded = false;       // first axis is the expert
   bool frozen = false;               // takes no gradient and no step
+  int64_t expert_offset = 0;         // of its first axis, where ranks hold parts of it
+  int64_t experts_of_all = 0;        // and of how many; 0: this rank has all of it
+  bool saves = true;                 // this rank writes it into checkpoints, where it has a part
   bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
   bool narrow_grad = false;          // one op writes its gradient once a step, and what reads it can bear it in bf16
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
   float lr_scale = 1.0f;             // of the optimizer's rate
+  int64_t depth = 0;                 // of the layer that uses it, counted from the input: deeper ones have their gradients earlier
 
   Tensor value;           // window of the value arena
   Tensor compute;         // what ops read: `value` itself, or its bf16 copy
   Tensor twin;            // bf16 copy of an orthonormal factor where the model computes in bf16, otherwise undefined
   Tensor grad;            // window of the gradient arena, or of its group's gradients (FactorGroup)
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
+
+  /// Of all ranks' parts together.
+  Shape whole_shape() const { return experts_of_all > 0 ? shape.with(0, experts_of_all) : shape; }
 };
 
 /// How many gradients a step writes to a slot. `once`, one micro-batch on one rank: then nothing is added to what was rounded.
@@ -60,7 +67,7 @@ struct FactorGroup {
 };
 
 /// The memory of a set of parameters. Slots are 64-byte aligned and lie in the order given, but for two things: roles are kept
-/// together, direct first, then derived, then factors (the first two are what ranks reduce). Derived ones and factors of one name
+/// together, direct first, experts' last among them, then derived, then factors. Derived ones and factors of one name
 /// in several layers lie side by side; and of the factors the orthonormal ones come first, those of one shape and precision of
 /// gradients together.
 class ParameterArena {
@@ -69,10 +76,10 @@ class ParameterArena {
   /// orthonormal factor gets no gradient yet. With `compute` bf16 ops read direct parameters through a copy and orthonormal
   /// factors have twins; `refresh_compute` makes both. Where gradients are written once, those of derived parameters and of
   /// orthonormal factors that may be are narrow, of `compute`.
-  /// The parameters must outlive the arena.
+  /// The parameters must outlive the arena. Direct sections are laid out so that `ranks` ranks can share equal parts of them.
   ParameterArena(CachingAllocator& allocator, DType dtype, std::vector<Parameter*> parameters);
   ParameterArena(CachingAllocator& allocator, DType dtype, DType compute, std::vector<Parameter*> parameters,
-                 GradWrites writes = GradWrites::many, int64_t largest_group = FactorGroup::most_elements);
+                 GradWrites writes = GradWrites::many, int64_t largest_group = FactorGroup::most_elements, int ranks = 1);
 
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero); without narrow ones and those of orthonormal factors.
@@ -84,11 +91,19 @@ class ParameterArena {
   Tensor values(Parameter::Role role) const { return value_sections_[static_cast<size_t>(role)]; }
   /// All twins, which lie as the first values of the factors do; undefined where there are none.
   Tensor twins() const { return twins_; }
+  /// Where p's value begins in the section of its role; a direct parameter's gradient begins at the same place.
+  int64_t offset_of(const Parameter& p) const;
+  /// Where the direct parameters of experts begin, a multiple of `direct_cut`: as is the sections' length.
+  int64_t direct_split() const { return direct_split_; }
+  /// Runs of so many elements, or multiples, fall into equal parts for all ranks.
+  int64_t direct_cut() const { return direct_cut_; }
   DType dtype() const { return dtype_; }
   DType compute_dtype() const { return compute_.defined() ? compute_.dtype() : dtype_; }
 
   /// Brings the bf16 copies up to date, twins as well. Call after every change of the values, unless the optimizer did it.
   void refresh_compute();
+  /// The copies of direct parameters alone.
+  void refresh_direct();
   /// Starts a new gradient sum: the next write of each slot overwrites. Orthonormal factors have no gradient from here …
   void begin_gradients();
   /// … to here, where a step's activations are gone and its gradients are about to be led on to the factors.
@@ -101,6 +116,7 @@ class ParameterArena {
   void end_gradients(Parameter::Role role);
 
  private:
+  std::vector<int64_t> lay_out(Parameter::Role role);
   bool has_narrow_grad(const Parameter* p) const;
   bool has_grad_elsewhere(const Parameter* p) const;
   void make_groups(DType compute, int64_t most_elements);
@@ -108,6 +124,7 @@ class ParameterArena {
 
   DType dtype_;
   GradWrites grad_writes_;
+  int64_t direct_split_ = 0, direct_cut_ = 1;
   std::vector<Parameter*> parameters_;
   Tensor value_sections_[3];  // by Role
   Tensor grad_sections_[3];

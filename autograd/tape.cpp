@@ -30,6 +30,7 @@ void Tape::backward(const ExecContext& ctx, const Variable& root, Tensor seed) {
   entries_[static_cast<size_t>(root.edge.node)].grad = std::move(seed);
 
   for (auto id = static_cast<size_t>(root.edge.node) + 1; id-- > 0;) {
+    reach(id + 1);
     Entry& entry = entries_[id];
     if (!entry.node) continue;  // a leaf keeps its gradient
     const std::unique_ptr<Node> node = std::move(entry.node);
@@ -39,6 +40,16 @@ void Tape::backward(const ExecContext& ctx, const Variable& root, Tensor seed) {
     GradWriter out(ctx, *this, std::span(edges_).subspan(entry.first_input, entry.input_count));
     const OpRange range(ctx.listener, node->name());
     node->backward(ctx, dy, out);
+  }
+  reach(0);
+}
+
+/// All entries from `entry` on have run.
+void Tape::reach(size_t entry) {
+  while (!marks_.empty() && marks_.back().entry >= entry) {
+    const std::function<void()> fn = std::move(marks_.back().fn);
+    marks_.pop_back();
+    fn();
   }
 }
 
@@ -50,6 +61,7 @@ Tensor Tape::grad(const Variable& leaf) const {
 void Tape::clear() {
   entries_.clear();
   edges_.clear();
+  marks_.clear();
 }
 
 GradSlot GradWriter::into(size_t i) {

@@ -7,6 +7,7 @@
 #include "autograd/variable.h"
 #include "core/context.h"
 
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -31,6 +32,10 @@ class Tape {
   /// Appends an op whose output is `y`. Prefer the free function `record`.
   Variable append(Tensor y, std::span<const Variable* const> inputs, std::unique_ptr<Node> node);
 
+  /// Calls `fn` on the way back as soon as all that is appended after this has run: gradients of parameters that are used there alone
+  /// are complete then.
+  void when_reached(std::function<void()> fn) { marks_.push_back({entries_.size(), std::move(fn)}); }
+
   /// Walks from `root` to the start. `seed` is the gradient of `root` (default: 1 for a scalar). Each node is freed
   /// as soon as it has run, and its saved tensors with it. Parameters' gradients land in their arena.
   void backward(const ExecContext& ctx, const Variable& root, Tensor seed = {});
@@ -54,7 +59,15 @@ class Tape {
   };
 
   std::vector<Entry> entries_;
+  /// Between entries: before `entry`, in the order in which they are appended.
+  struct Mark {
+    size_t entry = 0;
+    std::function<void()> fn;
+  };
+  void reach(size_t entry);
+
   std::vector<Edge> edges_;
+  std::vector<Mark> marks_;
 };
 
 /// Tells the tape, if there is one and any input wants a gradient, how `y` was made. `Op` is a plain struct with

@@ -13,7 +13,10 @@ void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBat
       pass.collect_statistics = true;
       model.forward(ctx, Variable(images), pass);
     });
-    for (MoeLayer* layer : model.moe_layers()) layer->router().replace_statistics(ctx);
+    for (MoeLayer* layer : model.moe_layers()) {
+      layer->router().reduce_statistics(ctx);
+      layer->router().replace_statistics(ctx);
+    }
   }
 }
 

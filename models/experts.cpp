@@ -41,14 +41,15 @@ void add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
 
 ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis)
     : kind_(moe.expert), orthogonality_(moe.orthogonality), penalty_weight_(moe.penalty), dims_(dims), shared_basis_(shared_basis) {
-  W1_.parameter.shape = {dims.all(), dims.hidden, dims.width};
-  W2_.shape = {dims.all(), dims.width, dims.hidden};
+  share_ = {.all = dims.all(), .held = {0, dims.all()}, .own = {0, dims.all()}, .held_by_expert_rank = {}, .own_by_replica = {}};
+  Parameter &W1 = W1_.made_parameter(), &W2 = W2_.made_parameter();
+  W1.shape = {dims.all(), dims.hidden, dims.width};
+  W2.shape = {dims.all(), dims.width, dims.hidden};
   b1_.shape = {dims.all(), dims.hidden};
   b2_.shape = {dims.all(), dims.width};
-  W2_.role = Parameter::Role::derived;
-  for (Parameter* p : {&W1_.parameter, &W2_, &b1_, &b2_}) p->expert_sharded = true;
+  for (Parameter* p : {&W1, &W2, &b1_, &b2_}) p->expert_sharded = true;
   if (kind_ == ExpertKind::plain) {
-    for (Parameter* p : {&W1_.parameter, &W2_}) {
+    for (Parameter* p : {&W1, &W2}) {
       p->role = Parameter::Role::direct;
       p->decay = true;
     }
@@ -58,7 +59,7 @@ ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* 
 }
 
 void ExpertBank::declare_factors(const MoeConfig& moe) {
-  W1_.parameter.narrow_grad = W2_.narrow_grad = true;  // `materialize` reads them in what it computes in
+  W1_.made_parameter().narrow_grad = W2_.made_parameter().narrow_grad = true;  // `materialize` reads them in what it computes in
   const auto [D, F, E, Ef, r, R] = dims_;
   const bool short_steps = moe.orthogonality == Orthogonality::newton_schulz;  // whose direction is bf16
   factors_.U1.narrow_grad = factors_.V2.narrow_grad = F > D && short_steps;    // and can write the larger factor's so
@@ -78,41 +79,76 @@ void ExpertBank::declare_factors(const MoeConfig& moe) {
   }
 }
 
+void ExpertBank::share_out(const ExpertShare& share, bool saves_held) {
+  share_ = share;
+  const auto keep = [](Parameter& p, const ExpertRange& part, int64_t all) {
+    p.shape = p.shape.with(0, part.count);
+    p.expert_offset = part.first;
+    p.experts_of_all = all;
+  };
+  const int64_t E = dims_.experts, Ef = dims_.free_experts;
+  std::vector<Parameter*> held{&b1_, &b2_};
+  if (!eigen()) held.insert(held.end(), {&W1_.made_parameter(), &W2_.made_parameter()});
+  for (Parameter* p : held) {
+    keep(*p, share.held, share.all);
+    p->saves = saves_held;
+  }
+  if (!eigen()) return;
+  for (Parameter* p : {&factors_.U1, &factors_.s1, &factors_.U2, &factors_.s2, &factors_.V2}) keep(*p, share.own, share.all);
+  const ExpertRange scored = share.own.below(E);
+  if (shared_basis_ == nullptr) {
+    keep(factors_.V1, share.own, share.all);
+  } else {
+    keep(factors_.V1, scored, E);
+    if (Ef > 0) keep(factors_.free_V1, {std::max(share.own.first, E) - E, share.own.count - scored.count}, Ef);
+  }
+  for (GatheredParameter* w : gathered()) w->share_out(share);
+}
+
 Variable ExpertBank::forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan) {
-  return grouped_mlp(ctx, rows, {.w1 = W1_.parameter, .b1 = b1_, .w2 = W2_, .b2 = b2_}, plan);
+  return grouped_mlp(ctx, rows, {.w1 = W1_.parameter(), .b1 = b1_, .w2 = W2_.parameter(), .b2 = b2_}, plan);
 }
 
 Variable ExpertBank::right_factor(const ExecContext& ctx) {
   if (shared_basis_ == nullptr) return factors_.V1;
-  return join_basis(ctx, *shared_basis_, factors_.V1, dims_.free_experts > 0 ? Variable(factors_.free_V1) : Variable());
+  return join_basis(ctx, *shared_basis_, factors_.V1, dims_.free_experts > 0 ? Variable(factors_.free_V1) : Variable(), basis_part());
+}
+
+/// Which columns of the shared basis belong to the own experts.
+BasisPart ExpertBank::basis_part() const { return {.first = share_.own.below(dims_.experts).first, .experts = dims_.experts}; }
+
+std::vector<GatheredParameter*> ExpertBank::gathered() {
+  if (!eigen()) return {};
+  return {&W1_, &W2_};
 }
 
 std::vector<FactoredMatrix> ExpertBank::factored() {
   std::vector<FactoredMatrix> matrices;
-  if (!eigen()) return matrices;
-  if (shared_basis_ == nullptr) matrices.push_back({.w = &W1_.parameter, .u = &factors_.U1, .s = &factors_.s1, .v = &factors_.V1});
-  matrices.push_back({.w = &W2_, .u = &factors_.U2, .s = &factors_.s2, .v = &factors_.V2});
+  if (!eigen() || share_.own.count == 0) return matrices;
+  if (shared_basis_ == nullptr) matrices.push_back({.w = &W1_.made_parameter(), .u = &factors_.U1, .s = &factors_.s1, .v = &factors_.V1});
+  matrices.push_back({.w = &W2_.made_parameter(), .u = &factors_.U2, .s = &factors_.s2, .v = &factors_.V2});
   return matrices;
 }
 
 void ExpertBank::refresh(const ExecContext& ctx) {
-  if (!eigen() || shared_basis_ == nullptr) return;
+  if (!eigen() || shared_basis_ == nullptr || share_.own.count == 0) return;
   const FactorTwins twins{factors_.U1.twin, {}};  // what is joined has none
-  W1_.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1_.place(c), twins); });
+  DerivedParameter& W1 = W1_.made();
+  W1.refresh(ctx, [&](const ExecContext& c) { return materialize(c, factors_.U1, factors_.s1, right_factor(c), W1.place(c), twins); });
 }
 
 void ExpertBank::pull_back(const ExecContext& ctx) {
   if (!eigen()) return;
-  if (shared_basis_ != nullptr) W1_.pull_back(ctx);
+  if (shared_basis_ != nullptr) W1_.made().pull_back(ctx);
   if (orthogonality_ != Orthogonality::penalty) return;
   for (Parameter* p : {&factors_.U1, &factors_.V1, &factors_.free_V1, &factors_.U2, &factors_.V2})
     if (p->value.defined() && p->shape.numel() > 0) add_penalty(ctx, *p, penalty_weight_);
 }
 
 void ExpertBank::after_step(const ExecContext& ctx) {
-  if (shared_basis_ == nullptr || !keeps_orthonormal(orthogonality_) || factors_.V1.shape[2] == 0) return;
+  if (shared_basis_ == nullptr || !keeps_orthonormal(orthogonality_) || factors_.V1.shape.numel() == 0) return;
   if (shared_basis_->frozen && factors_.V1.frozen) return;  // neither moved
-  project_off_basis(ctx, shared_basis_->value, factors_.V1.value);
+  project_off_basis(ctx, shared_basis_->value, factors_.V1.value, basis_part());
   retract(ctx, factors_.V1.value, stiefel_method(orthogonality_), factors_.V1.twin);
 }
 
@@ -121,8 +157,8 @@ void ExpertBank::init(const ExecContext& ctx, RngKey key) {
   fill(b2_.value, 0);
   if (eigen()) return init_from_svd(ctx, key);
   const auto kaiming = [&](Parameter& p) { fill_normal(p.value, std::sqrt(2.0 / static_cast<double>(p.shape[2])), key_of(key, p.name)); };
-  kaiming(W1_.parameter);
-  kaiming(W2_);
+  kaiming(W1_.made_parameter());
+  kaiming(W2_.made_parameter());
 }
 
 /// Every expert starts as the thin SVD of a Kaiming-normal matrix, the r largest singular values kept. With a shared
@@ -145,15 +181,15 @@ void ExpertBank::init_from_svd(const ExecContext& ctx, RngKey key) {
   if (r == R) return;
   // Twice: a random rest is far from orthogonal to the basis, and the polar step needs a second pass to full accuracy.
   for (int pass = 0; pass < 2; ++pass) {
-    project_off_basis(ctx, shared_basis_->value, factors_.V1.value);
+    project_off_basis(ctx, shared_basis_->value, factors_.V1.value, basis_part());
     retract(ctx, factors_.V1.value, StiefelMethod::gram_schmidt);
   }
 }
 
 void ExpertBank::visit(const std::string& prefix, const Visitor& visitor) {
-  visitor(join(prefix, "W1"), W1_.parameter);
+  W1_.visit(prefix, "W1", visitor);
   visitor(join(prefix, "b1"), b1_);
-  visitor(join(prefix, "W2"), W2_);
+  W2_.visit(prefix, "W2", visitor);
   visitor(join(prefix, "b2"), b2_);
   if (!eigen()) return;
   visitor(join(prefix, "U1"), factors_.U1);

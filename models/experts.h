@@ -3,8 +3,11 @@
 #pragma once
 
 #include "models/config.h"
+#include "models/expert_share.h"
+#include "models/gathered_parameter.h"
 #include "models/matrix_bundle.h"
 #include "models/module.h"
+#include "ops/join_basis.h"
 #include "ops/orthogonal_step.h"
 #include "ops/routing_plan.h"
 
@@ -25,7 +28,7 @@ struct ExpertDims {
 /// Sizes of the experts of a model whose settings fit together (models/config_rules.h).
 ExpertDims expert_dims(const VitConfig& model);
 
-/// The factors of both matrices. With a disjoint basis the first R columns of a scored expert's V1 belong to the
+/// The factors of both matrices, here of all experts. With a disjoint basis the first R columns of a scored expert's V1 belong to the
 /// router's shared basis, and V1 here is the rest.
 struct EigenFactors {
   Parameter U1;       // (E+Ef, F, r)
@@ -42,7 +45,11 @@ class ExpertBank final : public Module {
   /// `shared_basis`: the router's (D, E·R) parameter where the basis is disjoint, else null. It must outlive this.
   ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* shared_basis);
 
-  /// rows (M, D) sorted by expert as `plan` says -> (M, D): W2 gelu(W1 x + b1) + b2 of each row's expert.
+  /// From here on this rank has that part of the experts alone. Parameters have their new shapes; their memory is the caller's
+  /// business (Vit::move_to). `saves_held`: whether it writes what its replica ranks hold too into checkpoints.
+  void share_out(const ExpertShare& share, bool saves_held);
+
+  /// rows (M, D) sorted by expert as `plan`, of the held experts, says -> (M, D): W2 gelu(W1 x + b1) + b2 of each row's expert.
   Variable forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   /// What is made from parameters alone, for who makes it together with other layers' (models/matrix_bundle.h): W1 and W2 of eigen
@@ -56,9 +63,12 @@ class ExpertBank final : public Module {
   void after_step(const ExecContext& ctx);
 
   const ExpertDims& dims() const { return dims_; }
+  const ExpertShare& share() const { return share_; }
   bool eigen() const { return kind_ == ExpertKind::eigen; }
   EigenFactors& factors() { return factors_; }
-  /// V1 of every expert (E+Ef, D, r), on the context's tape.
+  /// Both matrices of eigen experts, for who gathers them and sums up their gradients.
+  std::vector<GatheredParameter*> gathered();
+  /// V1 of this rank's experts (own, D, r), on the context's tape.
   Variable right_factor(const ExecContext& ctx);
 
   void init(const ExecContext& ctx, RngKey key);
@@ -66,17 +76,19 @@ class ExpertBank final : public Module {
 
  private:
   void declare_factors(const MoeConfig& moe);
+  BasisPart basis_part() const;
   void init_from_svd(const ExecContext& ctx, RngKey key);
 
   ExpertKind kind_;
   Orthogonality orthogonality_;
   double penalty_weight_;
   ExpertDims dims_;
+  ExpertShare share_;
   Parameter* shared_basis_;
-  EigenFactors factors_;
-  DerivedParameter W1_;  // (E+Ef, F, D); plain experts train it directly, and W2
-  Parameter W2_;         // (E+Ef, D, F)
-  Parameter b1_, b2_;    // (E+Ef, F), (E+Ef, D)
+  EigenFactors factors_;               // of the own experts
+  GatheredParameter W1_{Reach::held};  // (held, F, D); plain experts train it directly, and W2
+  GatheredParameter W2_{Reach::held};  // (held, D, F)
+  Parameter b1_, b2_;                  // (held, F), (held, D)
 };
 
 /// Adds the gradient of weight · ‖QᵀQ - I‖² to p's; nothing where p is frozen.

@@ -1,5 +1,6 @@
 #include "models/moe.h"
 
+#include "models/expert_exchange.h"
 #include "models/router_ermoe.h"
 #include "models/router_linear.h"
 #include "ops/attach_loss.h"
@@ -42,13 +43,31 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
         {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
   }
   const Variable rows = dispatch(ctx, tokens, routing.plan);
-  const Variable outputs = experts_->forward(ctx, rows, routing.plan);
+  const Variable outputs = run_experts(ctx, rows, routing.plan);
   Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
   for (const LossTerm& term : routing.losses) {
     y = attach_loss(ctx, y, term.value, pass.loss_weight);
     if (first_run) pass.losses.emplace_back(term.name, term.value.value);
   }
   return y;
+}
+
+/// Here, or on the ranks that hold them.
+Variable MoeLayer::run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan) {
+  if (experts_->share().holds_all()) return experts_->forward(ctx, rows, plan);
+  const ExpertExchange exchange(ctx, plan, experts_->share());
+  return exchange.bring_back(ctx, experts_->forward(ctx, exchange.send(ctx, rows), exchange.plan()));
+}
+
+void MoeLayer::share_out(const ExpertShare& share, bool saves_held) {
+  experts_->share_out(share, saves_held);
+  router_->share_out(share);
+}
+
+std::vector<GatheredParameter*> MoeLayer::gathered() {
+  std::vector<GatheredParameter*> all = experts_->gathered();
+  if (GatheredParameter* basis = router_->gathered()) all.push_back(basis);
+  return all;
 }
 
 void MoeLayer::refresh(const ExecContext& ctx) {

@@ -5,6 +5,7 @@
 #include "models/experts.h"
 #include "models/router.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -26,6 +27,8 @@ struct ForwardPass {
   double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches
   bool collect_statistics = false;  // also outside training: statistics for averaged weights
   bool shuffle_experts = false;     // sends each token to the next expert instead: does routing matter?
+  /// Called on the way back when the gradients of all parameters from this depth on are complete: 0 embeddings, 1 … L blocks.
+  std::function<void(int64_t depth)> gradients_ready;
   std::vector<RoutingRecord> routes;
   std::vector<std::pair<std::string, Tensor>> losses;  // name and value () of every added term
 };
@@ -45,6 +48,11 @@ class MoeLayer final : public Module {
   Router& router() { return *router_; }
   int64_t block() const { return block_; }
 
+  /// From here on this rank has a part of the experts alone; see ExpertBank::share_out.
+  void share_out(const ExpertShare& share, bool saves_held);
+  /// What is made by each rank for its own experts and gathered.
+  std::vector<GatheredParameter*> gathered();
+
   void refresh(const ExecContext& ctx);
   void pull_back(const ExecContext& ctx);
   /// After the optimizer changed the factors, before refresh.
@@ -53,6 +61,8 @@ class MoeLayer final : public Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
+  Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
+
   ExpertDims dims_;
   Context context_;
   int64_t block_;

@@ -32,54 +32,105 @@ double learning_rate(const OptimConfig& config, int64_t step, int64_t total) {
   return lr;
 }
 
-namespace {
-
-/// The first element of p in the sections of its role.
-int64_t offset_of(const ParameterArena& arena, const Parameter& p) {
-  return (p.value.raw() - arena.values(p.role).raw()) / static_cast<int64_t>(size_of(arena.dtype()));
-}
-
-}  // namespace
-
 Tensor section_window(const ParameterArena& arena, const Tensor& section, const Parameter& p) {
-  return section.window(offset_of(arena, p), p.shape);
+  return section.window(arena.offset_of(p), p.shape);
 }
 
 Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
                      std::optional<int64_t> together)
     : arena_(arena), method_(method), rule_{.beta1 = config.beta1, .beta2 = config.beta2, .eps = config.eps} {
-  Tensor m[3], v[3];
-  for (auto role : {Parameter::Role::direct, Parameter::Role::factor}) {
-    const auto i = static_cast<size_t>(role);
-    m[i] = Tensor::zeros(*ctx.allocator, arena.values(role).shape(), arena.dtype(), "optimizer");
-    v[i] = Tensor::zeros(*ctx.allocator, arena.values(role).shape(), arena.dtype(), "optimizer");
-  }
-  std::vector<AdamwEntry> entries;
+  std::vector<AdamwEntry> entries = step_direct(ctx, config.weight_decay);
+  const Shape factors = arena.values(Parameter::Role::factor).shape();
+  const Tensor m = Tensor::zeros(*ctx.allocator, factors, arena.dtype(), "optimizer"), v = m.clone("optimizer");
   for (Parameter* p : arena.parameters()) {
-    if (p->role == Parameter::Role::derived || p->frozen) continue;
-    const auto i = static_cast<size_t>(p->role);
-    const Slot slot{p, section_window(arena, m[i], *p), section_window(arena, v[i], *p)};
+    if (p->role != Parameter::Role::factor || p->frozen || p->shape.numel() == 0) continue;
+    const Slot slot{p, 0, section_window(arena, m, *p), section_window(arena, v, *p)};
     slots_.push_back(slot);
-    if (p->orthonormal) continue;
-    entries.push_back({.p = p->value,
-                       .g = p->grad,
-                       .m = slot.m,
-                       .v = slot.v,
-                       .compute = p->compute.dtype() == DType::bf16 ? p->compute : Tensor(),
-                       .lr_scale = p->lr_scale,
-                       .decay = p->decay ? config.weight_decay : 0});
+    if (!p->orthonormal) entries.push_back(entry_of(slot, config.weight_decay));
   }
   table_ = AdamwTable(ctx, arena.dtype(), entries);
-  const auto factors = static_cast<size_t>(Parameter::Role::factor);
+  count_factors(ctx.comm->rank() == 0);
   // A GPU steps a group at once: enough matrices of 384 columns to keep it busy, and scratch memory of some hundred MB at most. A
   // CPU takes parameter by parameter, whose scratch stays in its caches.
-  make_batches(m[factors], v[factors], together.value_or(ctx.device.is_cuda() ? FactorGroup::most_elements : 0));
+  make_batches(m, v, together.value_or(ctx.device.is_cuda() ? FactorGroup::most_elements : 0));
   state_ = make_step_state(ctx);
 }
 
+/// A slot's part of everything that a step of it touches.
+AdamwEntry Optimizer::entry_of(const Slot& slot, double weight_decay) const {
+  const Parameter& p = *slot.parameter;
+  const auto part = [&](const Tensor& t) { return t.window(slot.first, slot.m.shape()); };
+  return {.p = part(p.value),
+          .g = part(p.grad),
+          .m = slot.m,
+          .v = slot.v,
+          .compute = p.compute.dtype() == DType::bf16 ? part(p.compute) : Tensor(),
+          .lr_scale = p.lr_scale,
+          .decay = p.decay ? weight_decay : 0};
+}
+
+/// Slots for what this rank steps of the direct parameters.
+std::vector<AdamwEntry> Optimizer::step_direct(const ExecContext& ctx, double weight_decay) {
+  const std::vector<DirectBucket> buckets = direct_buckets(ctx, arena_);
+  int64_t total = 0, done = 0;
+  for (const DirectBucket& b : buckets) total += b.own_end - b.own_begin;
+  const Tensor m = Tensor::zeros(*ctx.allocator, {total}, arena_.dtype(), "optimizer"), v = m.clone("optimizer");
+  std::vector<AdamwEntry> entries;
+  for (const DirectBucket& b : buckets) {
+    for (Parameter* p : arena_.parameters()) {
+      if (p->role != Parameter::Role::direct || p->frozen) continue;
+      const int64_t offset = arena_.offset_of(*p);
+      const int64_t begin = std::max(b.own_begin, offset), count = std::min(b.own_end, offset + p->shape.numel()) - begin;
+      if (count <= 0) continue;
+      const Shape shape = count == p->shape.numel() ? p->shape : Shape{count};
+      const int64_t at = done + begin - b.own_begin;
+      slots_.push_back({p, begin - offset, m.window(at, shape), v.window(at, shape)});
+      entries.push_back(entry_of(slots_.back(), weight_decay));
+    }
+    done += b.own_end - b.own_begin;
+    if (b.own_begin == b.own_end) continue;
+    const Tensor gradients = arena_.grads(Parameter::Role::direct);
+    if (ctx.comm->size() > 1) direct_gradients_.push_back(b.own_of(gradients));
+  }
+  if (ctx.comm->size() == 1) direct_gradients_.push_back(arena_.grads(Parameter::Role::direct));
+  return entries;
+}
+
+/// Which gradients of factors count for the norm here: those of the own experts, and with `common` those that all ranks have alike.
+void Optimizer::count_factors(bool common) {
+  const auto counts = [&](const Parameter* p) { return p->expert_sharded || common; };
+  const Tensor section = arena_.grads(Parameter::Role::factor);
+  const auto place = [&](const Parameter* p) { return (p->grad.raw() - section.raw()) / static_cast<int64_t>(size_of(arena_.dtype())); };
+  int64_t begin = -1, end = -1;
+  const auto close = [&] {
+    if (begin >= 0) direct_gradients_.push_back(section.window(begin, {end - begin}));
+    begin = -1;
+  };
+  for (const Parameter* p : arena_.parameters()) {
+    if (p->role != Parameter::Role::factor || p->orthonormal || p->shape.numel() == 0) continue;
+    if (!counts(p)) {
+      close();
+      continue;
+    }
+    if (begin < 0) begin = place(p);
+    end = place(p) + p->shape.numel();
+  }
+  close();
+  for (const FactorGroup& group : arena_.factor_groups()) {
+    for (int64_t first = 0; const Parameter* p : group.members) {
+      const int64_t count = p->shape.numel();
+      Counted* const last = factor_gradients_.empty() ? nullptr : &factor_gradients_.back();
+      const bool joins = last != nullptr && last->group == &group && last->first + last->count == first;
+      if (counts(p) && joins) last->count += count;
+      if (counts(p) && !joins) factor_gradients_.push_back({&group, first, count});
+      first += count;
+    }
+  }
+}
+
 void Optimizer::judge(const ExecContext& ctx, double clip, const Tensor& faults) {
-  std::vector<Tensor> gradients{arena_.grads(Parameter::Role::direct), arena_.grads(Parameter::Role::factor)};
-  for (const FactorGroup& group : arena_.factor_groups()) gradients.push_back(group.grad);
+  std::vector<Tensor> gradients = direct_gradients_;
+  for (const Counted& part : factor_gradients_) gradients.push_back(part.group->grad.window(part.first, {part.count}));
   judge_step(ctx, rule_, clip, gradients, faults, state_);
 }
 
@@ -108,7 +159,7 @@ void Optimizer::make_batches(const Tensor& m, const Tensor& v, int64_t most_elem
     int64_t at = 0;
     for (const Parameter* p : group.members) {
       const int64_t rows = p->shape[-2], cols = p->shape[-1];
-      const Run own{&group, offset_of(arena_, *p), at, p->shape.numel() / (rows * cols), rows, cols, p->lr_scale};
+      const Run own{&group, arena_.offset_of(*p), at, p->shape.numel() / (rows * cols), rows, cols, p->lr_scale};
       at += own.elements();
       if (p->frozen) continue;
       Run* const last = runs.empty() || runs.back().group != &group ? nullptr : &runs.back();

@@ -5,6 +5,7 @@
 #include "autograd/parameter.h"
 #include "core/context.h"
 #include "models/config.h"
+#include "models/direct_buckets.h"
 #include "ops/adamw.h"
 #include "ops/orthogonal_step.h"
 
@@ -21,8 +22,9 @@ double learning_rate(const OptimConfig& config, int64_t step, int64_t total);
 
 class Optimizer {
  public:
-  /// State for every parameter that is neither derived nor frozen. `arena` must outlive this. `together`: up to how many elements
-  /// orthonormal factors of one shape are stepped as one batch; left out: what suits the device.
+  /// State for every parameter that is neither derived nor frozen; of direct ones for what this rank steps of them alone
+  /// (models/direct_buckets.h): what it did not step it must gather after a step. `arena` must outlive this. `together`: up to how many
+  /// elements orthonormal factors of one shape are stepped as one batch; left out: what suits the device.
   Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimConfig& config, StiefelMethod method,
             std::optional<int64_t> together = {});
 
@@ -55,9 +57,16 @@ class Optimizer {
   void visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const;
 
  private:
+  /// A parameter, or the part of a direct one that this rank steps.
   struct Slot {
     Parameter* parameter;
+    int64_t first;  // its first element of the parameter
     Tensor m, v;
+  };
+  /// Gradients of orthonormal factors that count for the norm: some of a group.
+  struct Counted {
+    const FactorGroup* group;
+    int64_t first, count;
   };
   /// Orthonormal parameters of one shape and rate that lie side by side in memory, as one batch of matrices.
   struct Batch {
@@ -68,10 +77,15 @@ class Optimizer {
     double lr_scale = 1;
     Tensor grad() const { return group->grad.window(at, value.shape()); }
   };
+  AdamwEntry entry_of(const Slot& slot, double weight_decay) const;
+  std::vector<AdamwEntry> step_direct(const ExecContext& ctx, double weight_decay);
+  void count_factors(bool common);
   void make_batches(const Tensor& m, const Tensor& v, int64_t most_elements);
   void step_orthonormal(const ExecContext& ctx, const Batch& batch);
 
   ParameterArena& arena_;
+  std::vector<Tensor> direct_gradients_;  // windows of the arena's: what this rank steps, and factors that are not orthonormal
+  std::vector<Counted> factor_gradients_;
   StiefelMethod method_;
   AdamRule rule_;
   std::vector<Slot> slots_;

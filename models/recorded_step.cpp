@@ -85,6 +85,7 @@ void RecordedStep::record(const ExecContext& ctx) {
     for (int64_t i = 0; i < std::ssize(inputs_); ++i) micro_batch(ctx, i, inputs_[static_cast<size_t>(i)]);
     step_.judge(ctx);
     gpu_->record_if(step_.decision(), [&] { step_.apply(ctx); });
+    step_.share(ctx);
   });
   kept_ = std::move(kept);
 }

@@ -56,14 +56,23 @@ class Router : public Module {
   /// True where `RouterInput::c` is read.
   virtual bool wants_context() const { return false; }
 
+  /// From here on this rank's experts have that part of the factors alone. Before memory is given to parameters.
+  virtual void share_out(const ExpertShare&) {}
+  /// What is made of the experts' factors and gathered over all ranks; null: nothing.
+  virtual GatheredParameter* gathered() { return nullptr; }
+  /// A factor that all ranks step alike, of whose gradient each has a part after `pull_back`; null: none.
+  virtual Parameter* common_factor() { return nullptr; }
+
   /// Routes one micro-batch. With `pinned.made` the selection is taken from there, else stored there.
   virtual Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) = 0;
 
   // Hooks of the training step, in this order; see models/train_step.h.
-  virtual void refresh(const ExecContext&) {}      // factors changed: remake what is derived from them
-  virtual void pull_back(const ExecContext&) {}    // derived gradients to their factors
-  virtual void accept_step(const ExecContext&) {}  // the step counts: update running statistics
-  virtual void discard_step() {}                   // it does not: forget what was collected
+  virtual void refresh(const ExecContext&) {}            // factors changed: remake what is derived from them
+  virtual void pull_back(const ExecContext&) {}          // derived gradients to their factors
+  virtual void add_penalties(const ExecContext&) {}      // when the gradients of `common_factor` are whole
+  virtual void reduce_statistics(const ExecContext&) {}  // sums what was collected over all ranks
+  virtual void accept_step(const ExecContext&) {}        // the step counts: update running statistics
+  virtual void discard_step() {}                         // it does not: forget what was collected
   /// Replaces the running statistics by what was collected, for weights that they do not belong to (averaged ones).
   virtual void replace_statistics(const ExecContext&) {}
 

@@ -16,8 +16,7 @@ ErmoeRouter::ErmoeRouter(const MoeConfig& moe, const ExpertDims& dims, ExpertBan
   own_basis_.shape = moe.basis == Basis::disjoint ? Shape{D, E * R} : Shape{E, D, R};
   own_basis_.role = Parameter::Role::factor;
   own_basis_.orthonormal = keeps_orthonormal(moe.orthogonality);
-  own_basis_.expert_sharded = moe.basis == Basis::untied;
-  packed_.parameter.shape = {E, R, D};
+  packed_.made_parameter().shape = {E, R, D};
   temperature_.shape = {1};
   mean_x_.shape = mean_c_.shape = {D};
   score_mean_.shape = score_var_.shape = {E};
@@ -31,8 +30,8 @@ RouterStats ErmoeRouter::stats() const {
 
 Variable ErmoeRouter::score(const ExecContext& ctx, const Variable& x, const Variable& c) {
   const Tensor mean_x = moe_.center ? mean_x_.value : Tensor(), mean_c = moe_.center ? mean_c_.value : Tensor();
-  if (moe_.score == Score::subspace_cosine) return subspace_cosine(ctx, x, packed_.parameter, mean_x);
-  return context_cosine(ctx, x, c, packed_.parameter, mean_x, mean_c);
+  if (moe_.score == Score::subspace_cosine) return subspace_cosine(ctx, x, packed_.parameter(), mean_x);
+  return context_cosine(ctx, x, c, packed_.parameter(), mean_x, mean_c);
 }
 
 Tensor ErmoeRouter::threshold(const ExecContext& ctx) const {
@@ -72,12 +71,19 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
   return routing;
 }
 
+/// A basis of the router's own stays with all ranks: it is small, and they step it alike.
+void ErmoeRouter::share_out(const ExpertShare& share) {
+  if (moe_.basis == Basis::leading) packed_.share_out(share.below(dims_.experts));
+}
+
 void ErmoeRouter::refresh(const ExecContext& ctx) {
   const int64_t D = dims_.width, E = dims_.experts, R = dims_.basis_rank;
-  packed_.refresh(ctx, [&](const ExecContext& c) {
+  const int64_t own = packed_.made_parameter().shape[0];
+  if (own == 0) return;
+  packed_.made().refresh(ctx, [&](const ExecContext& c) {
     if (moe_.basis == Basis::leading) {
       const Variable V1 = experts_->factors().V1;
-      return leading_basis(c, dims_.free_experts == 0 ? V1 : slice_rows(c, V1, 0, E), R);
+      return leading_basis(c, V1.shape()[0] == own ? V1 : slice_rows(c, V1, 0, own), R);
     }
     if (moe_.basis == Basis::untied) return leading_basis(c, own_basis_, R);
     const Variable columns = reshape(c, own_basis_, {1, D, E * R});  // one expert with E·R columns
@@ -85,10 +91,15 @@ void ErmoeRouter::refresh(const ExecContext& ctx) {
   });
 }
 
-void ErmoeRouter::pull_back(const ExecContext& ctx) {
-  packed_.pull_back(ctx);
-  // After the experts' turn: a shared basis has both gradients now.
+void ErmoeRouter::pull_back(const ExecContext& ctx) { packed_.made().pull_back(ctx); }
+
+/// A shared basis has both gradients now, the experts' too.
+void ErmoeRouter::add_penalties(const ExecContext& ctx) {
   if (moe_.orthogonality == Orthogonality::penalty && moe_.basis != Basis::leading) add_penalty(ctx, own_basis_, moe_.penalty);
+}
+
+void ErmoeRouter::reduce_statistics(const ExecContext& ctx) {
+  if (sums_.defined()) ctx.comm->all_reduce(sums_, ReduceOp::sum);
 }
 
 void ErmoeRouter::accept_step(const ExecContext& ctx) { update_statistics(ctx, moe_.momentum); }
@@ -96,7 +107,6 @@ void ErmoeRouter::replace_statistics(const ExecContext& ctx) { update_statistics
 
 void ErmoeRouter::update_statistics(const ExecContext& ctx, double momentum) {
   if (!sums_.defined()) return;
-  ctx.comm->all_reduce(sums_, ReduceOp::sum);
   update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, momentum, stats());
   sums_ = {};
 }
@@ -111,7 +121,7 @@ void ErmoeRouter::init(const ExecContext& ctx, RngKey key) {
 
 void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {
   if (moe_.basis != Basis::leading) visitor(join(prefix, "basis"), own_basis_);
-  visitor(join(prefix, "packed_basis"), packed_.parameter);
+  packed_.visit(prefix, "packed_basis", visitor);
   if (moe_.combine == CombineRule::softmax) visitor(join(prefix, "temperature"), temperature_);
   visitor(join(prefix, "mean_x"), mean_x_);
   visitor(join(prefix, "mean_c"), mean_c_);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "models/config_rules.h"
-#include "models/derived.h"
+#include "models/gathered_parameter.h"
 #include "models/router.h"
 #include "ops/router_stats.h"
 
@@ -19,9 +19,14 @@ class ErmoeRouter final : public Router {
   void set_experts(ExpertBank* experts) { experts_ = experts; }
 
   bool wants_context() const override { return moe_.score == Score::context_cosine; }
+  void share_out(const ExpertShare& share) override;
+  GatheredParameter* gathered() override { return moe_.basis == Basis::leading ? &packed_ : nullptr; }
+  Parameter* common_factor() override { return basis_parameter(); }
   Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override;
   void refresh(const ExecContext& ctx) override;
   void pull_back(const ExecContext& ctx) override;
+  void add_penalties(const ExecContext& ctx) override;
+  void reduce_statistics(const ExecContext& ctx) override;
   void accept_step(const ExecContext& ctx) override;
   void discard_step() override;
   void replace_statistics(const ExecContext& ctx) override;
@@ -29,7 +34,7 @@ class ErmoeRouter final : public Router {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
   /// The packed basis (E, R, D): what subspace overlap is measured on.
-  Tensor packed_basis() const { return packed_.parameter.value; }
+  Tensor packed_basis() { return packed_.parameter().value; }
 
  private:
   Variable score(const ExecContext& ctx, const Variable& x, const Variable& c);
@@ -43,7 +48,7 @@ class ErmoeRouter final : public Router {
   ExpertBank* experts_;
   ThresholdRule rule_;
   Parameter own_basis_;                                                    // disjoint: (D, E·R); untied: (E, D, R)
-  DerivedParameter packed_;                                                // (E, R, D)
+  GatheredParameter packed_{Reach::all};                                   // (E, R, D)
   Parameter temperature_;                                                  // (1), softmax combine
   Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;  // zero until a step was accepted
   Tensor sums_;                                                            // of this step, f64

@@ -3,7 +3,12 @@ set(SOURCES
   checkpoint.cpp
   checkpoint_store.cpp
   config_rules.cpp
+  direct_buckets.cpp
+  expert_exchange.cpp
+  expert_share.cpp
   experts.cpp
+  gathered_parameter.cpp
+  grad_sync.cpp
   layers.cpp
   matrix_bundle.cpp
   module.cpp

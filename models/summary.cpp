@@ -28,8 +28,8 @@ ModelSummary summarize(Vit& model) {
   ModelSummary s;
   int64_t inactive = 0;
   for (const Parameter* p : parameters_of(model)) {
-    if (p->role != Parameter::Role::derived) s.parameters += p->shape.numel();
-    if (p->role != Parameter::Role::factor) s.active_parameters += p->shape.numel();
+    if (p->role != Parameter::Role::derived) s.parameters += p->whole_shape().numel();
+    if (p->role == Parameter::Role::direct) s.active_parameters += p->whole_shape().numel();
   }
   s.forward_flops = 2 * patches * static_cast<double>(patch_weight_shape(c).numel()) + 2 * D * static_cast<double>(c.classes);
   s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
@@ -39,6 +39,8 @@ ModelSummary summarize(Vit& model) {
   for (MoeLayer* layer : layers) {
     const ExpertDims& d = layer->dims();
     const int64_t expert = 2 * d.width * d.hidden + d.width + d.hidden;
+    if (layer->experts().eigen()) s.active_parameters += d.all() * 2 * d.width * d.hidden;  // what factors make
+    s.active_parameters += d.experts * d.basis_rank * d.width;
     inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
     s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * T * D * static_cast<double>(d.hidden);
     const double score_width = static_cast<double>(d.experts * std::max<int64_t>(1, d.basis_rank));

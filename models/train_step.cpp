@@ -16,10 +16,12 @@ double scalar_of(const Tensor& t) {
 
 void TrainStep::begin(const ExecContext& ctx, int64_t micro_batches) {
   Stopwatch watch;
-  check(model_.arena().grad_writes() == GradWrites::many || grad_writes(ctx, micro_batches) == GradWrites::once,
-        "[train_step] {} micro-batches on {} ranks for gradients that are written once", micro_batches, ctx.comm->size());
+  check(model_.arena().grad_writes() == GradWrites::many || grad_writes(micro_batches) == GradWrites::once,
+        "[train_step] {} micro-batches for gradients that are written once", micro_batches);
   micro_batches_ = micro_batches;
+  micro_batches_done_ = 0;
   report_ = {};
+  sync_.begin(ctx);
   model_.arena().begin_gradients();  // first, since it gives memory back
   if (!results_.defined()) results_ = make_step_results(ctx, first_draw_);
   begin_results(ctx, results_);
@@ -41,6 +43,7 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   ForwardPass pass;
   pass.allow = allow;
   pass.loss_weight = share;
+  if (++micro_batches_done_ == micro_batches_) pass.gradients_ready = [&](int64_t depth) { sync_.ready(ctx, depth); };
   const Variable value = loss(ctx, model_.forward(ctx, Variable(images), pass));
   const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
   fill(seed, pass.loss_weight);
@@ -56,12 +59,10 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
 }
 
 void TrainStep::reduce_gradients(const ExecContext& ctx) {
-  for (auto role : {Parameter::Role::direct, Parameter::Role::derived}) {
-    model_.arena().end_gradients(role);
-    ctx.comm->all_reduce(model_.arena().grads(role), ReduceOp::sum);
-  }
+  sync_.finish(ctx);
   model_.pull_back(ctx);
   model_.arena().end_gradients(Parameter::Role::factor);
+  model_.reduce_statistics(ctx);
 }
 
 std::string TrainStep::find_fault(const ExecContext& ctx, const StepResults& results) const {
@@ -96,6 +97,12 @@ void TrainStep::apply(const ExecContext& ctx) {
   model_.after_step(ctx);
   report_.times.orthogonal += watch.lap();
   model_.accept_step(ctx);
+  report_.times.optimizer += watch.lap();
+}
+
+void TrainStep::share(const ExecContext& ctx) {
+  Stopwatch watch;
+  sync_.gather_values(ctx);
   if (average_ != nullptr) average_->update(ctx, optimizer_.state());
   report_.times.optimizer += watch.lap();
 }
@@ -126,7 +133,10 @@ StepReport TrainStep::finish(const ExecContext& ctx, double lr) {
   set_learning_rate(ctx, lr);
   judge(ctx);
   const bool accepted = report(ctx).accepted;
-  if (accepted) apply(ctx);
+  if (accepted) {
+    apply(ctx);
+    share(ctx);
+  }
   conclude(accepted);
   return std::move(report_);
 }

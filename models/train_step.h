@@ -3,6 +3,7 @@
 // is refused whole and says where it went wrong. Read next: models/recorded_step.h, tools/trainer.h.
 #pragma once
 
+#include "models/grad_sync.h"
 #include "models/optim.h"
 #include "models/step_times.h"
 #include "models/vit.h"
@@ -30,15 +31,13 @@ struct StepReport {
 };
 
 /// How often a step of so many micro-batches writes a gradient before it is read.
-inline GradWrites grad_writes(const ExecContext& ctx, int64_t micro_batches) {
-  return micro_batches == 1 && ctx.comm->size() == 1 ? GradWrites::once : GradWrites::many;
-}
+constexpr GradWrites grad_writes(int64_t micro_batches) { return micro_batches == 1 ? GradWrites::once : GradWrites::many; }
 
 class TrainStep {
  public:
   /// All references must outlive this. `average` may be null.
-  TrainStep(Vit& model, Optimizer& optimizer, MovingAverage* average, double clip)
-      : model_(model), optimizer_(optimizer), average_(average), clip_(clip) {}
+  TrainStep(const ExecContext& ctx, Vit& model, Optimizer& optimizer, MovingAverage* average, double clip)
+      : model_(model), optimizer_(optimizer), average_(average), sync_(ctx, model), clip_(clip) {}
 
   /// Starts a step of `micro_batches` calls of `micro_batch`: of one alone where the model's gradients are written once.
   void begin(const ExecContext& ctx, int64_t micro_batches);
@@ -53,6 +52,8 @@ class TrainStep {
   void judge(const ExecContext& ctx);
   /// The step itself, once it is known to be sound.
   void apply(const ExecContext& ctx);
+  /// What follows the step, and does no harm after a refused one: values that other ranks stepped, averages.
+  void share(const ExecContext& ctx);
   /// What the host must do about a step that it did not run by itself.
   void conclude(bool accepted);
   /// What became of the step.
@@ -71,8 +72,9 @@ class TrainStep {
   Vit& model_;
   Optimizer& optimizer_;
   MovingAverage* average_;
+  GradSync sync_;
   double clip_;
-  int64_t micro_batches_ = 1;
+  int64_t micro_batches_ = 1, micro_batches_done_ = 0;
   int64_t first_draw_ = 0;
   Tensor results_;  // StepResults, on the device
   StepReport report_;

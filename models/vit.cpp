@@ -105,9 +105,16 @@ void Vit::move_to(const ExecContext& ctx, DType compute, GradWrites writes) {
     values.push_back(std::exchange(p->value, {}));
     p->compute = {};
   }
-  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, old->dtype(), compute, parameters, writes);
-  for (size_t i = 0; i < parameters.size(); ++i)
-    if (parameters[i]->role != Parameter::Role::derived && values[i].numel() > 0) copy(values[i], parameters[i]->value);
+  share_out(ctx);
+  for (Parameter* p : parameters_of(*this)) p->depth = depth_of(p->name);
+  arena_ = std::make_unique<ParameterArena>(*ctx.allocator, old->dtype(), compute, parameters_of(*this), writes, FactorGroup::most_elements,
+                                            ctx.comm->size());
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Parameter& p = *parameters[i];
+    if (p.role == Parameter::Role::derived || p.shape.numel() == 0) continue;
+    const bool cut = values[i].shape() != p.shape;  // the first time
+    copy(cut ? values[i].slice(p.expert_offset, p.expert_offset + p.shape[0]) : values[i], p.value);
+  }
   if (sincos_.defined()) {
     const Tensor narrow = Tensor::empty(sincos_.allocator(), sincos_.shape(), compute, "buffers");
     convert(sincos_, narrow);
@@ -116,6 +123,12 @@ void Vit::move_to(const ExecContext& ctx, DType compute, GradWrites writes) {
   for (Buffer* b : buffers_of(*this)) b->value = b->value.to(*ctx.allocator, "buffers");
   bundle_matrices();
   refresh(ctx);
+}
+
+/// Where several ranks share the experts, each keeps its part from here on.
+void Vit::share_out(const ExecContext& ctx) {
+  if (ctx.comm->size() == 1) return;
+  for (MoeLayer* layer : moe_layers()) layer->share_out(share_experts(ctx, layer->dims().all()), ctx.replica_ranks->rank() == 0);
 }
 
 void Vit::init(const ExecContext& ctx, RngKey key) {
@@ -158,7 +171,11 @@ Residual Vit::run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPas
 Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
   if (stale_) refresh_derived(ctx);
   Residual stream{embed(ctx, images), {}};
-  for (size_t i = 0; i < blocks_.size(); ++i) stream = run_block(ctx, i, std::move(stream), pass);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (ctx.tape != nullptr && pass.gradients_ready)
+      ctx.tape->when_reached([ready = pass.gradients_ready, depth = static_cast<int64_t>(i) + 1] { ready(depth); });
+    stream = run_block(ctx, i, std::move(stream), pass);
+  }
   const Variable x = stream.sum(ctx);
   const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
   // Logits are compared with each other: the head computes in the precision of its weights, which are f32 (or f64) always.
@@ -199,11 +216,44 @@ void Vit::refresh_derived(const ExecContext& ctx) {
   stale_ = false;
   for (const auto& bundle : matrices_) bundle->refresh(ctx);
   for (MoeLayer* layer : moe_layers()) layer->refresh(ctx);
+  const std::vector<GatheredParameter*> apart = gathered();
+  ctx.comm->start([&] {
+    for (GatheredParameter* p : apart) p->gather_held(ctx);
+  });
+  ctx.comm->start([&] {
+    for (GatheredParameter* p : apart) p->gather_all(ctx);
+  });
+  ctx.comm->wait();
 }
 void Vit::pull_back(const ExecContext& ctx) {
   arena_->take_factor_gradients(*ctx.allocator);
   for (const auto& bundle : matrices_) bundle->pull_back(ctx);
   for (MoeLayer* layer : moe_layers()) layer->pull_back(ctx);
+  ctx.comm->start([&] {
+    for (MoeLayer* layer : moe_layers()) {
+      Parameter* const common = layer->router().common_factor();
+      if (common == nullptr || common->frozen) continue;
+      if (!common->has_grad) zero(common->grad);
+      common->has_grad = true;
+      ctx.comm->all_reduce(common->grad, ReduceOp::sum);
+    }
+  });
+  ctx.comm->wait();
+  for (MoeLayer* layer : moe_layers()) layer->router().add_penalties(ctx);
+}
+void Vit::reduce_statistics(const ExecContext& ctx) {
+  ctx.comm->start([&] {
+    for (MoeLayer* layer : moe_layers()) layer->router().reduce_statistics(ctx);
+  });
+  ctx.comm->wait();
+}
+
+/// What ranks make for their own experts and gather.
+std::vector<GatheredParameter*> Vit::gathered() {
+  std::vector<GatheredParameter*> all;
+  for (MoeLayer* layer : moe_layers())
+    for (GatheredParameter* p : layer->gathered()) all.push_back(p);
+  return all;
 }
 void Vit::after_step(const ExecContext& ctx) {
   for (MoeLayer* layer : moe_layers()) layer->after_step(ctx);
@@ -223,7 +273,7 @@ void Vit::scale_learning_rates(const OptimConfig& config) {
 }
 
 int64_t Vit::depth_of(const std::string& name) const {
-  if (name.starts_with("blocks.")) return 1 + std::stoll(name.substr(7));
+  if (name.starts_with("blocks.")) return depth_of_block(std::stoll(name.substr(7)));
   return name.starts_with("norm") || name.starts_with("fc_norm") || name.starts_with("head") ? config_.depth + 1 : 0;
 }
 

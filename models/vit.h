@@ -43,8 +43,9 @@ class Vit final : public Module {
 
   /// Gives every parameter and buffer its memory (dtype f32 or f64).
   void allocate(const ExecContext& ctx, DType dtype);
-  /// Moves all of it to the context's device, where ops compute in `compute` (f32 or bf16) from masters in f32. `writes`: how
-  /// often a training step writes a gradient; `once` lets those of the experts' matrices be of `compute`.
+  /// Moves all of it to the context's device, and of the experts what is this rank's (models/expert_share.h). There ops
+  /// compute in `compute` (f32 or bf16) from masters in f32. `writes`: how often a training step writes a gradient; `once` lets those
+  /// of the experts' matrices be of `compute`.
   void move_to(const ExecContext& ctx, DType compute, GradWrites writes = GradWrites::many);
   /// The initial values; on the host.
   void init(const ExecContext& ctx, RngKey key);
@@ -60,9 +61,11 @@ class Vit final : public Module {
   void refresh_derived(const ExecContext& ctx);
   /// The optimizer stepped the factors: what was made from them is out of date.
   void factors_changed() { stale_ = true; }
-  /// Leads gradients of derived parameters on to their factors, which have memory for theirs from here to the arena's next
-  /// `begin_gradients`: from ctx's allocator.
+  /// Leads gradients of derived parameters on to their factors, whose gradients are then those of all ranks together. They have
+  /// memory for theirs from here to the arena's next `begin_gradients`: from ctx's allocator.
   void pull_back(const ExecContext& ctx);
+  /// Sums over ranks what routers collected.
+  void reduce_statistics(const ExecContext& ctx);
   void after_step(const ExecContext& ctx);
   void accept_step(const ExecContext& ctx);
   void discard_step();
@@ -73,6 +76,8 @@ class Vit final : public Module {
   const VitConfig& config() const { return config_; }
   ParameterArena& arena() { return *arena_; }
   std::vector<MoeLayer*> moe_layers();
+  /// What each rank makes for its own experts and all gather; nothing moves where one rank has all.
+  std::vector<GatheredParameter*> gathered();
   int64_t tokens() const { return prefix_tokens() + grid_.numel(); }
   /// Patches along each side of an image or a volume.
   const Shape& grid() const { return grid_; }
@@ -82,9 +87,11 @@ class Vit final : public Module {
   /// and that of orthonormal factors. Before an optimizer is made.
   void scale_learning_rates(const OptimConfig& config);
   int64_t depth_of(const std::string& name) const;
+  static int64_t depth_of_block(int64_t block) { return 1 + block; }
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
+  void share_out(const ExecContext& ctx);
   Variable embed(const ExecContext& ctx, const Variable& images);
   void bundle_matrices();
   Residual run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPass& pass);

@@ -122,9 +122,14 @@ void judge_step(const ExecContext& ctx, const AdamRule& rule, double clip, std::
   const float* const flags = data_or_null<float>(faults);
   const auto squares = ctx.workspace->borrow<double>(count);
   for (int64_t i = 0; i < count; ++i) add_squares(ctx, gradients[static_cast<size_t>(i)], squares.data() + i);
+  const Tensor sum = ctx.empty({1}, DType::f64, "optimizer");
+  double* const square = sum.data<double>();
   on_device(
-      ctx, [&] { cpu::judge_step(rule, clip, count, squares.data(), fault_count, flags, pointer(state)); },
-      [&](auto) { cuda::judge_step(ctx.stream, rule, clip, count, squares.data(), fault_count, flags, pointer(state)); });
+      ctx, [&] { cpu::add_up(count, squares.data(), square); }, [&](auto) { cuda::add_up(ctx.stream, count, squares.data(), square); });
+  ctx.comm->all_reduce(sum, ReduceOp::sum);
+  on_device(
+      ctx, [&] { cpu::judge_step(rule, clip, 1, square, fault_count, flags, pointer(state)); },
+      [&](auto) { cuda::judge_step(ctx.stream, rule, clip, 1, square, fault_count, flags, pointer(state)); });
 }
 
 void accept_step(const ExecContext& ctx, const AdamRule& rule, double lr, double grad_scale, const Tensor& state) {

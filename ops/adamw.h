@@ -30,8 +30,8 @@ const int32_t* accepted_flag(const Tensor& state);
 
 /// Sets the rate of the steps to come. Queued: a graph of the rest of the step may follow it.
 void set_learning_rate(const ExecContext& ctx, double lr, const Tensor& state);
-/// Takes the next step, or refuses it: where the norm of all `gradients` is not finite, or `faults` (any shape, f32, may be
-/// undefined) is not 0 all over. Clips to the norm `clip`; 0: not at all.
+/// Takes the next step, or refuses it: where the norm of all `gradients`, those of the other ranks too, is not finite, or `faults` (any
+/// shape, f32, may be undefined) is not 0 all over. Clips to the norm `clip`; 0: not at all.
 void judge_step(const ExecContext& ctx, const AdamRule& rule, double clip, std::span<const Tensor> gradients, const Tensor& faults,
                 const Tensor& state);
 /// Takes the next step with these numbers, whatever the gradients are.

@@ -8,7 +8,7 @@
 namespace ermoe {
 namespace {
 
-SelectDims select_dims(const SelectArgs& a) {
+SelectDims select_dims(const ExecContext& ctx, const SelectArgs& a) {
   check(a.scores.defined() && a.scores.shape().rank() == 2, "[select_experts] wants scores (N, E) but got {}", a.scores.shape().str());
   const Shape& shape = a.scores.shape();
   check(!a.order.defined() || (a.order.shape() == shape && a.order.dtype() == a.scores.dtype()),
@@ -23,13 +23,17 @@ SelectDims select_dims(const SelectArgs& a) {
         a.free_experts);
   check(a.slots >= 1 && a.slots <= shape[1] + a.free_experts, "[select_experts] {} slots a token for {} experts and {} free ones", a.slots,
         shape[1], a.free_experts);
-  return {.tokens = shape[0], .experts = shape[1], .slots = a.slots, .free_experts = a.free_experts};
+  return {.tokens = shape[0],
+          .experts = shape[1],
+          .slots = a.slots,
+          .free_experts = a.free_experts,
+          .first_token = ctx.part.elements_before(shape[0])};
 }
 
 }  // namespace
 
 Selection select_experts(const ExecContext& ctx, const SelectArgs& args) {
-  const SelectDims dims = select_dims(args);
+  const SelectDims dims = select_dims(ctx, args);
   Selection selection{.ids = ctx.empty({dims.tokens, dims.slots}, DType::i32, "plan"),
                       .fallback = ctx.empty({dims.tokens, dims.slots}, DType::u8, "plan"),
                       .nonfinite = ctx.empty({1}, DType::i32, "plan")};

@@ -23,8 +23,8 @@ struct Selection {
 
 /// An allowed expert qualifies where its score is above the threshold. The K best qualified, by `order`, take the
 /// slots; ties go to the lower id. Where fewer than K qualify, the free experts fill the slots left, each at most once,
-/// in id order starting at (n mod their number); without free experts, the next best allowed by `order` do. What is
-/// still empty is missing. A NaN or an infinity never routes.
+/// in id order starting at (n mod their number), n counted from the first token of all ranks; without free experts, the next best allowed
+/// by `order` do. What is still empty is missing. A NaN or an infinity never routes.
 Selection select_experts(const ExecContext& ctx, const SelectArgs& args);
 
 }  // namespace ermoe

@@ -65,6 +65,7 @@ set(SOURCES
   dispatch.cpp
   dropout.cpp
   embedding.cpp
+  exchange_rows.cpp
   gather_samples.cpp
   gather_slots.cpp
   gelu.cpp

@@ -187,6 +187,10 @@ void add_parallel(std::vector<Setting>& table) {
   Section<ParallelConfig> parallel(table, "parallel", [](RunConfig& c) -> ParallelConfig& { return c.parallel; });
   parallel.add("timeout", &ParallelConfig::timeout, between(15, 86400),
                "of several processes: seconds within which the run ends where one of them dies or hangs");
+  parallel.add("expert", &ParallelConfig::expert, at_least(1),
+               "processes that hold a layer's experts together, each some of them; 1: each process holds all");
+  parallel.add("reduce", &ParallelConfig::reduce,
+               "what processes add up of experts' gradients: bf16 where the step computes in it by one micro-batch, or f32");
 }
 
 std::vector<Setting> make_table() {

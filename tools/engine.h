@@ -37,6 +37,10 @@ struct Engine {
   SelfCommunicator alone;  // where there are no other ranks
   ExecContext ctx;
 
+  /// From here on so many ranks, side by side, hold a layer's experts together; the number divides that of all. All ranks call it,
+  /// before a model is made for this engine.
+  void spread_experts(int64_t ranks);
+
   /// A context for training steps: `ctx` with memory of their own on a GPU.
   const ExecContext& step_ctx() const { return gpu ? step_ : ctx; }
   /// Of the device's memory, training steps' included.
@@ -52,6 +56,7 @@ struct Engine {
   ExecContext host_ctx_;
   Workspace step_workspace_;
   ExecContext step_;
+  std::unique_ptr<Communicator> expert_ranks_, replica_ranks_;
 };
 
 }  // namespace ermoe

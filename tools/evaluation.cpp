@@ -1,6 +1,7 @@
 #include "tools/evaluation.h"
 
 #include "core/gather.h"
+#include "models/config_rules.h"
 #include "ops/soft_targets.h"
 
 #include <algorithm>
@@ -28,6 +29,12 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
     total.accuracy += ahead == 0;
     total.top5 += ahead < 5;
   }
+}
+
+/// Other ranks may have images whose tokens come to experts here: with an image of zeros this one takes part.
+void take_part(const ExecContext& ctx, Vit& model, ForwardPass& pass) {
+  if (ctx.expert_ranks->size() > 1)
+    model.forward(ctx, Variable(Tensor::zeros(*ctx.allocator, input_shape(model.config(), 1), DType::f32)), pass);
 }
 
 /// Sums over ranks of everything that was counted.
@@ -72,6 +79,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
   pipeline.for_each_evaluation_batch(ctx, batch, [&](const EvaluationBatch& in) {
     ForwardPass pass;
     pass.shuffle_experts = order == ExpertOrder::shuffled;
+    if (in.labels.empty()) return take_part(ctx, model, pass);
     const Variable logits = model.forward(ctx, Variable(in.images), pass);
     const Tensor labels = Tensor::from<int32_t>(*ctx.allocator, {static_cast<int64_t>(in.labels.size())}, in.labels);
     const auto count = static_cast<double>(in.labels.size());

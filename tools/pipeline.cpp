@@ -235,7 +235,10 @@ void Pipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, 
   const auto source = open_batches(*splits_.test, sampler, loader_options(), {});
   for (int64_t step = 0; step < source->steps_per_epoch(); ++step) {
     const DeviceBatch raw = source->next(ctx);
-    if (raw.indices.empty()) continue;
+    if (raw.indices.empty()) {
+      fn({});
+      continue;
+    }
     std::vector<int32_t> labels;
     for (const int64_t i : raw.indices) labels.push_back(splits_.test->label(i));
     fn({to_model(ctx, raw.images), std::move(labels), raw.indices});

@@ -65,7 +65,7 @@ class Pipeline {
   /// Starts to bring the images of the batch after this one, where they are ready. Before long work is queued.
   void prefetch(const ExecContext& ctx) { batches_->prefetch(ctx); }
 
-  /// Calls `fn` for every evaluation batch in order.
+  /// Calls `fn` with this rank's part of every evaluation batch in order; without anything where it has none.
   void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn);
   /// Calls `fn` with the images of the first `count` training batches, unaugmented: for routing statistics.
   void for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count, const std::function<void(const Tensor&)>& fn);

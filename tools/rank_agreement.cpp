@@ -11,14 +11,15 @@
 namespace ermoe {
 namespace {
 
-/// Of all values, and of the statistics beside them.
+/// Of all values that ranks have alike, and of the statistics beside them.
 uint64_t hash_of(const ExecContext& ctx, Vit& model) {
   uint64_t hash = empty_hash;
   const auto add = [&](const Tensor& t) {
     const Tensor host = on_host(ctx, t);
     hash = fnv1a({host.raw(), host.bytes()}, hash);
   };
-  for (const auto role : {Parameter::Role::direct, Parameter::Role::factor}) add(model.arena().values(role));
+  for (const Parameter* p : model.arena().parameters())
+    if (p->role != Parameter::Role::derived && p->experts_of_all == 0 && p->shape.numel() > 0) add(p->value);
   for (const Buffer* b : buffers_of(model)) add(b->value);
   return hash;
 }

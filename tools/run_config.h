@@ -86,9 +86,15 @@ inline VitConfig vit_from_data() {
   return model;
 }
 
+/// What ranks send each other of the gradients of experts' matrices. bf16: where a step computes in it, and makes them by one
+/// micro-batch; else f32.
+enum class ReduceDtype { bf16, f32 };
+
 /// Of several processes, started by mpirun or srun.
 struct ParallelConfig {
   double timeout = 60;  // seconds within which a run ends where one of its ranks dies or hangs
+  int64_t expert = 1;   // ranks that hold a layer's experts together; 1: each holds all
+  ReduceDtype reduce = ReduceDtype::bf16;
 };
 
 struct RunConfig {

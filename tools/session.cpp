@@ -37,6 +37,7 @@ Session::Session(RunConfig& config, WarnFn warn, Communicator* ranks)
     : config_(config),
       threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(*ranks) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
+  engine_.spread_experts(config.parallel.expert);
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
@@ -65,14 +66,18 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   }
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
-  if (engine_.gpu) model_->move_to(ctx, compute, grad_writes(ctx, config.train.accumulate));
+  const bool shared = ctx.comm->size() > 1;
+  const bool wide = shared && config.parallel.reduce == ReduceDtype::f32;
+  if (engine_.gpu || shared) model_->move_to(ctx, compute, wide ? GradWrites::many : grad_writes(config.train.accumulate));
   model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
   loss_ = std::make_unique<TaskLoss>(ctx, config.loss, config.model.classes, DType::f32);
-  train_step_ = std::make_unique<TrainStep>(*model_, *optimizer_, average_.get(), config.optim.clip);
+  train_step_ = std::make_unique<TrainStep>(ctx, *model_, *optimizer_, average_.get(), config.optim.clip);
   const auto loss = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
-  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, config.train.graph ? engine_.gpu.get() : nullptr, loss);
+  // The host reads how many rows travel where experts are spread.
+  const bool recorded = config.train.graph && ctx.expert_ranks->size() == 1;
+  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, loss);
 }
 
 void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training().size()); }
@@ -235,6 +240,7 @@ size_t Session::probe_evaluation() {
 /// What would fit, from dry runs of a few images: called when a step found no memory, which has been given back by then.
 std::string Session::advice() {
   const int64_t batch = config_.train.batch, accumulate = config_.train.accumulate;
+  if (engine_.ctx.comm->size() > 1) return "a smaller train.batch, or more processes, needs less";  // a dry run takes all ranks
   const int64_t few = std::clamp<int64_t>(batch / accumulate / 4, 1, 8);
   int64_t fitting = 0;
   try {

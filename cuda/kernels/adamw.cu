@@ -162,6 +162,12 @@ __global__ void judge_kernel(AdamRule rule, double clip, int64_t count, const do
     state->accepted = 0;
 }
 
+__global__ void add_up_kernel(int64_t count, const double* values, double* sum) {
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += values[i];
+  *sum = total;
+}
+
 __global__ void accept_kernel(AdamRule rule, double lr, double grad_scale, StepState* state) {
   state->lr = lr;
   count_step(rule, grad_scale, *state);
@@ -227,6 +233,11 @@ void judge_step(const Stream& stream, const AdamRule& rule, double clip, int64_t
                 const float* faults, StepState* state) {
   judge_kernel<<<1, 1, 0, native(stream)>>>(rule, clip, count, squares, fault_count, faults, state);
   cuda_check(cudaGetLastError(), "judge_step");
+}
+
+void add_up(const Stream& stream, int64_t count, const double* values, double* sum) {
+  add_up_kernel<<<1, 1, 0, native(stream)>>>(count, values, sum);
+  cuda_check(cudaGetLastError(), "add_up");
 }
 
 void accept_step(const Stream& stream, const AdamRule& rule, double lr, double grad_scale, StepState* state) {

@@ -20,7 +20,7 @@ struct Join {
       return;
     }
     const auto [e, d] = divide(row, dims.D);
-    v[i] = column < dims.R ? basis[(d * dims.E + e) * dims.R + column] : rest[row * (dims.r - dims.R) + column - dims.R];
+    v[i] = column < dims.R ? basis[(d * dims.all + dims.first + e) * dims.R + column] : rest[row * (dims.r - dims.R) + column - dims.R];
   }
 };
 
@@ -34,7 +34,7 @@ struct Part {
     if (row >= dims.E * dims.D) return put(free, i - dims.E * dims.D * dims.r, dv[i]);
     if (column >= dims.R) return put(rest, row * (dims.r - dims.R) + column - dims.R, dv[i]);
     const auto [e, d] = divide(row, dims.D);
-    put(basis, (d * dims.E + e) * dims.R + column, dv[i]);
+    put(basis, (d * dims.all + dims.first + e) * dims.R + column, dv[i]);
   }
   __device__ static void put(const Destination<float>& to, int64_t at, float value) {
     if (to.data == nullptr) return;

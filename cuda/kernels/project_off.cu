@@ -87,8 +87,8 @@ __global__ void __launch_bounds__(threads, 3) half_kernel(ProjectOffDims d, cons
     const Tile<H> tile{.m = m,
                        .k = k,
                        .c = d.c,
-                       .row_length = d.E * d.R,
-                       .basis = basis + e * d.R,
+                       .row_length = d.all * d.R,
+                       .basis = basis + (d.first + e) * d.R,
                        .from = from + e * k * d.c,
                        .row0 = static_cast<int64_t>(blockIdx.y) * tile_rows,
                        .column0 = static_cast<int64_t>(blockIdx.x) * tile_columns};

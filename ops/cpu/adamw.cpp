@@ -94,6 +94,12 @@ void judge_step(const AdamRule& rule, double clip, int64_t count, const double* 
     state->accepted = 0;
 }
 
+void add_up(int64_t count, const double* values, double* sum) {
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += values[i];
+  *sum = total;
+}
+
 void accept_step(const AdamRule& rule, double lr, double grad_scale, StepState* state) {
   state->lr = lr;
   count_step(rule, grad_scale, *state);

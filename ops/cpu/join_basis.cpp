@@ -22,7 +22,7 @@ void join_basis_forward(const JoinBasisDims& dims, const T* basis, const T* rest
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < E * D; ++row) {
     const int64_t e = row / D, d = row % D;
-    put(basis + d * E * R + e * R, v + row * r, R, Accumulate::overwrite);
+    put(basis + (d * dims.all + dims.first + e) * R, v + row * r, R, Accumulate::overwrite);
     put(rest + row * (r - R), v + row * r + R, r - R, Accumulate::overwrite);
   }
   if (Ef > 0) put(free, v + E * D * r, Ef * D * r, Accumulate::overwrite);
@@ -34,7 +34,7 @@ void join_basis_backward(const JoinBasisDims& dims, const T* dv, Destination<T> 
 #pragma omp parallel for schedule(static)
   for (int64_t row = 0; row < E * D; ++row) {
     const int64_t e = row / D, d = row % D;
-    if (dbasis.data != nullptr) put(dv + row * r, dbasis.data + d * E * R + e * R, R, dbasis.mode);
+    if (dbasis.data != nullptr) put(dv + row * r, dbasis.data + (d * dims.all + dims.first + e) * R, R, dbasis.mode);
     if (drest.data != nullptr) put(dv + row * r + R, drest.data + row * (r - R), r - R, drest.mode);
   }
   if (dfree.data != nullptr) put(dv + E * D * r, dfree.data, Ef * D * r, dfree.mode);

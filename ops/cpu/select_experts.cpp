@@ -46,7 +46,7 @@ bool select_token(const SelectDims& dims, const SelectInputs<T>& in, int64_t n, 
 
   if (dims.free_experts > 0) {
     for (int64_t j = 0; j < dims.free_experts && slots.end < dims.slots; ++j)
-      ids[slots.end++] = static_cast<int32_t>(dims.experts + (n + j) % dims.free_experts);
+      ids[slots.end++] = static_cast<int32_t>(dims.experts + (dims.first_token + n + j) % dims.free_experts);
   } else {
     slots.begin = slots.end;
     for (int64_t e = 0; e < dims.experts; ++e)

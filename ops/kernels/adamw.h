@@ -108,6 +108,9 @@ void squared_norm(int64_t numel, const T* x, double* sum /* () */);
 void judge_step(const AdamRule& rule, double clip, int64_t count, const double* squares, int64_t fault_count, const float* faults,
                 StepState* state);
 
+/// *sum = Σ values (count), in their order.
+void add_up(int64_t count, const double* values, double* sum);
+
 /// A step that need not be judged: state gets lr, scale and corrections, and counts it.
 void accept_step(const AdamRule& rule, double lr, double grad_scale, StepState* state);
 
@@ -133,6 +136,7 @@ void adamw_table(const Stream& stream, const AdamRule& rule, const AdamwRow<T>* 
                  const StepState* state);
 template <typename T>
 void squared_norm(const Stream& stream, int64_t numel, const T* x, float* partials /* (norm_pieces) */, double* sum);
+void add_up(const Stream& stream, int64_t count, const double* values, double* sum);
 void judge_step(const Stream& stream, const AdamRule& rule, double clip, int64_t count, const double* squares, int64_t fault_count,
                 const float* faults, StepState* state);
 void accept_step(const Stream& stream, const AdamRule& rule, double lr, double grad_scale, StepState* state);

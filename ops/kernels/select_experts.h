@@ -12,6 +12,7 @@ struct SelectDims {
   int64_t experts = 0;       // E, scored
   int64_t slots = 0;         // K
   int64_t free_experts = 0;  // ids E, E+1, …
+  int64_t first_token = 0;   // tokens of the batch before these, on other ranks
 };
 
 /// See `select_experts` for the rules. `order` may be `scores`; `threshold` and `allow` may be null.

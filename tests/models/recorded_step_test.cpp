@@ -53,7 +53,7 @@ class Training {
     optim_.lr = 1e-3;
     optimizer_.emplace(bench_.ctx, model_.arena(), optim_, stiefel_method(config.moe.orthogonality));
     average_.emplace(bench_.ctx, model_.arena(), 0.9);
-    step_.emplace(model_, *optimizer_, &*average_, 1.0);
+    step_.emplace(bench_.ctx, model_, *optimizer_, &*average_, 1.0);
     runner_.emplace(*step_, with_recording ? gpu : nullptr,
                     [](const ExecContext& c, const Variable& y, const Tensor& targets) { return task_loss(c, {}, y, targets); });
   }

@@ -11,7 +11,7 @@ class TinyTraining {
       : tiny_(tiny),
         config_(config),
         optimizer_(tiny.bench.ctx, tiny.model.arena(), config, stiefel_method(tiny.model.config().moe.orthogonality)),
-        step_(tiny.model, optimizer_, average, config.clip) {}
+        step_(tiny.bench.ctx, tiny.model, optimizer_, average, config.clip) {}
 
   StepReport step(int64_t micro_batches = 1) {
     return step_with(micro_batches, [this](const ExecContext& ctx, const Variable& logits, const Tensor& targets) {

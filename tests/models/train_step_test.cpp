@@ -156,7 +156,7 @@ TEST(TrainStep, ExpertsMatricesHaveNarrowGradientsWhereAStepIsOneMicroBatch) {
       if (kind == ExpertKind::plain) config.moe.router = RouterKind::linear;
       TinyModel tiny(config, DType::f32);
       const ExecContext& ctx = tiny.bench.ctx;
-      tiny.model.move_to(ctx, DType::bf16, grad_writes(ctx, micro_batches));
+      tiny.model.move_to(ctx, DType::bf16, grad_writes(micro_batches));
       std::vector<std::string> narrow;
       for (const Parameter* p : parameters_of(tiny.model))
         if (p->grad.defined() && p->grad.dtype() == DType::bf16) narrow.push_back(p->name);
@@ -172,7 +172,7 @@ TEST(TrainStep, RefusesSeveralMicroBatchesWhereGradientsAreWrittenOnce) {
   const ExecContext& ctx = tiny.bench.ctx;
   tiny.model.move_to(ctx, DType::bf16, GradWrites::once);
   Optimizer optimizer(ctx, tiny.model.arena(), {}, StiefelMethod::newton_schulz);
-  TrainStep step(tiny.model, optimizer, nullptr, 1.0);
+  TrainStep step(tiny.bench.ctx, tiny.model, optimizer, nullptr, 1.0);
   step.begin(ctx, 1);
   expect_error([&] { step.begin(ctx, 2); }, {"[train_step]", "2 micro-batches"});
 }
@@ -190,7 +190,7 @@ TEST(TrainStep, GradientsOfOrthonormalFactorsComeWhenActivationsAreGone) {
   tiny.targets = twin.targets = random_input(tiny.bench.ctx, {{64, 4}, OpInput::Fill::unit}, DType::f64, RngKey{6});
   const OptimConfig config;
   Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), config, StiefelMethod::newton_schulz);
-  TrainStep step(tiny.model, optimizer, nullptr, config.clip);
+  TrainStep step(tiny.bench.ctx, tiny.model, optimizer, nullptr, config.clip);
   TinyTraining training(twin);
   const size_t factors = tiny.model.arena().factor_gradient_bytes();
   for (int i = 0; i < 3; ++i) {

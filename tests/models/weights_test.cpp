@@ -21,7 +21,7 @@ std::string message_of(const std::function<void()>& fn) {
 /// Steps a few times, so that no tensor has its first value.
 void train(TinyModel& tiny, int steps, const OptimConfig& optim = {}) {
   Optimizer optimizer(tiny.bench.ctx, tiny.model.arena(), optim, stiefel_method(tiny.model.config().moe.orthogonality));
-  TrainStep step(tiny.model, optimizer, nullptr, optim.clip);
+  TrainStep step(tiny.bench.ctx, tiny.model, optimizer, nullptr, optim.clip);
   for (int i = 0; i < steps; ++i) {
     step.begin(tiny.bench.ctx, 1);
     step.micro_batch(tiny.bench.ctx, tiny.images,

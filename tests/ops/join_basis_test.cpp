@@ -12,6 +12,12 @@ OP_CASES(JoinBasisOp,
          {.name = "with_free",
           .inputs = {factor({5, 6}), factor({3, 5, 2}), factor({1, 5, 4})},
           .run = [](const ExecContext& ctx, Vars x) { return join_basis(ctx, x[0], x[1], x[2]); }},
+         {.name = "a_part_with_free",
+          .inputs = {factor({5, 8}), factor({2, 5, 1}), factor({1, 5, 3})},
+          .run = [](const ExecContext& ctx, Vars x) { return join_basis(ctx, x[0], x[1], x[2], {.first = 1, .experts = 4}); }},
+         {.name = "free_ones_alone",
+          .inputs = {factor({5, 8}), factor({0, 5, 1}), factor({2, 5, 3})},
+          .run = [](const ExecContext& ctx, Vars x) { return join_basis(ctx, x[0], x[1], x[2], {.first = 4, .experts = 4}); }},
          {.name = "without_free", .inputs = {factor({4, 4}), factor({2, 4, 1})}, .run = [](const ExecContext& ctx, Vars x) {
             return join_basis(ctx, x[0], x[1], Variable());
           }});
@@ -28,6 +34,15 @@ TEST(JoinBasis, ColumnsLieWhereTheyBelong) {
       EXPECT_EQ(row[1], basis.data<double>()[d * 4 + e * 2 + 1]);
       EXPECT_EQ(row[2], rest.data<double>()[e * 3 + d]);
     }
+}
+
+TEST(JoinBasis, APartIsTheSameAsItsExpertsOfTheWhole) {
+  TestBench bench;
+  const Tensor basis = random_input(bench.ctx, {Shape{3, 8}}, DType::f64, RngKey{1});  // E 4, R 2
+  const Tensor rest = random_input(bench.ctx, {Shape{4, 3, 1}}, DType::f64, RngKey{2});
+  const Tensor all = join_basis(bench.ctx, Variable(basis), Variable(rest), Variable()).value;
+  const Tensor two = join_basis(bench.ctx, Variable(basis), Variable(rest.slice(1, 3)), Variable(), {.first = 1, .experts = 4}).value;
+  EXPECT_EQ(to_doubles(two), to_doubles(all.slice(1, 3)));
 }
 
 TEST(JoinBasis, RefusesAShapeThatDoesNotFit) {

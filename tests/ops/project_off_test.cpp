@@ -28,6 +28,15 @@ TEST(ProjectOff, LeavesNothingAlongTheBasisAndTheRestAlone) {
       }
 }
 
+TEST(ProjectOff, APartIsTheSameAsItsExpertsOfTheWhole) {
+  TestBench bench;
+  const Tensor basis = random_input(bench.ctx, {Shape{9, 8}}, DType::f64, RngKey{1});  // E 4, R 2
+  const Tensor rest = random_input(bench.ctx, {Shape{4, 9, 3}}, DType::f64, RngKey{2}), two = rest.slice(1, 3).clone();
+  project_off_basis(bench.ctx, basis, rest);
+  project_off_basis(bench.ctx, basis, two, {.first = 1, .experts = 4});
+  EXPECT_EQ(to_doubles(two), to_doubles(rest.slice(1, 3)));
+}
+
 #if defined(ERMOE_WITH_CUDA)
 TEST(ProjectOff, GpuAgrees) {
   ERMOE_NEEDS_GPU(static_cast<void>(0));
@@ -37,6 +46,7 @@ TEST(ProjectOff, GpuAgrees) {
       const Tensor basis = random_input(ctx, {Shape{D, E * R}}, DType::f32, RngKey{1});
       const Tensor rest = random_input(ctx, {Shape{E, D, c}}, DType::f32, RngKey{2});
       project_off_basis(ctx, basis, rest);
+      if (E > 1) project_off_basis(ctx, basis, rest.slice(1, E), {.first = 0, .experts = E});  // other experts' columns
       return to_doubles(rest);
     };
     TestBench cpu;

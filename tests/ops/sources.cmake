@@ -18,6 +18,7 @@ set(SOURCES
   dispatch_test.cpp
   dropout_test.cpp
   embedding_test.cpp
+  exchange_rows_test.cpp
   gather_samples_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp

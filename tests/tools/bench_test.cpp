@@ -41,7 +41,7 @@ TEST(StepBench, PhasesOfAStepAddUpToIt) {
   model.init(bench.ctx, RngKey{1});
   const OptimConfig optim;
   Optimizer optimizer(bench.ctx, model.arena(), optim, StiefelMethod::newton_schulz);
-  TrainStep train(model, optimizer, nullptr, 1.0);
+  TrainStep train(bench.ctx, model, optimizer, nullptr, 1.0);
   const Tensor images = testing::random_input(bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2});
   const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
 

@@ -38,7 +38,7 @@ std::set<std::string> ops_of_a_step(RouterKind router, Basis basis, Orthogonalit
   model.allocate(bench.ctx, DType::f32);
   model.init(bench.ctx, RngKey{1});
   Optimizer optimizer(bench.ctx, model.arena(), OptimConfig{}, stiefel_method(orthogonality));
-  TrainStep train(model, optimizer, nullptr, 1.0);
+  TrainStep train(bench.ctx, model, optimizer, nullptr, 1.0);
   const Tensor images = testing::random_input(bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2});
   const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
   Heard heard;

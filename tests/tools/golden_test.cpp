@@ -132,7 +132,7 @@ TEST_P(Golden, Agrees) {
   check_forward();
   StiefelMethod method = stiefel_method(config_.model.moe.orthogonality);
   Optimizer optimizer(ctx_, model_->arena(), config_.optim, method);
-  TrainStep step(*model_, optimizer, nullptr, config_.optim.clip);
+  TrainStep step(ctx_, *model_, optimizer, nullptr, config_.optim.clip);
   const auto losses = to_doubles(file_.load("losses", bench_.allocator, DType::f64));
   const auto loss = [&](const ExecContext& ctx, const Variable& logits) { return loss_of(ctx, logits); };
   const double floor = GetParam().dtype == DType::f64 ? 1e-6 : 0.1 * gradient_scale();

@@ -107,7 +107,7 @@ StepBenchResult StepBench::run(Orthogonality method) {
   optim.clip = 0;
   const ExecContext& lasting = engine_.ctx;  // what outlives a step
   Optimizer optimizer(lasting, model_.arena(), optim, stiefel_method(method));
-  TrainStep train(model_, optimizer, nullptr, optim.clip);
+  TrainStep train(lasting, model_, optimizer, nullptr, optim.clip);
   const TaskLoss task(lasting, loss_, model_.config().classes, DType::f32);
   const TargetLoss loss = [&](const ExecContext& c, const Variable& output, const Tensor& targets) { return task(c, output, targets); };
   RecordedStep steps(train, options_.running == Running::recorded ? engine_.gpu.get() : nullptr, loss);
