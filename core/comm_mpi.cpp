@@ -58,7 +58,7 @@ uint64_t part_of(uint64_t group, uint64_t number, int colour) {
     mixed = (mixed ^ next) * 0x9e3779b97f4a7c15;
     mixed ^= mixed >> 29;
   }
-  return std::max<uint64_t>(mixed, RankWatch::world_group + 1);
+  return std::max<uint64_t>(mixed, RankWatch::steps_group + 1);
 }
 
 int local_rank_of_world() {

@@ -7,6 +7,14 @@
 namespace ermoe {
 namespace {
 
+bool on_gpu(const RankRecord& record) { return record.group == RankRecord::steps_group; }
+
+/// "all_reduce number 212", "a step on the GPU": what a rank waits in.
+std::string collective(const RankRecord& record) {
+  if (on_gpu(record)) return record.collective.data();  // its number is the step's, which is said anyway
+  return fmt::format("{} number {}", record.collective.data(), record.number);
+}
+
 /// One question to what all ranks said.
 class Judge {
  public:
@@ -33,12 +41,12 @@ class Judge {
 
   std::optional<std::string> waiting() const {
     for (int r = 0; r < size(); ++r) {
-      if (at(r).left || !said(r).inside() || said(r).wait_s <= limits_.patience_s) continue;
+      if (at(r).left || !said(r).inside() || said(r).came_s <= limits_.patience_s) continue;
       const std::vector<int> late = missing(r);
       for (const int m : late) {
         if (auto sentence = about_missing(r, m)) return sentence;
       }
-      if (late.empty() && !said(r).endless) return does_not_end(r);
+      if (late.empty() && together_s(said(r)) > limits_.patience_s) return does_not_end(r);
     }
     return std::nullopt;
   }
@@ -47,7 +55,6 @@ class Judge {
   int size() const { return static_cast<int>(ranks_.size()); }
   const RankView& at(int rank) const { return ranks_[static_cast<size_t>(rank)]; }
   const RankRecord& said(int rank) const { return at(rank).last; }
-  static std::string collective(const RankRecord& r) { return fmt::format("{} number {}", r.collective.data(), r.number); }
 
   /// The members that have not come to where `waiter` waits.
   std::vector<int> missing(int waiter) const {
@@ -57,6 +64,16 @@ class Judge {
       if (m != waiter && entered && *entered < said(waiter).number) late.push_back(m);
     }
     return late;
+  }
+
+  /// For how long all members have been in the collective that `waiter` waits in, or beyond it. At the least: of one that has come to later
+  /// ones since, only the last is known. What `waiter` said may be older than what the member that came last said.
+  double together_s(const RankRecord& waiter) const {
+    double least = waiter.came_s;
+    for (const RankView& one : ranks_) {
+      if (one.last.entered(waiter.group)) least = std::min(least, one.last.came_s + one.silent_s);
+    }
+    return least;
   }
 
   /// Whom `waiter` really waits for: `late` may itself wait in another collective for a third rank.
@@ -77,7 +94,7 @@ class Judge {
   }
 
   std::string waits(int rank) const {
-    return fmt::format("rank {} has waited {:.0f} s in {}", rank, said(rank).wait_s, collective(said(rank)));
+    return fmt::format("rank {} has waited {:.0f} s in {}", rank, said(rank).came_s, collective(said(rank)));
   }
 
   std::string wait_for_each_other(int a, int b) const {
@@ -86,10 +103,17 @@ class Judge {
   }
 
   std::string does_not_end(int rank) const {
+    const RankRecord& last = said(rank);
+    if (on_gpu(last)) {
+      return fmt::format(
+          "{} has been {}, for {:.0f} s, where every rank has come: a GPU or what connects them hangs, or the step takes longer than the "
+          "time-out allows for",
+          who(names_, rank), doing(last), last.came_s);
+    }
     return fmt::format(
         "{} has been {}, for {:.0f} s ({} bytes), where every rank has come: the network between the hosts fails, or is slower than "
         "the time-out allows for",
-        who(names_, rank), doing(said(rank)), said(rank).wait_s, said(rank).bytes);
+        who(names_, rank), doing(last), last.came_s, last.bytes);
   }
 
   std::span<const RankView> ranks_;
@@ -107,7 +131,7 @@ std::string who(std::span<const RankName> names, int rank) {
 std::string doing(const RankRecord& record) {
   std::string text = record.step < 0 ? "before the first step" : fmt::format("in step {}", record.step);
   if (record.phase[0] != '\0') text += fmt::format(", {}", record.phase.data());
-  if (record.inside()) text += fmt::format(", in {} number {}", record.collective.data(), record.number);
+  if (record.inside() && !on_gpu(record)) text += ", in " + collective(record);
   return text;
 }
 

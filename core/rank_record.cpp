@@ -20,7 +20,7 @@ std::optional<uint64_t> RankRecord::entered(uint64_t id) const {
 
 bool RankRecord::sound() const {
   return mark == mark_of_this_layout && kind <= Kind::fault && ends_within(phase) && ends_within(collective) && ends_within(text) &&
-         std::isfinite(phase_s) && std::isfinite(ordinary_s) && std::isfinite(wait_s);
+         std::isfinite(phase_s) && std::isfinite(ordinary_s) && std::isfinite(came_s);
 }
 
 void RecordChannel::send(const RankRecord& record) {

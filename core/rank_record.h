@@ -20,6 +20,9 @@ struct RankRecord {
   enum class Kind : uint32_t { hello, welcome, beat, goodbye, stop, ended, fault };
   static constexpr uint64_t mark_of_this_layout = 0x65726d6f652d7231;
   static constexpr size_t max_groups = 8;
+  /// Groups that every rank belongs to from the start: the communicator of all ranks; and those who wait for their GPUs, where a step is
+  /// what a collective is elsewhere.
+  static constexpr uint64_t world_group = 1, steps_group = 2;
 
   /// A communicator that the rank belongs to.
   struct Group {
@@ -35,7 +38,7 @@ struct RankRecord {
   int64_t step = -1;      // -1: before the first one
   double phase_s = 0;     // how long in this phase
   double ordinary_s = 0;  // how long since the last phase that may take any time
-  double wait_s = 0;      // how long in this collective
+  double came_s = 0;      // how long ago it came to its last collective, which it may have left
   int64_t bytes = 0;      // that it moves, of this rank
   uint64_t group = 0;     // whose collective it is in; 0: in none
   uint64_t number = 0;    // of that collective

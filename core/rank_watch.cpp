@@ -34,6 +34,7 @@ RankRecord starting(int rank) {
   record.rank = rank;
   record.endless = 1;
   record.groups[0].id = RankWatch::world_group;
+  record.groups[1].id = RankWatch::steps_group;
   put_text(record.phase, "starting");
   return record;
 }
@@ -109,7 +110,7 @@ class RankWatch::Impl {
 
   std::mutex mutex_;  // what the rank's own threads write: the fields down to `ending_`
   RankRecord said_;
-  double phase_since_ = 0, ordinary_since_ = 0, wait_since_ = 0;  // on `clock_`
+  double phase_since_ = 0, ordinary_since_ = 0, came_ = 0;  // on `clock_`
   std::string advice_;
   std::function<void()> callback_;
   double ending_since_ = 0;
@@ -151,7 +152,7 @@ RankRecord RankWatch::Impl::now() {
   RankRecord record = said_;
   record.phase_s = clock_ - phase_since_;
   record.ordinary_s = clock_ - ordinary_since_;
-  record.wait_s = record.inside() ? clock_ - wait_since_ : 0;
+  record.came_s = clock_ - came_;
   return record;
 }
 
@@ -180,7 +181,7 @@ void RankWatch::Impl::enter(uint64_t group, const char* collective, uint64_t num
   said_.number = number;
   said_.bytes = bytes;
   put_text(said_.collective, collective);
-  wait_since_ = clock_;
+  came_ = clock_;
 }
 
 void RankWatch::Impl::leave() {

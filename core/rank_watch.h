@@ -32,8 +32,9 @@ struct WatchOptions {
 /// any thread.
 class RankWatch {
  public:
-  /// The communicator of all ranks; each belongs to it from the start.
-  static constexpr uint64_t world_group = 1;
+  static constexpr uint64_t world_group = RankRecord::world_group;
+  /// Where a host waits for what its GPU does with those of other ranks, it comes to this group's collective number `step` (from 1).
+  static constexpr uint64_t steps_group = RankRecord::steps_group;
 
   RankWatch();
   /// Says goodbye where nothing else was said.

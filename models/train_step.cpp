@@ -15,6 +15,7 @@ double scalar_of(const Tensor& t) {
 }
 
 void TrainStep::begin(const ExecContext& ctx, int64_t micro_batches) {
+  phase_("the forward pass");
   Stopwatch watch;
   check(model_.arena().grad_writes() == GradWrites::many || grad_writes(micro_batches) == GradWrites::once,
         "[train_step] {} micro-batches for gradients that are written once", micro_batches);
@@ -35,6 +36,7 @@ void TrainStep::set_draws(int64_t draws) {
 }
 
 void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, const LossFn& loss, const Tensor& allow) {
+  phase_("the forward pass");
   Stopwatch watch;
   Tape tape;
   ExecContext ctx = outer.with_tape(&tape);
@@ -48,6 +50,7 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
   fill(seed, pass.loss_weight);
   report_.times.forward += watch.lap();
+  phase_("the backward pass");
   tape.backward(ctx, value, seed);
   MicroBatchResults left{.share = share, .loss = value.value, .extra = {}, .nonfinite = {}};
   for (const auto& [name, term] : pass.losses) left.extra.push_back(term);
@@ -82,6 +85,7 @@ Tensor TrainStep::faults_anywhere(const ExecContext& ctx) const {
 }
 
 void TrainStep::judge(const ExecContext& ctx) {
+  phase_("gradients over ranks");
   Stopwatch watch;
   reduce_gradients(ctx);
   report_.times.pull_back += watch.lap();
@@ -90,6 +94,7 @@ void TrainStep::judge(const ExecContext& ctx) {
 }
 
 void TrainStep::apply(const ExecContext& ctx) {
+  phase_("the optimizer's step");
   Stopwatch watch;
   optimizer_.step(ctx);
   report_.times.orthogonal += optimizer_.orthogonal_seconds();
@@ -115,6 +120,7 @@ void TrainStep::conclude(bool accepted) {
 }
 
 StepReport TrainStep::report(const ExecContext& ctx) {
+  if (ctx.device.is_cuda()) phase_(on_gpu);
   Stopwatch watch;
   const StepResults results = read_step_results(results_);
   const StepState state = read_step_state(optimizer_.state());

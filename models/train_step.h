@@ -63,6 +63,10 @@ class TrainStep {
   void set_learning_rate(const ExecContext& ctx, double lr) { optimizer_.set_learning_rate(ctx, lr); }
   /// Micro-batches of the training so far, where it goes on from a checkpoint. Not while a recording of the step lives.
   void set_draws(int64_t draws);
+  /// `fn` is told with a literal what the step does from now on: "the forward pass". On a GPU that is what is queued, until the host
+  /// waits, in the phase `on_gpu`.
+  void on_phase(std::function<void(const char* phase)> fn) { phase_ = std::move(fn); }
+  static constexpr const char* on_gpu = "a step on the GPU";
 
  private:
   void reduce_gradients(const ExecContext& ctx);
@@ -78,6 +82,7 @@ class TrainStep {
   int64_t first_draw_ = 0;
   Tensor results_;  // StepResults, on the device
   StepReport report_;
+  std::function<void(const char*)> phase_ = [](const char*) {};
 };
 
 /// The value of a one-element tensor, f32 or f64. Waits for a device.

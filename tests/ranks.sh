@@ -5,31 +5,10 @@
 set -u
 program="$(cd "${1:?usage: tests/ranks.sh BUILD_FOLDER}" && pwd)/tests/ermoe_tests_ranks"
 [ -x "$program" ] || { echo "$program is not built"; exit 2; }
-# Open MPI refuses to start as root, which CI is, unless told twice.
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
-export LSAN_OPTIONS=detect_leaks=0 # MPI's own
-timeout_s=6                        # of the watch: the run ends within it
-at_once=8                          # cases that run side by side; most of their time they wait
-work="$(mktemp -d)"
-cd "$work" || exit 2
-passed=0 failed=0 started=$SECONDS
-
-finish() {
-  if [ $failed -eq 0 ]; then rm -rf "$work"; else echo "left for a look: $work"; fi
-}
-trap finish EXIT
-
-# report NAME STATUS: one line a check; 0 is ok.
-report() {
-  if [ "$2" -eq 0 ]; then
-    passed=$((passed + 1))
-    echo "ok      $1"
-  else
-    failed=$((failed + 1))
-    echo "FAILED  $1"
-  fi
-}
-section() { echo; echo "$1"; }
+timeout_s=6 # of the watch: the run ends within it
+at_once=8   # cases that run side by side; most of their time they wait
+. "$(dirname "$0")/rank_cases.sh"
+export program
 
 # refused NAME PATTERN VARIABLE=VALUE…: with what a launcher sets, one process ends with code 2 and one sentence.
 refused() {
@@ -39,8 +18,6 @@ refused() {
   [ $? -eq 2 ] && [ "$(wc -l <err)" -eq 1 ] && grep -q -- "$pattern" err
   report "$name" $?
 }
-
-launch() { mpirun --oversubscribe --bind-to none "$@" </dev/null; }
 
 test_launchers() {
   section "what launchers say"
@@ -78,12 +55,6 @@ test_training() {
   done
 }
 
-# rows FILE COLUMN…: these columns of metrics.csv, by their names.
-rows() {
-  awk -F, -v wanted="${*:2}" 'NR == 1 { n = split(wanted, names, " "); for (i = 1; i <= NF; ++i) at[$i] = i; next }
-    { for (i = 1; i <= n; ++i) printf "%s ", $at[names[i]]; print "" }' "$1"
-}
-
 test_program() {
   section "ermoe-train"
   local n train="${program%/tests/*}/tools/ermoe-train" columns="step split loss grad_norm accuracy top5 block1/gini block1/class_information"
@@ -97,9 +68,7 @@ test_program() {
     rows "run.$n/metrics.csv" $columns >"rows.$n"
   done
   for n in 2 3; do
-    paste -d' ' rows.1 "rows.$n" | awk '{ half = NF / 2; for (i = 1; i <= half; ++i) { a = $i; b = $(i + half)
-      if (a ~ /^[-0-9.]/ ? (a - b > 2e-4 * (1 + (a < 0 ? -a : a)) || b - a > 2e-4 * (1 + (a < 0 ? -a : a))) : a != b) bad = 1 } seen = 1 }
-      END { exit bad || !seen }'
+    alike rows.1 "rows.$n"
     report "$n ranks: what one process logs and evaluates" $?
   done
   local few=(--model.patch 4 --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 4 --train.batch 10 --device cpu --threads 1)
@@ -149,40 +118,9 @@ test_program_ends() {
   report "and two ranks go on from its last checkpoint" $?
 }
 
-# Runs as each rank of a case: what it prints and how and when it ends goes to files.
-one_rank() {
-  "$program" "$@" >"out.$OMPI_COMM_WORLD_RANK" 2>"err.$OMPI_COMM_WORLD_RANK"
-  echo "$? $EPOCHREALTIME" >"end.$OMPI_COMM_WORLD_RANK.partial"
-  mv "end.$OMPI_COMM_WORLD_RANK.partial" "end.$OMPI_COMM_WORLD_RANK"
-}
-export -f one_rank
-export program
-
-# ended RANK CODE PATTERN SINCE: that rank ended with the code and one line, in time. PATTERN is what follows its own name.
-ended() {
-  local code when
-  [ -f "end.$1" ] || { echo "        rank $1 did not end"; return 1; }
-  read -r code when <"end.$1"
-  grep -vE "^ranks   |^   " "err.$1" >"line.$1"
-  if [ "$code" -ne "$2" ] || [ "$(wc -l <"line.$1")" -ne 1 ] || ! grep -qE "^ranks: $3" "line.$1"; then
-    echo "        rank $1 ended with $code and: $(cat "line.$1")"
-    return 1
-  fi
-  awk -v a="$4" -v b="$when" -v most="$timeout_s" 'BEGIN {exit b - a > most}' || { echo "        rank $1 ended late"; return 1; }
-}
-
-# all_ended RANK…: waits until they have, at most 10 s and some.
-all_ended() {
-  local rank tries
-  for ((tries = 0; tries < 100; tries++)); do
-    for rank in "$@"; do [ -f "end.$rank" ] || { sleep 0.1; continue 2; }; done
-    return
-  done
-}
-
-# case_of FOLDER NAME WHAT WHO WHERE SENTENCE CODE: rank WHO does WHAT while the others are in WHERE; each says SENTENCE about it.
+# case_of FOLDER WHAT WHO WHERE SENTENCE CODE: rank WHO does WHAT while the others are in WHERE; each says SENTENCE about it.
 case_of() {
-  local name="$2" what="$3" who="$4" where="$5" sentence="$6" code="$7" rank launcher fault process bad=0
+  local what="$2" who="$3" where="$4" sentence="$5" code="$6" rank launcher fault process bad=0
   mkdir "$1" && cd "$1" || return
   launch --enable-recovery -n 4 bash -c 'one_rank "$@"' one_rank fault "$what" "$who" "$where" "$timeout_s" >launcher 2>&1 &
   launcher=$!
@@ -198,24 +136,7 @@ case_of() {
     stop) kill -KILL "$process" ;; # it would stay, and the launcher with it
   esac
   wait $launcher
-  report "$name" $bad
-}
-
-# in_turn: each line of the table is a case; some run side by side.
-in_turn() {
-  local folder=0 running=0 what who where sentence code
-  while IFS='|' read -r what who where sentence code; do
-    folder=$((folder + 1))
-    (case_of "case.$folder" "$what of rank $who, the others in $where" "$what" "$who" "$where" "$sentence" "$code") >"said.$folder" &
-    running=$((running + 1))
-    if [ $running -ge $at_once ]; then wait; running=0; fi
-  done
-  wait
-  cat said.*
-  passed=$((passed + $(cat said.* | grep -c ^ok)))
-  failed=$((failed + $(cat said.* | grep -c ^FAILED)))
-  rm -rf said.*
-  [ $failed -ne 0 ] || rm -rf case.*
+  report "$what of rank $who, the others in $where" $bad
 }
 
 # everywhere WHAT SENTENCE: that case of each rank, at each place.
@@ -261,6 +182,4 @@ test_training
 test_program
 test_program_ends
 test_faults
-echo
-echo "$passed passed, $failed failed ($((SECONDS - started)) s)"
-[ $failed -eq 0 ]
+all_hold

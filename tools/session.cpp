@@ -82,6 +82,11 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
 
 void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training().size()); }
 
+void Session::on_phase(std::function<void(const char* phase)> fn) {
+  phase_ = fn;
+  train_step_->on_phase(std::move(fn));
+}
+
 void Session::restore(const std::string& folder) {
   const TrainingProgress saved = read_progress(folder);
   check_input(saved.seed == config_.train.seed, "{}: was trained with train.seed {}, not {}", folder, saved.seed, config_.train.seed);
@@ -102,6 +107,7 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   CheckpointWriter writer(run_folder, progress_.step);
   const std::string state = writer.path("state.json");
   write_checkpoint(state.substr(0, state.rfind('/')), *model_, *optimizer_, average_.get(), progress_);
+  phase_("committing a checkpoint");
   writer.commit(standing, static_cast<int>(config_.checkpoint.keep));
   engine_.ctx.comm->barrier();
 }
@@ -114,6 +120,7 @@ BatchPart Session::part() const {
 
 /// Micro-batch number `micro` of step number `step`, from where the loader stands.
 MicroBatch Session::make_batch(int64_t step, int64_t micro) {
+  phase_("loading images");
   const RngKey key = RngKey{config_.train.seed}.fold(2).fold(static_cast<uint64_t>(step)).fold(static_cast<uint64_t>(micro));
   const bool mixing = step < total_steps_ - config_.augment.off_epochs * steps_per_epoch_;
   ExecContext ctx = engine_.ctx;

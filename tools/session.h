@@ -40,6 +40,10 @@ class Session {
   /// Writes and commits a checkpoint.
   void save(const std::string& run_folder, Standing standing, const std::string& config_json);
 
+  /// `fn` is told with a literal what happens from now on in steps and saving: "loading images", TrainStep's phases, "committing a
+  /// checkpoint".
+  void on_phase(std::function<void(const char* phase)> fn);
+
   /// One optimizer step.
   SessionStep step();
   /// The evaluation split, with the averaged weights where they are kept.
@@ -90,6 +94,7 @@ class Session {
   std::shared_ptr<RoutingCollector> last_routing_;
   int64_t steps_per_epoch_ = 1;
   int64_t total_steps_ = 1;
+  std::function<void(const char*)> phase_ = [](const char*) {};
 };
 
 }  // namespace ermoe

@@ -70,8 +70,21 @@ void Trainer::note(const std::string& text) {
   if (session_) progress_.message(fmt::format("note, rank {}: {}", ranks_->world().rank(), text));
 }
 
-void Trainer::tell_watch(const char* phase, Patience patience) {
-  if (ranks_ != nullptr) ranks_->watch().at(session_->progress().step + 1, phase, patience);
+void Trainer::enter(int64_t step, const char* phase, Patience patience) {
+  step_ = step;
+  patience_ = patience;
+  enter(phase);
+}
+
+/// Another phase of the same step. A host that waits for its GPU waits for other ranks, as in a collective: their kernels meet.
+void Trainer::enter(const char* phase) {
+  if (ranks_ != nullptr) {
+    RankWatch& watch = ranks_->watch();
+    watch.leave();
+    watch.at(step_, phase, patience_);
+    if (phase == std::string_view(TrainStep::on_gpu)) watch.enter(RankWatch::steps_group, phase, static_cast<uint64_t>(step_), 0);
+  }
+  on_phase_(step_, phase);
 }
 
 /// Signals reach ranks at different times: all stop after the same step.
@@ -123,7 +136,10 @@ bool Trainer::evaluation_due() const {
 bool Trainer::checkpoint_due() const { return config_.checkpoint.every > 0 && session_->progress().step % config_.checkpoint.every == 0; }
 
 int Trainer::run() {
-  while (!session_->finished() && !stop_requested()) {
+  session_->on_phase([this](const char* phase) { enter(phase); });
+  while (!session_->finished()) {
+    enter(session_->progress().step + 1, "a training step");
+    if (stop_requested()) break;
     one_step();
     if (evaluation_due())
       evaluate();
@@ -135,8 +151,8 @@ int Trainer::run() {
 }
 
 void Trainer::one_step() {
-  tell_watch("a training step");
   const SessionStep step = session_->step();
+  enter("metrics");
   if (!step.report.accepted) refuse_bad_step(step);
   seconds_ += step.seconds;
   wait_seconds_ += step.wait_seconds;
@@ -212,7 +228,7 @@ void Trainer::start_row() {
 }
 
 void Trainer::evaluate() {
-  tell_watch("evaluation", Patience::endless);  // images of one rank may take longer, and nothing waits on the way
+  enter(session_->progress().step, "evaluation", Patience::endless);  // images of one rank may take longer, and nothing waits on the way
   last_evaluation_ = session_->evaluate({});
   const Evaluation& e = *last_evaluation_;
   TrainingProgress& now = session_->progress();
@@ -238,7 +254,7 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save(Standing standing) {
-  tell_watch("writing a checkpoint", Patience::endless);
+  enter(session_->progress().step, "writing a checkpoint", Patience::endless);
   session_->save(path(), standing, config_to_json(config_));
   last_saved_ = session_->progress().step;
   if (ranks_ == nullptr) return;
@@ -247,6 +263,7 @@ void Trainer::save(Standing standing) {
 
 void Trainer::finish() {
   if (session_->progress().step != last_saved_) save(Standing::ordinary);
+  enter(session_->progress().step, "the end", Patience::endless);
   progress_.finish();
   if (!session_->finished()) {
     say(fmt::format("{} came: stopped after step {} of {}, all saved. To go on: ermoe-train --resume {}", name_of_signal(stop_signal_),

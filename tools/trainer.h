@@ -8,6 +8,7 @@
 #include "tools/session.h"
 #include "tools/signals.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +24,9 @@ class Trainer {
   /// Trains to the end or until a signal. Returns the exit code: 0 in both cases.
   int run();
 
+  /// `fn` is told with a literal what this rank does from now on: "the backward pass" of step `step`.
+  void on_phase(std::function<void(int64_t step, const char* phase)> fn) { on_phase_ = std::move(fn); }
+
  private:
   void print_start();
   void print_model();
@@ -35,7 +39,8 @@ class Trainer {
   bool evaluation_due() const;
   bool checkpoint_due() const;
   bool stop_requested();
-  void tell_watch(const char* phase, Patience patience = Patience::ordinary);
+  void enter(int64_t step, const char* phase, Patience patience = Patience::ordinary);
+  void enter(const char* phase);
   void say(const std::string& line);
   void note(const std::string& text);
   std::string path() const;  // of the run's folder; empty on other ranks
@@ -52,6 +57,11 @@ class Trainer {
   size_t planned_memory_ = 0;
   std::optional<Evaluation> last_evaluation_;
   int64_t last_saved_ = -1;
+
+  // What this rank does.
+  int64_t step_ = 0;
+  Patience patience_ = Patience::endless;
+  std::function<void(int64_t, const char*)> on_phase_ = [](int64_t, const char*) {};
 
   // Since the last logged row.
   double seconds_ = 0, wait_seconds_ = 0, loss_ = 0;

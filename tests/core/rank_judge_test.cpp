@@ -6,7 +6,7 @@
 namespace ermoe::testing {
 namespace {
 
-constexpr uint64_t world = 1, half = 77;
+constexpr uint64_t world = RankRecord::world_group, steps = RankRecord::steps_group, half = 77;
 constexpr WatchLimits limits{.patience_s = 10, .silence_s = 5};
 
 /// Ranks of a run, each at work in "forward" of step 7 for a minute and in no collective, until a test says otherwise.
@@ -27,11 +27,11 @@ class Situation {
   RankView& operator[](int rank) { return ranks_[static_cast<size_t>(rank)]; }
   RankRecord& said(int rank) { return ranks_[static_cast<size_t>(rank)].last; }
   void passed(int rank, uint64_t number, uint64_t group = world) { slot(rank, group).entered = number; }
-  void inside(int rank, uint64_t number, double wait_s, const char* collective = "all_reduce", uint64_t group = world) {
+  void inside(int rank, uint64_t number, double came_s, const char* collective = "all_reduce", uint64_t group = world) {
     passed(rank, number, group);
     said(rank).group = group;
     said(rank).number = number;
-    said(rank).wait_s = wait_s;
+    said(rank).came_s = came_s;
     put_text(said(rank).collective, collective);
   }
   std::string verdict() const { return judge(ranks_, names_, limits).value_or(""); }
@@ -136,12 +136,76 @@ TEST(RankJudge, ACollectiveThatDoesNotEnd) {
   Situation now(2);
   now.said(0).bytes = 4096;
   now.inside(0, 5, 11);
-  now.inside(1, 5, 9);
+  now.inside(1, 5, 10.5);
   EXPECT_EQ(now.verdict().find("rank 0 (host0, process 100) has been in step 7, forward, in all_reduce number 5, for 11 s (4096 bytes)"),
             0u)
       << now.verdict();
-  now.said(0).endless = 1;
+  now.said(0).endless = now.said(1).endless = 1;
+  EXPECT_NE(now.verdict(), "") << "a phase may take any time, a collective that all have come to may not";
+}
+
+TEST(RankJudge, TheNetworkHasTimeFromTheLastToCome) {
+  Situation now(3);
+  now.inside(0, 5, 100);  // it has waited for a checkpoint, say
+  now.inside(1, 5, 100);
+  now.inside(2, 5, 0.1);
   EXPECT_EQ(now.verdict(), "");
+  now.inside(2, 6, 0.1);  // number 5 is over, which the others did not say yet
+  EXPECT_EQ(now.verdict(), "");
+  now.said(2).group = 0;  // number 6 too, as a broadcast may be for its root
+  EXPECT_EQ(now.verdict(), "");
+  now[2].left = true;
+  now[2].silent_s = 9;
+  EXPECT_EQ(now.verdict(), "");
+  now[2].silent_s = 10;
+  EXPECT_NE(now.verdict().find("every rank has come"), std::string::npos) << now.verdict();
+}
+
+/// Ranks 0 to 2 wait for their GPUs in step 17.
+Situation three_of_four_wait_for_gpus() {
+  Situation now(4);
+  for (int r = 0; r < 4; ++r) {
+    now.said(r).step = 17;
+    now.passed(r, 200 + (r == 3));  // the communicator's numbers are others
+    now.passed(r, 16, steps);
+  }
+  for (int r = 0; r < 3; ++r) {
+    put_text(now.said(r).phase, "a step on the GPU");
+    now.inside(r, 17, 11, "a step on the GPU", steps);
+  }
+  return now;
+}
+
+TEST(RankJudge, WhoDoesNotComeToAStepOnTheGpuIsNamed) {
+  Situation now = three_of_four_wait_for_gpus();
+  EXPECT_EQ(
+      now.verdict(),
+      "rank 3 (host3, process 103) hangs: it has been in step 17, forward, for 60 s, and rank 0 has waited 11 s in a step on the GPU");
+  now.said(3).endless = 1;
+  EXPECT_EQ(now.verdict(), "");
+  now[3].silent_s = 6;
+  EXPECT_EQ(now.verdict().find("rank 3 (host3, process 103) was last heard of 6 s ago, in step 17, forward: "), 0u) << now.verdict();
+}
+
+TEST(RankJudge, AStepOnTheGpuAndACollectiveThatWaitForEachOther) {
+  Situation now = three_of_four_wait_for_gpus();
+  now.inside(3, 202, 11);
+  EXPECT_EQ(
+      now.verdict(),
+      "rank 0 (host0, process 100) waits in a step on the GPU and rank 3 (host3, process 103) in all_reduce number 202: they wait for each "
+      "other");
+}
+
+TEST(RankJudge, AStepOnTheGpuThatDoesNotEnd) {
+  Situation now = three_of_four_wait_for_gpus();
+  put_text(now.said(3).phase, "a step on the GPU");
+  now.inside(3, 17, 9, "a step on the GPU", steps);
+  EXPECT_EQ(now.verdict(), "");
+  now.inside(3, 17, 10.5, "a step on the GPU", steps);
+  EXPECT_EQ(now.verdict(),
+            "rank 0 (host0, process 100) has been in step 17, a step on the GPU, for 11 s, where every rank has come: a GPU or what "
+            "connects them "
+            "hangs, or the step takes longer than the time-out allows for");
 }
 
 TEST(RankJudge, ARankThatEndedIsMissed) {

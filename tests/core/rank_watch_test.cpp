@@ -127,6 +127,35 @@ TEST(RankWatch, WhoDoesNotComeIsNamedToAllAndItself) {
   EXPECT_TRUE(called);
 }
 
+TEST(RankWatch, WhoDoesNotComeToAStepOnTheGpuIsNamed) {
+  Said said(2);
+  const auto watches = team(said, 2);
+  for (const auto& watch : watches) watch->at(17, "loading images");
+  watches[0]->at(17, "a step on the GPU");
+  watches[0]->enter(RankWatch::steps_group, "a step on the GPU", 17, 0);
+  watches[1]->enter(RankWatch::world_group, "all_reduce", 40, 64);  // its number is no step's
+  watches[1]->leave();
+  EXPECT_NE(said.line(1).find("rank 1 (" + host_name() + ", process 1001) hangs: it has been in step 17, loading images"),
+            std::string::npos)
+      << said.line(1);
+}
+
+/// Nobody is to blame for what has lasted long only because one came late.
+TEST(RankWatch, WhoComesLateFromAnEndlessPhaseMeetsPatience) {
+  Said said(2);
+  const auto watches = team(said, 2);
+  for (const auto& watch : watches) watch->at(17, "checkpoint", Patience::endless);
+  watches[1]->at(18, "forward");
+  watches[1]->enter(RankWatch::world_group, "all_reduce", 1, 64);
+  wait_s(1.3 * timeout_s);
+  watches[0]->at(18, "forward");
+  watches[0]->enter(RankWatch::world_group, "all_reduce", 1, 64);
+  wait_s(0.6);  // rank 1 still says that it waits, as it has for long
+  for (const auto& watch : watches) watch->leave();
+  for (const auto& watch : watches) watch->goodbye();
+  EXPECT_TRUE(said.silent()) << said.line(0);
+}
+
 TEST(RankWatch, AnEndlessPhaseIsWaitedFor) {
   Said said(2);
   const auto watches = team(said, 2);

@@ -40,6 +40,7 @@ class TinyTraining {
   }
 
   Optimizer& optimizer() { return optimizer_; }
+  TrainStep& train_step() { return step_; }
 
  private:
   TinyModel& tiny_;

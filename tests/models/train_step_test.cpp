@@ -39,6 +39,19 @@ TEST(TrainStep, AddedTermsStandApart) {
   EXPECT_NEAR(report.loss + report.extra_loss, total, 1e-14);
 }
 
+TEST(TrainStep, SaysWhatItDoes) {
+  TinyModel tiny;
+  TinyTraining training(tiny);
+  std::vector<std::string> phases;
+  training.train_step().on_phase([&](const char* phase) {
+    if (phases.empty() || phases.back() != phase) phases.emplace_back(phase);
+  });
+  training.step(2);
+  const std::vector<std::string> expected{"the forward pass",  "the backward pass",    "the forward pass",
+                                          "the backward pass", "gradients over ranks", "the optimizer's step"};
+  EXPECT_EQ(phases, expected) << "and on a CPU nobody waits for a GPU";
+}
+
 struct RefusalCase {
   std::string name;
   std::function<void(VitConfig&)> change;
