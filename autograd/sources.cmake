@@ -1,5 +1,6 @@
 set(SOURCES
   gradcheck.cpp
+  memory/parameter_arena.cpp
   parameter.cpp
   recompute.cpp
   tape.cpp

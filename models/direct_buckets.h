@@ -3,7 +3,7 @@
 // part, and gathers the others'. Read next: models/grad_sync.h.
 #pragma once
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "core/context.h"
 
 #include <vector>

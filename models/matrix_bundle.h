@@ -3,6 +3,7 @@
 // by itself. Read first: models/derived.h. Next: ops/materialize.h.
 #pragma once
 
+#include "autograd/memory/parameter_arena.h"
 #include "models/derived.h"
 
 #include <memory>

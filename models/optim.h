@@ -2,7 +2,7 @@
 // schedule, and the moving average of weights. Read next: models/train_step.h.
 #pragma once
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "core/context.h"
 #include "models/config.h"
 #include "models/direct_buckets.h"

@@ -2,6 +2,7 @@
 // mixture-of-experts layers in place of the MLP where the configuration says so. Read next: models/moe.h.
 #pragma once
 
+#include "autograd/memory/parameter_arena.h"
 #include "models/layers.h"
 #include "models/moe.h"
 

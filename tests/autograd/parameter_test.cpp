@@ -1,6 +1,6 @@
 // The arena's bf16 copies: which parameters have one, where it lies, and when it is up to date. Its groups of factors: what
 // they hold, and when they have memory for gradients. Narrow gradients: whose they are, and that nothing is added to them.
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 
 #include "autograd/tape.h"
 #include "tests/bench.h"

@@ -2,7 +2,7 @@
 #include "autograd/tape.h"
 
 #include "autograd/gradcheck.h"
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "autograd/recompute.h"
 #include "tests/bench.h"
 

@@ -1,6 +1,8 @@
 // Schedules, layer decay, weight decay, and the promise that factors stay orthonormal over ten thousand optimizer steps.
 #include "models/optim.h"
 
+#include "autograd/memory/parameter_arena.h"
+
 #include "ops/orthogonal_step.h"
 #include "tests/models/tiny_training.h"
 

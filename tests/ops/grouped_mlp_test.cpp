@@ -1,6 +1,6 @@
 #include "ops/grouped_mlp.h"
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "ops/gelu.h"
 #include "ops/grouped_linear.h"
 #include "tests/ops/kept_memory.h"

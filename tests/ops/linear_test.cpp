@@ -1,6 +1,6 @@
 #include "ops/linear.h"
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 

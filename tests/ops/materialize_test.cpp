@@ -1,6 +1,6 @@
 #include "ops/materialize.h"
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "core/flat.h"
 #include "tests/ops/bf16_output.h"
 #include "tests/ops/expect_error.h"

@@ -1,6 +1,6 @@
 #include "ops/patch_embed.h"
 
-#include "autograd/parameter.h"
+#include "autograd/memory/parameter_arena.h"
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
 #include "tests/ops/thread_case.h"
