@@ -60,7 +60,8 @@ __global__ void __launch_bounds__(threads) select_kernel(SelectDims dims, Select
   };
   fill_best(true);
   if (dims.free_experts > 0) {
-    for (int64_t j = 0; j < dims.free_experts && filled < dims.slots; ++j) fill(dims.experts + (dims.first_token + token + j) % dims.free_experts, 1);
+    for (int64_t j = 0; j < dims.free_experts && filled < dims.slots; ++j)
+      fill(dims.experts + (dims.first_token + token + j) % dims.free_experts, 1);
   } else if (!row.any_score) {
     fill_best(false);
   }
