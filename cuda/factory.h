@@ -3,11 +3,9 @@
 #pragma once
 
 #include "core/allocator.h"
-#include "core/comm.h"
 #include "core/device.h"
 #include "core/jpeg_engine.h"
 #include "core/op_ranges.h"
-#include "core/rank_watch.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -17,6 +15,9 @@
 #include <vector>
 
 namespace ermoe {
+
+class Communicator;  // core/comm.h: kernels' files, which see this, include nothing that formats text
+class RankWatch;     // core/rank_watch.h
 
 /// One GPU of this machine.
 struct GpuInfo {
