@@ -136,7 +136,8 @@ void NcclCommunicator::connect() {
   std::memcpy(text.raw(), &id, sizeof id);
   host_.broadcast(text, 0);
   std::memcpy(&id, text.raw(), sizeof id);
-  group_ = std::max(fnv1a(std::as_bytes(std::span(&id, 1))), RankWatch::world_group + 1);  // all members know it, and nobody else has it
+  // All members know it and nobody else has it; small numbers are the watch's own.
+  group_ = fnv1a(std::as_bytes(std::span(&id, 1))) | uint64_t{1} << 63;
   watch_.belong(group_);
   const Watched watched(*this, "connecting GPUs", 0);
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
