@@ -1,5 +1,6 @@
 #include "core/comm_mpi.h"
 
+#include "core/comm_checks.h"
 #include "core/reduce_parts.h"
 
 #include <mpi.h>
@@ -8,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
-#include <numeric>
 #include <source_location>
 #include <string_view>
 
@@ -32,23 +32,6 @@ void mpi_check(int status, const char* api, const std::source_location& where = 
 void require_host(const char* name, const Tensor& t) {
   check(t.defined(), "[{}] an undefined tensor", name);
   check(!t.device().is_cuda(), "[{}] MPI moves tensors of the host, and {} {} lies on a GPU", name, name_of(t.dtype()), t.shape().str());
-}
-
-/// How many rows each rank has of `many`, of which `one` is this rank's: as `rows` says, or equally many.
-std::vector<int64_t> rows_of_ranks(const char* name, const Tensor& one, const Tensor& many, std::span<const int64_t> rows, int rank,
-                                   int size) {
-  require_host(name, one);
-  require_host(name, many);
-  check(one.shape().rank() > 0 && many.shape().rank() > 0, "[{}] {} and {} have no rows", name, one.shape().str(), many.shape().str());
-  std::vector<int64_t> each(rows.begin(), rows.end());
-  if (rows.empty()) each.assign(static_cast<size_t>(size), one.shape()[0]);
-  int64_t sum = 0;
-  for (const int64_t n : each) sum = n < 0 ? -1 : sum < 0 ? sum : sum + n;
-  const bool fits = std::ssize(each) == size && many.shape() == one.shape().with(0, sum) &&
-                    one.shape()[0] == each[static_cast<size_t>(rank)] && one.dtype() == many.dtype();
-  check(fits, "[{}] {} {} and {} {} for rank {} of {} ranks with {} rows", name, name_of(one.dtype()), one.shape().str(),
-        name_of(many.dtype()), many.shape().str(), rank, size, fmt::join(each, " "));
-  return each;
 }
 
 /// A number for the part `colour` of a group that all of its members compute alike.
@@ -252,6 +235,8 @@ void MpiCommunicator::receive_parts(std::byte* own, int64_t bytes) {
 }
 
 void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) {
+  require_host("reduce_scatter", out);
+  require_host("reduce_scatter", in);
   const std::vector<int64_t> each = rows_of_ranks("reduce_scatter", out, in, rows, rank_, size_);
   const Watched watched(*this, "reduce_scatter", in.bytes());
   const auto element = static_cast<int64_t>(size_of(in.dtype()));
@@ -268,6 +253,8 @@ void MpiCommunicator::reduce_scatter(const Tensor& in, const Tensor& out, std::s
 }
 
 void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) {
+  require_host("all_gather", in);
+  require_host("all_gather", out);
   const std::vector<int64_t> each = rows_of_ranks("all_gather", in, out, rows, rank_, size_);
   const Watched watched(*this, "all_gather", out.bytes());
   const int64_t row = out.shape()[0] > 0 ? static_cast<int64_t>(out.bytes()) / out.shape()[0] : 0;
@@ -282,7 +269,7 @@ void MpiCommunicator::all_gather(const Tensor& in, const Tensor& out, std::span<
 
 void MpiCommunicator::broadcast(const Tensor& t, int root) {
   require_host("broadcast", t);
-  check(root >= 0 && root < size_, "[broadcast] from rank {} of {}", root, size_);
+  check_root(root, size_);
   const Watched watched(*this, "broadcast", t.bytes());
   const auto bytes = static_cast<int64_t>(t.bytes());
   for (int64_t begin = 0; begin < bytes; begin += pieces_.message) {
@@ -295,21 +282,8 @@ void MpiCommunicator::all_to_all(const Tensor& send, std::span<const int64_t> se
                                  std::span<const int64_t> recv_rows) {
   require_host("all_to_all", send);
   require_host("all_to_all", recv);
-  const bool alike = send.shape().rank() > 0 && send.shape().rank() == recv.shape().rank() && send.dtype() == recv.dtype() &&
-                     std::equal(send.shape().begin() + 1, send.shape().end(), recv.shape().begin() + 1);
-  check(alike, "[all_to_all] send {} {} recv {} {}", name_of(send.dtype()), send.shape().str(), name_of(recv.dtype()), recv.shape().str());
-  const auto add_up = [&](std::span<const int64_t> rows, const Tensor& t) {
-    int64_t sum = 0;
-    for (const int64_t n : rows) sum = n < 0 || n > t.shape()[0] - sum ? t.shape()[0] + 1 : sum + n;
-    return static_cast<int>(rows.size()) == size_ && sum == t.shape()[0];
-  };
-  check(add_up(send_rows, send), "[all_to_all] rows to {} ranks, {}, do not add up to send {}", size_, fmt::join(send_rows, " "),
-        send.shape().str());
-  check(add_up(recv_rows, recv), "[all_to_all] rows from {} ranks, {}, do not add up to recv {}", size_, fmt::join(recv_rows, " "),
-        recv.shape().str());
+  const int64_t row = row_of_exchange(send, send_rows, recv, recv_rows, size_) * static_cast<int64_t>(size_of(send.dtype()));
   const Watched watched(*this, "all_to_all", send.bytes());
-  const int64_t row = std::accumulate(send.shape().begin() + 1, send.shape().end(), static_cast<int64_t>(size_of(send.dtype())),
-                                      [](int64_t a, int64_t b) { return a * b; });
   std::byte* from = send.raw();
   std::byte* to = recv.raw();
   for (size_t w = 0; w < static_cast<size_t>(size_); ++w) {

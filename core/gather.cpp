@@ -23,6 +23,14 @@ std::vector<std::byte> gather_bytes(Communicator& comm, std::span<const std::byt
   return gathered;
 }
 
+std::vector<std::string> gather_texts(Communicator& comm, const std::string& own) {
+  const std::string text = own.c_str();  // an end mark inside would make two of it
+  const std::vector<std::byte> all = gather_bytes(comm, std::as_bytes(std::span(text.c_str(), text.size() + 1)));
+  std::vector<std::string> texts;
+  for (size_t at = 0; at < all.size(); at += texts.back().size() + 1) texts.emplace_back(reinterpret_cast<const char*>(all.data() + at));
+  return texts;
+}
+
 void reduce_over_ranks(Communicator& comm, std::span<double> values, ReduceOp op) {
   if (comm.size() == 1 || values.empty()) return;
   CachingAllocator memory(make_host_source());

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -22,6 +23,9 @@ std::vector<T> gather_from_all(Communicator& comm, const std::vector<T>& own) {
   if (!all.empty()) std::memcpy(all.data(), bytes.data(), bytes.size());
   return all;
 }
+
+/// A text of each rank, by rank.
+std::vector<std::string> gather_texts(Communicator& comm, const std::string& own);
 
 /// Σ over ranks, or the largest of them, in place.
 void reduce_over_ranks(Communicator& comm, std::span<double> values, ReduceOp op = ReduceOp::sum);

@@ -2,6 +2,7 @@
 
 #if defined(ERMOE_WITH_MPI)
 #include "core/comm_mpi.h"
+#include "core/gather.h"
 
 #include <unistd.h>
 
@@ -62,15 +63,6 @@ Tensor text_row(CachingAllocator& memory, const std::string& text) {
 }
 
 std::string row_text(const Tensor& row) { return reinterpret_cast<const char*>(row.raw()); }
-
-std::vector<std::string> gather_texts(Communicator& world, const std::string& own) {
-  CachingAllocator memory(make_host_source());
-  const Tensor all = Tensor::empty(memory, {world.size(), text_bytes}, DType::u8, "texts of ranks");
-  world.all_gather(text_row(memory, own), all);
-  std::vector<std::string> texts;
-  for (int64_t w = 0; w < world.size(); ++w) texts.push_back(row_text(all.slice(w, w + 1)));
-  return texts;
-}
 
 std::string broadcast_text(Communicator& world, const std::string& of_rank_0) {
   CachingAllocator memory(make_host_source());

@@ -1,6 +1,7 @@
 set(SOURCES
   allocator.cpp
   comm.cpp
+  comm_checks.cpp
   file_io.cpp
   flat.cpp
   gather.cpp

@@ -16,6 +16,9 @@
 
 namespace ermoe {
 
+class Communicator;  // core/comm.h: kernels' files, which see this, include nothing that formats text
+class RankWatch;     // core/rank_watch.h
+
 /// One GPU of this machine.
 struct GpuInfo {
   int index = 0;  // as CUDA counts, CUDA_VISIBLE_DEVICES heeded
@@ -23,12 +26,14 @@ struct GpuInfo {
   size_t memory_bytes = 0;
   int multiprocessors = 0;
   int major = 0, minor = 0;  // compute capability
+  uint64_t identity = 0;     // of the GPU itself: the same for every process that sees it, whatever its index there
 };
 
 struct FoundGpus {
   std::vector<GpuInfo> gpus;
   std::string fault;      // why the driver could not say, in one sentence; empty where there simply is no GPU or no driver
   std::string built_for;  // the generations that this build has code for, ERMOE_GPUS with commas: "80,90a"
+  bool can_join = false;  // the build has NCCL, over which GPUs of several processes work together
 };
 
 /// The GPUs that this process may use. Never throws on a broken driver: a run on the CPU does not need one.
@@ -99,6 +104,11 @@ class Gpu {
   /// The GPU's engines for JPEG files, beside its stream, where it has some and the build has nvJPEG. They keep about 130 MiB of its
   /// memory, and page-locked memory of the host for up to 512 MiB of pixels. The engine must not outlive the GPU.
   virtual FoundJpegEngine jpeg_engine() = 0;
+  /// A communicator of the same ranks as `host`, for tensors of their GPUs as well as of the host; all of them call this at the same
+  /// time, each with a GPU of its own. Each pair of GPUs exchanges a few bytes. Both arguments and the GPU must outlive it, and recordings
+  /// of its collectives must be gone before it goes. Throws `InputError` where the build has no NCCL, `Error` naming ranks, hosts and
+  /// GPUs where they do not come together.
+  virtual std::unique_ptr<Communicator> join(Communicator& host, RankWatch& watch) = 0;
 };
 
 /// Makes GPU `index` this thread's current one. Throws `Error` where it cannot be used.

@@ -63,10 +63,13 @@ set(SOURCES
   kernels/subspace_cosine.cu
   kernels/tokens.cu
   runtime/check.cpp
+  runtime/comm_stream.cpp
   runtime/device.cpp
   runtime/gemm.cpp
   runtime/gpu.cpp
   runtime/jpeg_engine.cpp
+  runtime/nccl_comm.cpp
+  runtime/nccl_join.cpp
   runtime/profiler.cpp
   runtime/recording.cpp
   runtime/tensor_map.cpp

@@ -45,6 +45,20 @@ test_collectives() {
   done
 }
 
+# A GPU for each rank, on as many as there are.
+test_gpu_collectives() {
+  section "collectives of GPUs"
+  local n status
+  for n in 2 4 8; do
+    launch -n "$n" "$program" gpu-collectives >"out.$n" 2>"err.$n"
+    status=$?
+    if grep -q ^skipped "out.$n"; then sed -n '/^skipped/p' "out.$n"; return; fi
+    [ $status -eq 0 ] && grep -q "^$n ranks: 0 checks failed" "out.$n"
+    report "$n ranks with a GPU each" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
 test_training() {
   section "training that ranks share is training"
   local n
@@ -178,6 +192,7 @@ TABLE
 
 test_launchers
 test_collectives
+test_gpu_collectives
 test_training
 test_program
 test_program_ends

@@ -5,21 +5,10 @@
 
 namespace ermoe {
 
-namespace {
+Engine::Engine(int threads, uint64_t seed, DeviceChoice device, Ranks* ranks)
+    : Engine(threads, seed, decide_device(device, ranks != nullptr ? &ranks->world() : nullptr), ranks) {}
 
-/// Several ranks share CPUs alone so far.
-DeviceDecision decide_device(DeviceChoice device, const Communicator* ranks) {
-  if (ranks == nullptr || ranks->size() == 1) return decide_device(device);
-  check_input(device != DeviceChoice::cuda, "train.device: several ranks train on CPUs alone so far, not on GPUs");
-  return decide_device(DeviceChoice::cpu);
-}
-
-}  // namespace
-
-Engine::Engine(int threads, uint64_t seed, DeviceChoice device, Communicator* ranks)
-    : Engine(threads, seed, decide_device(device, ranks), ranks) {}
-
-Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Communicator* ranks)
+Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* ranks)
 #if defined(ERMOE_WITH_CUDA)
     : gpu(device.gpu ? make_gpu(*device.gpu) : nullptr),
 #else
@@ -32,7 +21,8 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Communi
       staging(gpu ? gpu->page_locked() : make_host_source()),
       workspace(allocator),
       host_workspace_(host),
-      step_workspace_(step_memory) {
+      step_workspace_(step_memory),
+      joined_(gpu && ranks != nullptr && ranks->world().size() > 1 ? gpu->join(ranks->world(), ranks->watch()) : nullptr) {
 #if defined(OPENBLAS_VERSION)
   openblas_set_num_threads(1);  // ops/cpu/blas.cpp splits products over our own threads
 #endif
@@ -40,7 +30,7 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Communi
   if (gpu) CachingAllocator::share(allocator, step_memory);
   ctx.allocator = &allocator;
   ctx.workspace = &workspace;
-  ctx.comm = ctx.replica_ranks = ranks != nullptr ? ranks : &alone;
+  ctx.comm = ctx.replica_ranks = joined_ ? joined_.get() : ranks != nullptr ? &ranks->world() : &alone;
   ctx.expert_ranks = &alone;
   ctx.rng = RngKey{seed};
   host_ctx_ = ctx;

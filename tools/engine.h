@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/context.h"
+#include "core/ranks.h"
 #include "cuda/factory.h"
 #include "tools/device_choice.h"
 #include "tools/run_config.h"
@@ -15,8 +16,8 @@ namespace ermoe {
 struct Engine {
   /// Sets the number of threads, at least 1; the BLAS under our loops keeps to one each. Throws InputError where a GPU is
   /// asked for and there is none that can be used.
-  /// `ranks`, where given, must outlive this.
-  Engine(int threads, uint64_t seed, DeviceChoice device, Communicator* ranks = nullptr);
+  /// Of several `ranks` all make one at the same time: each uses a GPU of its own, or all use CPUs. They must outlive this.
+  Engine(int threads, uint64_t seed, DeviceChoice device, Ranks* ranks = nullptr);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -50,13 +51,14 @@ struct Engine {
   void reset_peak();
 
  private:
-  Engine(int threads, uint64_t seed, const DeviceDecision& device, Communicator* ranks);
+  Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* ranks);
 
   Workspace host_workspace_;
   ExecContext host_ctx_;
   Workspace step_workspace_;
   ExecContext step_;
-  std::unique_ptr<Communicator> expert_ranks_, replica_ranks_;
+  const std::unique_ptr<Communicator> joined_;                  // of several ranks' GPUs
+  std::unique_ptr<Communicator> expert_ranks_, replica_ranks_;  // parts of it, or of the ranks on CPUs
 };
 
 }  // namespace ermoe

@@ -1,10 +1,12 @@
-// ermoe-bench: times whole training steps, single ops, and the steps that keep factors orthonormal.
-// What is measured: tools/bench/step_bench.h, op_bench.h, orthogonality_bench.h.
+// ermoe-bench: times whole training steps, single ops, the steps that keep factors orthonormal, and collectives between ranks.
+// What is measured: tools/bench/step_bench.h, op_bench.h, orthogonality_bench.h, comm_bench.h.
+#include "core/ranks.h"
 #include "tools/bench/report.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
 #include "tools/engine.h"
 #include "tools/main_guard.h"
+#include "tools/rank_agreement.h"
 #include "tools/thread_waiting.h"
 
 #include "core/enum_names.h"
@@ -101,6 +103,20 @@ void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
   app.add_option("--batch", flags.step.batch, "images of these steps; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
 }
 
+struct CommFlags {
+  CommBenchOptions bench;
+  bool op_by_op = false;
+};
+
+void add_comm_flags(CLI::App& app, CommFlags& flags) {
+  constexpr int64_t largest = int64_t{1} << 36;
+  app.add_option("name", flags.bench.only, "all_reduce, reduce_scatter, all_gather, broadcast or all_to_all; all where it is left out");
+  app.add_option("--from", flags.bench.least, "bytes of the smallest size; each next is four times as large")
+      ->check(CLI::Range(int64_t{4096}, largest));
+  app.add_option("--to", flags.bench.most, "bytes of the largest size, at most")->check(CLI::Range(int64_t{4096}, largest));
+  app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay calls as one CUDA graph");
+}
+
 std::vector<Orthogonality> methods_of(const std::string& name) {
   if (name == "all") return {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cholesky_qr, Orthogonality::cayley};
   const auto method = parse_enum<Orthogonality>(name);
@@ -161,8 +177,33 @@ void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
   report.add(flags.bench, result);
 }
 
-int bench(int argc, char** argv) {
-  CLI::App app("Times training steps, single ops, and the steps that keep factors orthonormal.", "ermoe-bench");
+/// Every rank measures, rank 0 prints.
+int run_comm(const Common& common, CommFlags flags, std::unique_ptr<Ranks>& ranks) {
+  constexpr double patience_s = 120;
+  ranks = Ranks::join("ermoe-bench", patience_s);
+  check_input(ranks->world().size() > 1, "ermoe-bench comm measures between ranks: start several, as in mpirun -n 2 ermoe-bench comm");
+  const int threads = resolve_threads(common.threads, ranks_on_same_cores(ranks->world()));
+  Engine engine(threads, 0, common.device, ranks.get());
+  const bool first = ranks->world().rank() == 0;
+  if (first && !engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
+  if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  std::optional<BenchReport> report;
+  if (first)
+    report.emplace(common.json ? BenchReport::Format::json : BenchReport::Format::table, BenchHead{.device = engine.device_name(),
+                                                                                                   .precision = DType::f32,
+                                                                                                   .threads = threads,
+                                                                                                   .gpu = engine.gpu != nullptr,
+                                                                                                   .ranks = ranks->world().size()});
+  ranks->watch().at(1, "measuring");
+  bench_collectives(engine, flags.bench, [&](const CommResult& result) {
+    if (report) report->add(result);
+  });
+  if (report) report->finish();
+  return 0;
+}
+
+int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
+  CLI::App app("Times training steps, single ops, the steps that keep factors orthonormal, and collectives between ranks.", "ermoe-bench");
   app.require_subcommand(1);
   app.fallthrough();
   app.option_defaults()->always_capture_default();
@@ -178,6 +219,9 @@ int bench(int argc, char** argv) {
   OrthogonalityFlags orthogonality;
   add_orthogonality_flags(*app.add_subcommand("orthogonality", "do factors stay orthonormal? Exit code 1 where they do not"),
                           orthogonality);
+  CommFlags comm;
+  CLI::App* comm_app = app.add_subcommand("comm", "collectives between the ranks that mpirun starts, by their size");
+  add_comm_flags(*comm_app, comm);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -187,6 +231,7 @@ int bench(int argc, char** argv) {
     fail_input("{}", e.what());
   }
 
+  if (comm_app->parsed()) return run_comm(common, comm, ranks);
   const int threads = resolve_threads(common.threads);
   Engine engine(threads, 0, common.device);
   if (!engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
@@ -221,5 +266,10 @@ int bench(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   ermoe::settle_thread_waiting(argv);
-  return ermoe::guard_main("ermoe-bench", [&] { return ermoe::bench(argc, argv); });
+  std::unique_ptr<ermoe::Ranks> ranks;
+  return ermoe::guard_main(
+      "ermoe-bench", [&] { return ermoe::bench(argc, argv, ranks); },
+      [&](const std::string& message, int code) {
+        if (ranks) ranks->watch().stop(message, code);
+      });
 }

@@ -33,9 +33,9 @@ std::string evaluation_advice(const TrainConfig& train) {
 
 }  // namespace
 
-Session::Session(RunConfig& config, WarnFn warn, Communicator* ranks)
+Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
     : config_(config),
-      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(*ranks) : 1)),
+      threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(ranks->world()) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
   engine_.spread_experts(config.parallel.expert);
   require_data(config);

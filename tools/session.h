@@ -31,7 +31,7 @@ class Session {
   /// Opens the data, completes `config` from it, builds the model and gives it its first values (or those of train.init).
   /// `warn` takes sentences for the user.
   /// Of several ranks each makes one, at the same time, and calls the same functions in the same order; `ranks` must outlive it.
-  Session(RunConfig& config, WarnFn warn, Communicator* ranks = nullptr);
+  Session(RunConfig& config, WarnFn warn, Ranks* ranks = nullptr);
 
   /// Continues from a checkpoint folder that was verified.
   void restore(const std::string& folder);

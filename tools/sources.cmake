@@ -1,6 +1,7 @@
 set(SOURCES
   append_file.cpp
   batch_source.cpp
+  bench/comm_bench.cpp
   bench/families.cpp
   bench/measure.cpp
   bench/op_bench.cpp

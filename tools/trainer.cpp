@@ -46,7 +46,7 @@ Trainer::Trainer(RunConfig config, Ranks* ranks)
   FoundCheckpoint found;
   if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
   session_ = std::make_unique<Session>(
-      config_, [this](const std::string& text) { note(text); }, ranks_ != nullptr ? &ranks_->world() : nullptr);
+      config_, [this](const std::string& text) { note(text); }, ranks_);
   if (!found.folder.empty()) {
     if (!found.note.empty()) say("note: " + found.note);
     session_->restore(found.folder);
@@ -100,7 +100,9 @@ void Trainer::print_start() {
   const Engine& engine = session_->engine();
   const char* precision = name_of(engine.compute_dtype(config_.train.precision));
   const std::string note = engine.device_note.empty() ? "" : fmt::format(" ({})", engine.device_note);
-  say(fmt::format("device   {}, computing in {}{}", engine.device_name(), precision, note));
+  const int ranks = engine.ctx.comm->size();
+  const std::string each = engine.gpu && ranks > 1 ? fmt::format("{} GPUs, one a rank; rank 0's: ", ranks) : "";
+  say(fmt::format("device   {}{}, computing in {}{}", each, engine.device_name(), precision, note));
   say(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path, data.training().size(),
                   data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes, config_.model.image_size,
                   config_.model.image_size, config_.model.channels));

@@ -1,7 +1,9 @@
 #include "cuda/runtime/device.h"
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "cuda/runtime/check.h"
+#include "cuda/runtime/nccl_comm.h"
 
 namespace ermoe::cuda {
 
@@ -19,7 +21,8 @@ GpuInfo device_info(int index) {
           .memory_bytes = properties.totalGlobalMem,
           .multiprocessors = properties.multiProcessorCount,
           .major = properties.major,
-          .minor = properties.minor};
+          .minor = properties.minor,
+          .identity = fnv1a(std::as_bytes(std::span(properties.uuid.bytes)))};
 }
 
 CurrentDevice::CurrentDevice(int index) {
@@ -34,7 +37,7 @@ CurrentDevice::~CurrentDevice() { cudaSetDevice(before_); }
 namespace ermoe {
 
 FoundGpus find_gpus() {
-  FoundGpus found{.gpus = {}, .fault = {}, .built_for = ERMOE_GPUS};
+  FoundGpus found{.gpus = {}, .fault = {}, .built_for = ERMOE_GPUS, .can_join = cuda::has_nccl()};
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   cudaGetLastError();

@@ -5,6 +5,7 @@
 #include "cuda/runtime/device.h"
 #include "cuda/runtime/gemm.h"
 #include "cuda/runtime/jpeg_engine.h"
+#include "cuda/runtime/nccl_comm.h"
 #include "cuda/runtime/profiler.h"
 #include "cuda/runtime/recording.h"
 #include "cuda/runtime/stream.h"
@@ -175,6 +176,10 @@ class OneGpu final : public Gpu {
   void record_if(const int32_t* flag, const std::function<void()>& work) override { cuda::record_if(stream_.state, flag, work); }
   FoundProfiler profiler() override { return cuda::find_profiler(stream()); }
   FoundJpegEngine jpeg_engine() override { return cuda::find_jpeg_engine(info_, page_locked()); }
+  std::unique_ptr<Communicator> join(Communicator& host, RankWatch& watch) override {
+    CachingAllocator of_the_test(memory());
+    return cuda::join_over_nccl(host, watch, info_, stream(), of_the_test);
+  }
 
  private:
   GpuInfo info_;

@@ -1,6 +1,6 @@
 // What several ranks can do and what happens when one fails, under mpirun. tests/ranks.sh starts it and looks at what it prints and
 // how it ends.
-//   ermoe_tests_ranks collectives
+//   ermoe_tests_ranks collectives | gpu-collectives
 //   ermoe_tests_ranks fault WHAT WHO WHERE [TIME-OUT]    WHAT: kill stop inside hang throw misuse exit stuck long none
 #include "core/ranks.h"
 #include "tests/ranks/collectives.h"
@@ -83,8 +83,10 @@ int run_fault(Ranks& ranks, const Fault& fault) {
 }
 
 int run(const std::vector<std::string>& words, std::unique_ptr<Ranks>& ranks) {
-  const bool collectives = words.size() == 1 && words[0] == "collectives";
-  check_input(collectives || (words.size() >= 4 && words[0] == "fault"), "say collectives, or fault WHAT WHO WHERE [TIME-OUT]");
+  const bool on_gpus = words.size() == 1 && words[0] == "gpu-collectives";
+  const bool collectives = on_gpus || (words.size() == 1 && words[0] == "collectives");
+  check_input(collectives || (words.size() >= 4 && words[0] == "fault"),
+              "say collectives, gpu-collectives, or fault WHAT WHO WHERE [TIME-OUT]");
   Fault fault;
   if (!collectives) {
     fault = {.what = words[1], .where = words[3], .who = std::atoi(words[2].c_str())};
@@ -93,6 +95,7 @@ int run(const std::vector<std::string>& words, std::unique_ptr<Ranks>& ranks) {
   // A launcher asks the other ranks to end as soon as one has failed; training takes that for a wish to end after the step.
   std::signal(SIGTERM, SIG_IGN);
   ranks = Ranks::join("ranks", collectives ? 60 : fault.timeout_s);
+  if (on_gpus) return testing::check_gpu_collectives(*ranks);
   return collectives ? testing::check_collectives(*ranks) : run_fault(*ranks, fault);
 }
 

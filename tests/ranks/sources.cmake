@@ -1,4 +1,6 @@
 set(SOURCES
   collectives.cpp
+  communicator_checks.cpp
+  gpu_collectives.cpp
   main.cpp
 )

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <span>
+#include <utility>
 
 namespace ermoe {
 namespace {
@@ -59,11 +60,9 @@ void line(fmt::format_string<Args...> format, Args&&... args) {
 }  // namespace
 
 BenchReport::BenchReport(Format format, BenchHead head) : format_(format), head_(std::move(head)), entries_(std::make_unique<Json>()) {
-  *entries_ = Json{{"device", head_.device},
-                   {"precision", name_of(head_.precision)},
-                   {"blas", blas_core()},
-                   {"threads", head_.threads},
-                   {"results", Json::array()}};
+  *entries_ = Json{{"device", head_.device}, {"precision", name_of(head_.precision)},
+                   {"blas", blas_core()},    {"threads", head_.threads},
+                   {"ranks", head_.ranks},   {"results", Json::array()}};
   if (format_ != Format::table) return;
   const std::string blas = head_.gpu ? "" : ", OpenBLAS kernels for " + blas_core();
   line("{}, {}{}", head_.device, name_of(head_.precision), blas);
@@ -191,6 +190,23 @@ void BenchReport::add(const OrthogonalityOptions& options, const OrthogonalityRe
   line("{:<14} D {}, {} expert{}, lr {}, {} warm-up: max|QᵀQ - I| {:.2e} over {} steps (at step {}), {} {:.0e}; {:.2f} ms a step",
        enum_name(options.method), options.width, options.experts, options.experts == 1 ? "" : "s", options.lr, options.warmup, r.worst,
        options.steps, r.worst_step, r.kept() ? "within" : "ABOVE", orthogonality_promise, 1e3 * r.step.median);
+}
+
+void BenchReport::add(const CommResult& r) {
+  if (format_ == Format::json) {
+    Json entry{{"collective", enum_name(r.collective)}, {"bytes", r.bytes}};
+    entry.update(milliseconds(r.time));
+    entry["algorithm_gbytes_per_second"] = r.algorithm_rate / 1e9;
+    entry["bus_gbytes_per_second"] = r.bus_rate / 1e9;
+    (*entries_)["results"].push_back(std::move(entry));
+    return;
+  }
+  if (!std::exchange(comm_head_, true)) {
+    line("{} ranks; GB/s by the tensor's bytes, and on the bus by the fewest bytes that each rank must send", head_.ranks);
+    line("{:<15} {:>11} {:>10} {:>10} {:>7} {:>9} {:>9}", "collective", "KiB", "median us", "min us", "spread", "GB/s", "bus GB/s");
+  }
+  line("{:<15} {:>11} {:>10.1f} {:>10.1f} {:>6.1f}% {:>9.2f} {:>9.2f}", enum_name(r.collective), r.bytes / 1024, 1e6 * r.time.median,
+       1e6 * r.time.min, 100 * r.time.spread, r.algorithm_rate / 1e9, r.bus_rate / 1e9);
 }
 
 void BenchReport::finish() {

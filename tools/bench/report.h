@@ -1,6 +1,7 @@
 // How benchmarks are shown: lines as they come, or one JSON object at the end.
 #pragma once
 
+#include "tools/bench/comm_bench.h"
 #include "tools/bench/op_bench.h"
 #include "tools/bench/orthogonality_bench.h"
 #include "tools/bench/step_bench.h"
@@ -17,6 +18,7 @@ struct BenchHead {
   DType precision = DType::f32;
   int threads = 1;
   bool gpu = false;
+  int ranks = 1;
   int64_t kernels = 0;  // how many of a step's longest kernels are named
 };
 
@@ -33,6 +35,7 @@ class BenchReport {
   void add(const StepBenchOptions& options, const StepBenchResult& result);
   void add(const OpCase& op, const OpResult& result);
   void add(const OrthogonalityOptions& options, const OrthogonalityResult& result);
+  void add(const CommResult& result);
   /// Prints the JSON object.
   void finish();
 
@@ -45,7 +48,7 @@ class BenchReport {
   Format format_;
   BenchHead head_;
   double matrix_rate_ = 0, copy_bandwidth_ = 0;  // 0: not measured
-  bool op_head_ = false;
+  bool op_head_ = false, comm_head_ = false;
   std::unique_ptr<nlohmann::ordered_json> entries_;  // {"device": …, "precision": …, "results": […]}
 };
 

@@ -1,0 +1,46 @@
+#include "core/comm_checks.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <numeric>
+
+namespace ermoe {
+
+void check_root(int root, int size) { check(root >= 0 && root < size, "[broadcast] from rank {} of {}", root, size); }
+
+std::vector<int64_t> rows_of_ranks(const char* collective, const Tensor& one, const Tensor& many, std::span<const int64_t> rows, int rank,
+                                   int size) {
+  check(one.shape().rank() > 0 && many.shape().rank() > 0, "[{}] {} and {} have no rows", collective, one.shape().str(),
+        many.shape().str());
+  std::vector<int64_t> each(rows.begin(), rows.end());
+  if (rows.empty()) each.assign(static_cast<size_t>(size), one.shape()[0]);
+  int64_t sum = 0;
+  for (const int64_t n : each) sum = n < 0 ? -1 : sum < 0 ? sum : sum + n;
+  const bool fits = std::ssize(each) == size && many.shape() == one.shape().with(0, sum) &&
+                    one.shape()[0] == each[static_cast<size_t>(rank)] && one.dtype() == many.dtype();
+  check(fits, "[{}] {} {} and {} {} for rank {} of {} ranks with {} rows", collective, name_of(one.dtype()), one.shape().str(),
+        name_of(many.dtype()), many.shape().str(), rank, size, fmt::join(each, " "));
+  return each;
+}
+
+int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows,
+                        int size) {
+  const bool alike = send.shape().rank() > 0 && send.shape().rank() == recv.shape().rank() && send.dtype() == recv.dtype() &&
+                     std::equal(send.shape().begin() + 1, send.shape().end(), recv.shape().begin() + 1);
+  check(alike, "[all_to_all] send {} {} recv {} {}", name_of(send.dtype()), send.shape().str(), name_of(recv.dtype()), recv.shape().str());
+  const auto add_up = [&](std::span<const int64_t> rows, const Tensor& t) {
+    int64_t sum = 0;
+    for (const int64_t n : rows) sum = n < 0 || n > t.shape()[0] - sum ? t.shape()[0] + 1 : sum + n;
+    return static_cast<int>(rows.size()) == size && sum == t.shape()[0];
+  };
+  check(add_up(send_rows, send), "[all_to_all] rows to {} ranks, {}, do not add up to send {}", size, fmt::join(send_rows, " "),
+        send.shape().str());
+  check(add_up(recv_rows, recv), "[all_to_all] rows from {} ranks, {}, do not add up to recv {}", size, fmt::join(recv_rows, " "),
+        recv.shape().str());
+  return std::accumulate(send.shape().begin() + 1, send.shape().end(), int64_t{1}, std::multiplies<>());
+}
+
+}  // namespace ermoe
