@@ -59,6 +59,20 @@ test_gpu_collectives() {
   done
 }
 
+# A GPU for each rank, on as many as there are.
+test_gpu_training() {
+  section "training that GPUs share is training"
+  local n status
+  for n in 2 4 8; do
+    launch -n "$n" "${program}_training" gpu >"out.$n" 2>"err.$n"
+    status=$?
+    if grep -q ^skipped "out.$n"; then sed -n '/^skipped/p' "out.$n"; return; fi
+    [ $status -eq 0 ] && grep -q "^$n ranks: 0 cases failed" "out.$n"
+    report "$n ranks with a GPU each: losses of 50 steps, replicas' weights" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
 test_training() {
   section "training that ranks share is training"
   local n
@@ -194,6 +208,7 @@ test_launchers
 test_collectives
 test_gpu_collectives
 test_training
+test_gpu_training
 test_program
 test_program_ends
 test_faults

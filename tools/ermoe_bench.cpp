@@ -20,6 +20,8 @@
 namespace ermoe {
 namespace {
 
+constexpr double patience_s = 120;  // for a rank that says nothing
+
 struct Common {
   int64_t threads = 0;
   DeviceChoice device = DeviceChoice::auto_;
@@ -52,6 +54,8 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   app.add_option("--batch", step.batch, "images a step; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
+  app.add_option("--expert", step.expert, "of the ranks that mpirun starts, how many hold the experts together")
+      ->check(CLI::Range(1, 4096));
 }
 
 struct StepFlags {
@@ -179,7 +183,6 @@ void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
 
 /// Every rank measures, rank 0 prints.
 int run_comm(const Common& common, CommFlags flags, std::unique_ptr<Ranks>& ranks) {
-  constexpr double patience_s = 120;
   ranks = Ranks::join("ermoe-bench", patience_s);
   check_input(ranks->world().size() > 1, "ermoe-bench comm measures between ranks: start several, as in mpirun -n 2 ermoe-bench comm");
   const int threads = resolve_threads(common.threads, ranks_on_same_cores(ranks->world()));
@@ -232,9 +235,14 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   }
 
   if (comm_app->parsed()) return run_comm(common, comm, ranks);
-  const int threads = resolve_threads(common.threads);
-  Engine engine(threads, 0, common.device);
-  if (!engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
+  if (step_app->parsed()) ranks = Ranks::join("ermoe-bench", patience_s);
+  if (!ranks) refuse_silent_multi_launch();
+  const bool first = !ranks || ranks->world().rank() == 0;
+  const int threads = resolve_threads(common.threads, ranks ? ranks_on_same_cores(ranks->world()) : 1);
+  Engine engine(threads, 0, common.device, ranks.get());
+  engine.spread_experts(step.bench.expert);
+  if (ranks) ranks->watch().at(1, "measuring", Patience::endless);
+  if (first && !engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
   DType dtype = DType::f32;
   if (step_app->parsed()) dtype = engine.compute_dtype(step.bench.precision);
   if (op_app->parsed()) {
@@ -247,7 +255,7 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
     }
   }
   BenchReport report(
-      common.json ? BenchReport::Format::json : BenchReport::Format::table,
+      common.json || !first ? BenchReport::Format::json : BenchReport::Format::table,
       {.device = engine.device_name(), .precision = dtype, .threads = threads, .gpu = engine.gpu != nullptr, .kernels = step.kernels});
   int code = 0;
   if (step_app->parsed()) {
@@ -257,7 +265,7 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   } else {
     code = run_orthogonality(engine, report, orthogonality);
   }
-  report.finish();
+  if (first) report.finish();
   return code;
 }
 

@@ -1,7 +1,8 @@
 // Training shared by ranks is training: what one process does with the whole batch, each rank does here too, alone, and compares.
-// Started under mpirun by tests/ranks.sh. Prints a line a case and ends with 1 where any failed.
+// Started under mpirun by tests/ranks.sh. Prints a line a case and ends with 1 where any failed. With `gpu`: tests/ranks/gpu_training.h.
 #include "core/ranks.h"
 #include "tests/models/tiny_model.h"
+#include "tests/ranks/gpu_training.h"
 #include "tools/main_guard.h"
 
 #include <cstdio>
@@ -206,13 +207,14 @@ int train(Communicator& world) {
 }  // namespace
 }  // namespace ermoe::testing
 
-int main() {
+int main(int argc, char** argv) {
+  const bool on_gpus = argc > 1 && std::string_view(argv[1]) == "gpu";
   std::unique_ptr<ermoe::Ranks> ranks;
   return ermoe::guard_main(
       "ranks",
       [&] {
         ranks = ermoe::Ranks::join("ranks", 60);
-        return ermoe::testing::train(ranks->world());
+        return on_gpus ? ermoe::testing::train_on_gpus(*ranks) : ermoe::testing::train(ranks->world());
       },
       [&](const std::string& message, int code) {
         if (ranks) ranks->watch().stop(message, code);

@@ -113,6 +113,7 @@ std::string_view title(Family family) {
     case Family::optimizer: return "optimizer";
     case Family::loss: return "loss";
     case Family::input: return "augmentation";
+    case Family::collectives: return "collectives";
     case Family::copies: return "copies, fills";
     case Family::idle: return "idle";
   }
@@ -125,6 +126,7 @@ std::optional<Family> family_of_op(std::string_view op) {
 }
 
 Family family_of(const GpuActivity& activity) {
+  if (activity.name.find("nccl") != std::string::npos) return Family::collectives;
   std::string_view path = activity.ops;
   while (!path.empty()) {
     const size_t slash = path.rfind('/');
@@ -165,6 +167,9 @@ Breakdown break_down(std::span<const GpuActivity> activities, double step_second
   }
   result.profiled_seconds = last - activities.front().start;
   result.busy_seconds = covered(activities);
+  std::vector<GpuActivity> collectives, others;
+  for (const GpuActivity& a : activities) (family_of(a) == Family::collectives ? collectives : others).push_back(a);
+  result.hidden_seconds = covered(collectives) + covered(others) - result.busy_seconds;
   result.seconds[Family::idle] = std::max(0.0, step_seconds - result.busy_seconds);
   for (auto& [key, kernel] : kernels) result.kernels.push_back(std::move(kernel));
   std::ranges::sort(result.kernels, std::greater(), &KernelTime::seconds);

@@ -24,8 +24,9 @@ enum class Family {
   orthogonality,  // matrices from factors, the factors' gradients, tangent steps, retractions, what keeps bases disjoint
   optimizer,      // norm, clipping, Adam, averages
   loss,
-  input,   // augmentation
-  copies,  // copies, fills and conversions outside of any op
+  input,        // augmentation
+  collectives,  // between ranks, while they wait for each other too
+  copies,       // copies, fills and conversions outside of any op
   idle
 };
 
@@ -49,6 +50,7 @@ struct Breakdown {
   std::string fault;                 // why there is none, in one sentence; then the rest is empty
   double profiled_seconds = 0;       // from the first activity's beginning to the last one's end
   double busy_seconds = 0;           // of them, while anything ran
+  double hidden_seconds = 0;         // of the collectives' time, while anything else ran
   std::map<Family, double> seconds;  // idle among them: what the step took beyond `busy_seconds`
   std::vector<KernelTime> kernels;   // the longest first
 

@@ -93,6 +93,8 @@ void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r)
   entry["parameters"] = r.parameters;
   entry["peak_bytes"] = r.peak_bytes;
   entry["reserved_bytes"] = r.reserved_bytes;
+  entry["optimizer_bytes"] = r.optimizer_bytes;
+  entry["ranks"] = r.ranks;
   entry["loss"] = r.loss;
   if (head_.gpu) entry["recorded"] = r.recorded;
   if (r.phases)
@@ -103,8 +105,9 @@ void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r)
 
 void BenchReport::print(const StepBenchOptions& options, const StepBenchResult& r) const {
   const std::string how = options.layer == BenchLayer::ermoe ? fmt::format(" ({})", enum_name(options.orthogonality)) : "";
-  line("{} {}{}, batch {}: {:.1f} M parameters, loss {:.4f}", enum_name(options.workload), enum_name(options.layer), how, options.batch,
-       static_cast<double>(r.parameters) / 1e6, r.loss);
+  const std::string ranks = r.ranks > 1 ? fmt::format(" on each of {} ranks, {} with the experts together", r.ranks, options.expert) : "";
+  line("{} {}{}, batch {}{}: {:.1f} M parameters, loss {:.4f}", enum_name(options.workload), enum_name(options.layer), how, options.batch,
+       ranks, static_cast<double>(r.parameters) / 1e6, r.loss);
   line("  step     median {:.2f} ms, min {:.2f}, max {:.2f}, quartiles {:.1f} % apart ({} steps after {}{})", 1e3 * r.step.median,
        1e3 * r.step.min, 1e3 * r.step.max, 100 * r.step.spread, options.steps, options.warmup, r.recorded ? ", replayed as one graph" : "");
   print(r);
@@ -117,7 +120,8 @@ void BenchReport::print(const StepBenchResult& r) const {
     line("  share    {:.1f} % useful, {:.1f} % in all, of the {} of one large product", percent(useful, matrix_rate_),
          percent(all, matrix_rate_), flops_text(matrix_rate_));
   const auto mebibytes = [](size_t bytes) { return static_cast<double>(bytes) / 1048576.0; };
-  line("  memory   {:.0f} MiB peak, {:.0f} MiB with cached blocks", mebibytes(r.peak_bytes), mebibytes(r.reserved_bytes));
+  line("  memory   {:.0f} MiB peak, {:.0f} MiB with cached blocks, {:.0f} MiB of them the optimizer's", mebibytes(r.peak_bytes),
+       mebibytes(r.reserved_bytes), mebibytes(r.optimizer_bytes));
   if (r.phases)
     for (const auto& [name, seconds] : phases_of(*r.phases, r.step.median))
       line("  {:<10} {:9.1f} ms {:6.1f} %", name, 1e3 * seconds, percent(seconds, r.step.median));
@@ -130,6 +134,9 @@ void BenchReport::print(const Breakdown& b, double step_seconds) const {
        1e3 * b.profiled_seconds);
   for (const auto& [family, seconds] : b.seconds)
     line("  {:<20} {:9.3f} ms {:6.1f} %", title(family), 1e3 * seconds, percent(seconds, step_seconds));
+  if (b.of(Family::collectives) > 0)
+    line("  of the collectives {:9.3f} ms {:6.1f} % run beside other work", 1e3 * b.hidden_seconds,
+         percent(b.hidden_seconds, b.of(Family::collectives)));
   line("  {:<20} {:9.3f} ms {:6.1f} %", "together", 1e3 * b.total(), percent(b.total(), step_seconds));
   const size_t shown = std::min(b.kernels.size(), static_cast<size_t>(head_.kernels));
   for (const KernelTime& k : std::span(b.kernels).first(shown))

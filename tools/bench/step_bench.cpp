@@ -1,5 +1,6 @@
 #include "tools/bench/step_bench.h"
 
+#include "core/gather.h"
 #include "models/config_rules.h"
 #include "models/summary.h"
 #include "models/task_loss.h"
@@ -85,11 +86,13 @@ StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
   const DType compute = engine.compute_dtype(options.precision);
   model_.allocate(host, DType::f32);
   model_.init(host, RngKey{1});
-  if (engine.gpu) model_.move_to(engine.ctx, compute, GradWrites::once);
+  const Communicator& ranks = *ctx_.comm;
+  if (engine.gpu || ranks.size() > 1) model_.move_to(engine.ctx, compute, GradWrites::once);
   options_.batch = batch_of(options);
+  ctx_.part = {.first = options_.batch * ranks.rank(), .count = options_.batch, .total = options_.batch * ranks.size()};
   if (options.workload == Workload::ba) loss_.kind = LossKind::l1;
   images_ = host.empty(input_shape(m, options_.batch), DType::f32, "batch");
-  fill_normal(images_, 1.0, RngKey{2});
+  fill_normal(images_, 1.0, RngKey{2}.fold(static_cast<uint64_t>(ranks.rank())));
   images_ = on_device_of(engine.ctx, images_);
   targets_ = on_device_of(engine.ctx, random_targets(host, options_.batch, m.classes));
 }
@@ -110,7 +113,8 @@ StepBenchResult StepBench::run(Orthogonality method) {
   TrainStep train(lasting, model_, optimizer, nullptr, optim.clip);
   const TaskLoss task(lasting, loss_, model_.config().classes, DType::f32);
   const TargetLoss loss = [&](const ExecContext& c, const Variable& output, const Tensor& targets) { return task(c, output, targets); };
-  RecordedStep steps(train, options_.running == Running::recorded ? engine_.gpu.get() : nullptr, loss);
+  const bool recorded = options_.running == Running::recorded && ctx_.expert_ranks->size() == 1;
+  RecordedStep steps(train, recorded ? engine_.gpu.get() : nullptr, loss);
   WorkClock clock(engine_);
   StepBenchResult result;
   std::vector<double> seconds;
@@ -125,10 +129,14 @@ StepBenchResult StepBench::run(Orthogonality method) {
     seconds.push_back(passed);
     phases.push_back(report.times);
   }
-  const auto images = static_cast<double>(options_.batch);
+  reduce_over_ranks(*ctx_.comm, seconds, ReduceOp::max);
+  result.ranks = ctx_.comm->size();
+  const auto images = static_cast<double>(options_.batch * result.ranks);
   const ModelSummary cost = summarize(model_);
   result.peak_bytes = engine_.memory().peak;
   result.reserved_bytes = engine_.memory().reserved;
+  for (const auto& [user, bytes] : engine_.allocator.users())
+    if (user == "optimizer") result.optimizer_bytes = bytes;
   result.recorded = steps.recorded();
   result.step = timing_of(seconds);
   result.images_per_second = images / result.step.median;

@@ -34,6 +34,7 @@ struct StepBenchOptions {
   int64_t batch = 0;  // 0: see batch_of
   int64_t steps = 20;
   int64_t warmup = 5;
+  int64_t expert = 1;  // ranks that hold the experts together
   Breaking breaking = Breaking::families;
   Running running = Running::recorded;
 };
@@ -42,11 +43,13 @@ struct StepBenchResult {
   Timing step;
   std::optional<StepTimes> phases;  // on a CPU, of the step with the median time; a GPU's would be its host's
   Breakdown breakdown;              // on a GPU
-  double images_per_second = 0;     // by the median
-  double useful_flops = 0;          // of a step: the K chosen experts once, forward and backward, without scoring
-  double all_flops = 0;             // with scoring, matrices from factors, their gradients and the orthogonal step
-  size_t peak_bytes = 0;            // of the engine's memory, weights included
-  size_t reserved_bytes = 0;        // what the engine holds in the end, cached blocks included
+  double images_per_second = 0;     // by the median, of all ranks together
+  int ranks = 1;
+  double useful_flops = 0;     // of a step: the K chosen experts once, forward and backward, without scoring
+  double all_flops = 0;        // with scoring, matrices from factors, their gradients and the orthogonal step
+  size_t peak_bytes = 0;       // of the engine's memory, weights included
+  size_t optimizer_bytes = 0;  // of this rank
+  size_t reserved_bytes = 0;   // what the engine holds in the end, cached blocks included
   int64_t parameters = 0;
   double loss = 0;        // of the last step
   bool recorded = false;  // as one CUDA graph
@@ -54,7 +57,8 @@ struct StepBenchResult {
 
 class StepBench {
  public:
-  /// `engine` must outlive this.
+  /// `engine` must outlive this. Of several ranks all make one, and run it, at the same time; each has a batch of its own, and a step is as
+  /// long as the slowest rank's.
   StepBench(Engine& engine, const StepBenchOptions& options);
 
   /// Steps with the method of the options, or another that keeps factors orthonormal.
