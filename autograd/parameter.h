@@ -25,10 +25,13 @@ struct Parameter {
   std::string name;  // "blocks.3.moe.experts.U1", given by Module::visit
   Shape shape;
   Role role = Role::direct;
-  bool decay = false;                // weight decay applies (matrices, not biases or norms)
-  bool orthonormal = false;          // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
-  bool expert_sharded = false;       // first axis is the expert
-  bool frozen = false;               // takes no gradient and no step
+  bool decay = false;           // weight decay applies (matrices, not biases or norms)
+  bool orthonormal = false;     // its last two axes (m, n) hold n orthonormal columns: stepped on the Stiefel manifold
+  bool expert_sharded = false;  // first axis is the expert
+  bool frozen = false;          // takes no gradient and no step
+  int64_t expert_offset = 0;
+  int64_t experts_of_all = 0;        // of its first axis, where ranks hold parts of it; 0: this rank has all
+  bool saves = true;                 // this rank writes it into checkpoints
   bool full_precision = false;       // ops read it as it is, also where they compute in bf16 (small ones that scale much)
   bool narrow_grad = false;          // one op writes its gradient once a step, and what reads it can bear it in bf16
   DType compute_dtype = DType::f32;  // of `compute`; the arena sets it
@@ -39,6 +42,9 @@ struct Parameter {
   Tensor twin;            // bf16 copy of an orthonormal factor where the model computes in bf16, otherwise undefined
   Tensor grad;            // window of the gradient arena, or of its group's gradients (FactorGroup)
   bool has_grad = false;  // the slot holds this step's sum; the next writer adds
+
+  /// Of what all ranks hold of it together.
+  Shape whole_shape() const { return experts_of_all > 0 ? shape.with(0, experts_of_all) : shape; }
 };
 
 /// How many gradients a step writes to a slot. `once`, one micro-batch on one rank: then nothing is added to what was rounded.

@@ -1,4 +1,5 @@
 set(SOURCES
   collectives.cpp
   main.cpp
+  slices.cpp
 )
