@@ -95,6 +95,42 @@ void FileWriter::close() {
   check(file_.reset(), "{}: cannot be closed: {}", path_, system_reason(errno));
 }
 
+PartWriter PartWriter::create(const std::string& path, uint64_t bytes) {
+  Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  check_input(file.valid(), "{}: cannot be created: {}", path, system_reason(errno));
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+    const std::string reason = system_reason(errno);
+    file.reset();
+    ::unlink(path.c_str());
+    fail("{}: cannot be made {} bytes long: {}", path, bytes, reason);
+  }
+  return {path, std::move(file), bytes};
+}
+
+PartWriter PartWriter::open(const std::string& path) {
+  Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat info {};
+  const bool sound = file.valid() && ::fstat(file.get(), &info) == 0;
+  check_input(sound, "{}: cannot be opened for writing: {}", path, system_reason(errno));
+  check_input(S_ISREG(info.st_mode), "{}: is not a regular file", path);
+  return {path, std::move(file), static_cast<uint64_t>(info.st_size)};
+}
+
+void PartWriter::write(uint64_t offset, const void* bytes, size_t count) const {
+  check(file_.valid(), "{}: written while it is not open", path_);
+  for (size_t done = 0; done < count;) {
+    const ssize_t n = ::pwrite(file_.get(), static_cast<const char*>(bytes) + done, count - done, static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    check(n >= 0, "{}: cannot be written beyond {} bytes: {}", path_, offset + done, system_reason(errno));
+    done += static_cast<size_t>(n);
+  }
+}
+
+void PartWriter::close() {
+  check(::fsync(file_.get()) == 0 || errno == EINVAL, "{}: cannot be written to the disk: {}", path_, system_reason(errno));
+  check(file_.reset(), "{}: cannot be closed: {}", path_, system_reason(errno));
+}
+
 std::string read_file(const std::string& path, size_t max_bytes) {
   const FileReader file(path);
   check_input(file.size() <= max_bytes, "{}: {} bytes, above the limit of {}", path, file.size(), max_bytes);
@@ -125,16 +161,24 @@ void write_file(const std::string& path, std::string_view bytes) {
   sync_path(folder_of(path));
 }
 
+uint32_t crc32_of(std::span<const std::byte> bytes, uint32_t before) {
+  return static_cast<uint32_t>(::crc32_z(before, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
+uint32_t joined_crc32(uint32_t first, uint32_t second, uint64_t bytes) {
+  return static_cast<uint32_t>(::crc32_combine(first, second, static_cast<z_off_t>(bytes)));
+}
+
 uint32_t file_crc32(const std::string& path) {
   const FileReader file(path);
-  std::vector<unsigned char> buffer(std::min<uint64_t>(piece, file.size()));
-  uLong crc = ::crc32(0, nullptr, 0);
+  std::vector<std::byte> buffer(std::min<uint64_t>(piece, file.size()));
+  uint32_t crc = 0;
   for (uint64_t offset = 0; offset < file.size(); offset += buffer.size()) {
     const auto bytes = static_cast<size_t>(std::min<uint64_t>(buffer.size(), file.size() - offset));
     file.read(offset, buffer.data(), bytes);
-    crc = ::crc32(crc, buffer.data(), static_cast<uInt>(bytes));
+    crc = crc32_of(std::span(buffer).first(bytes), crc);
   }
-  return static_cast<uint32_t>(crc);
+  return crc;
 }
 
 void sync_path(const std::string& path) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -78,12 +79,45 @@ class FileWriter {
   uint64_t written_ = 0;
 };
 
+/// A file of known length that several processes write at once, each its own bytes. Until every one's `close` returned, nothing is
+/// promised about its content.
+class PartWriter {
+ public:
+  /// One that writes nothing.
+  PartWriter() = default;
+  /// Creates or empties `path` and makes it `bytes` long. Throws `InputError` where it cannot be created, `Error` where it cannot be so
+  /// long; then it is removed.
+  static PartWriter create(const std::string& path, uint64_t bytes);
+  /// Opens what another process created. Throws `InputError`.
+  static PartWriter open(const std::string& path);
+
+  /// Bytes when it was opened.
+  uint64_t size() const { return size_; }
+  /// Writes at `offset`. Throws `Error` with the system's reason (disk full, quota, file too large).
+  void write(uint64_t offset, const void* bytes, size_t count) const;
+  /// Forces what was written to the disk and closes. Throws `Error` where either fails.
+  void close();
+
+ private:
+  PartWriter(std::string path, Descriptor file, uint64_t size) : path_(std::move(path)), file_(std::move(file)), size_(size) {}
+
+  std::string path_;
+  Descriptor file_;
+  uint64_t size_ = 0;
+};
+
 /// The whole file. Throws `InputError` where it is missing, no regular file or longer than `max_bytes`.
 std::string read_file(const std::string& path, size_t max_bytes);
 
 /// Replaces `path` by `bytes` atomically and durably: written beside it, synced, renamed. On failure the old file stays, the new
 /// one is removed, and `Error` (or `InputError`, where the folder cannot be written) says why.
 void write_file(const std::string& path, std::string_view bytes);
+
+/// CRC-32 (zlib's) of bytes, continuing that of those before them.
+uint32_t crc32_of(std::span<const std::byte> bytes, uint32_t before = 0);
+
+/// CRC-32 of what `first` is of, followed by `bytes` bytes which `second` is of.
+uint32_t joined_crc32(uint32_t first, uint32_t second, uint64_t bytes);
 
 /// CRC-32 (zlib's) of a file's content, in 1 MiB pieces. Throws `InputError` where it cannot be read.
 uint32_t file_crc32(const std::string& path);

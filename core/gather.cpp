@@ -24,11 +24,41 @@ std::vector<std::byte> gather_bytes(Communicator& comm, std::span<const std::byt
 }
 
 std::vector<std::string> gather_texts(Communicator& comm, const std::string& own) {
-  const std::string text = own.c_str();  // an end mark inside would make two of it
-  const std::vector<std::byte> all = gather_bytes(comm, std::as_bytes(std::span(text.c_str(), text.size() + 1)));
+  const std::vector<uint64_t> sizes = gather_from_all(comm, std::vector{uint64_t{own.size()}});
+  const std::vector<std::byte> bytes = gather_bytes(comm, std::as_bytes(std::span(own)));
   std::vector<std::string> texts;
-  for (size_t at = 0; at < all.size(); at += texts.back().size() + 1) texts.emplace_back(reinterpret_cast<const char*>(all.data() + at));
+  size_t begin = 0;
+  for (const uint64_t size : sizes) {
+    texts.emplace_back(reinterpret_cast<const char*>(bytes.data()) + begin, size);
+    begin += size;
+  }
   return texts;
+}
+
+std::string broadcast_text(Communicator& comm, const std::string& of_rank_0) {
+  return gather_texts(comm, comm.rank() == 0 ? of_rank_0 : std::string())[0];
+}
+
+void all_or_none(Communicator& comm, const std::function<void()>& work) {
+  if (comm.size() == 1) return work();
+  std::string trouble;  // its kind, then the sentence
+  try {
+    work();
+  } catch (const OutOfMemory& e) {
+    trouble = fmt::format("m{}", e.what());
+  } catch (const InputError& e) {
+    trouble = fmt::format("i{}", e.what());
+  } catch (const std::exception& e) {
+    trouble = fmt::format("e{}", e.what());
+  }
+  const std::vector<std::string> troubles = gather_texts(comm, trouble);
+  for (size_t rank = 0; rank < troubles.size(); ++rank) {
+    if (troubles[rank].empty()) continue;
+    const std::string sentence = fmt::format("rank {}: {}", rank, troubles[rank].substr(1));
+    if (troubles[rank][0] == 'm') throw OutOfMemory(sentence);
+    if (troubles[rank][0] == 'i') throw InputError(sentence);
+    throw Error(sentence);
+  }
 }
 
 void reduce_over_ranks(Communicator& comm, std::span<double> values, ReduceOp op) {

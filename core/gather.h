@@ -4,6 +4,7 @@
 #include "core/comm.h"
 
 #include <cstring>
+#include <functional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -24,8 +25,15 @@ std::vector<T> gather_from_all(Communicator& comm, const std::vector<T>& own) {
   return all;
 }
 
-/// A text of each rank, by rank.
+/// The text of each rank, by rank.
 std::vector<std::string> gather_texts(Communicator& comm, const std::string& own);
+
+/// Rank 0's text, on every rank.
+std::string broadcast_text(Communicator& comm, const std::string& of_rank_0);
+
+/// Every rank runs its `work`, which calls no collective. Where it throws at any of them, all throw the sentence of the first of these
+/// ranks, as the same kind of error, so that nobody is left waiting for a rank that has failed.
+void all_or_none(Communicator& comm, const std::function<void()>& work);
 
 /// Σ over ranks, or the largest of them, in place.
 void reduce_over_ranks(Communicator& comm, std::span<double> values, ReduceOp op = ReduceOp::sum);

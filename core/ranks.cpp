@@ -25,7 +25,6 @@ namespace {
 
 constexpr double least_start_s = 60;  // to start all ranks takes this long on a large machine
 constexpr double admit_s = 30;        // of it, for connections of the watch
-constexpr int64_t text_bytes = 2048;  // of a text that travels
 
 /// Ends the process with a line where what it guards has not ended in time: nobody watches over the start and the end of MPI.
 class Deadline {
@@ -54,22 +53,6 @@ class Deadline {
   bool kept_ = false;
   std::thread thread_;  // last: it uses the others
 };
-
-/// A text as one row of bytes, and back; what is longer is cut.
-Tensor text_row(CachingAllocator& memory, const std::string& text) {
-  Tensor row = Tensor::zeros(memory, {1, text_bytes}, DType::u8, "text of a rank");
-  std::copy_n(text.begin(), std::min<size_t>(text.size(), text_bytes - 1), row.data<uint8_t>());
-  return row;
-}
-
-std::string row_text(const Tensor& row) { return reinterpret_cast<const char*>(row.raw()); }
-
-std::string broadcast_text(Communicator& world, const std::string& of_rank_0) {
-  CachingAllocator memory(make_host_source());
-  const Tensor row = text_row(memory, of_rank_0);
-  world.broadcast(row, 0);
-  return row_text(row);
-}
 
 /// What rank `from` sends rank `to` as the i-th byte of the test.
 uint8_t test_byte(int64_t from, int64_t to, int64_t i) { return static_cast<uint8_t>(31 * from + 17 * to + 7 * i + 1); }

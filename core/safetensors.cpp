@@ -1,16 +1,14 @@
 #include "core/safetensors.h"
 
 #include "core/json.h"
+#include "core/saved_slice.h"
 
 #include <nlohmann/json.hpp>
-
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
-#include <set>
 #include <utility>
 
 namespace ermoe {
@@ -230,16 +228,12 @@ void SafetensorsFile::load_into(const std::string& name, const Tensor& to) const
   read_converting(name, stored, stored.offset, to);
 }
 
-void SafetensorsFile::load_rows(const std::string& name, int64_t first_row, const Tensor& to) const {
+void SafetensorsFile::load_part(const std::string& name, int64_t first, const Tensor& to) const {
   const StoredTensor& stored = at(name);
-  check(to.shape().rank() > 0 && first_row >= 0, "[safetensors] rows from {} into {}", first_row, to.shape().str());
-  const int64_t rows = to.shape()[0];
-  check_input(stored.shape.rank() == to.shape().rank() && stored.shape.with(0, rows) == to.shape() && first_row <= stored.shape[0] &&
-                  rows <= stored.shape[0] - first_row,
-              "{} has shape {}, which has no rows {} to {} of shape {}", label(path(), name), stored.shape.str(), first_row,
-              first_row + rows, to.shape().str());
-  const uint64_t row_bytes = stored.shape[0] == 0 ? 0 : stored.bytes / static_cast<uint64_t>(stored.shape[0]);
-  read_converting(name, stored, stored.offset + static_cast<uint64_t>(first_row) * row_bytes, to);
+  const int64_t numel = stored.shape.numel();
+  check_input(first >= 0 && first <= numel && to.numel() <= numel - first, "{} has shape {}, which has no elements {} to {}",
+              label(path(), name), stored.shape.str(), first, first + to.numel());
+  if (to.numel() > 0) read_converting(name, stored, stored.offset + static_cast<uint64_t>(first) * row_of(stored.type).bytes, to);
 }
 
 namespace {
@@ -290,19 +284,18 @@ void SafetensorsFile::read_converting(const std::string& name, const StoredTenso
 
 namespace {
 
-/// Header text, padded with spaces so that the data starts at a multiple of 8 bytes.
-std::string header_of(const std::vector<TensorSpec>& specs, const SafetensorsFile::Metadata& metadata) {
+/// Header text, padded with spaces so that the data starts at a multiple of 8 bytes. `offset` is that of each tensor in the data.
+std::string header_of(const std::vector<TensorSpec>& specs, const std::vector<uint64_t>& offsets,
+                      const SafetensorsFile::Metadata& metadata) {
   std::string text = "{";
   if (!metadata.empty())
     text += fmt::format("\"{}\":{},", metadata_key, json(metadata).dump(-1, ' ', false, json::error_handler_t::replace));
-  uint64_t offset = 0;
-  for (const TensorSpec& spec : specs) {
-    const uint64_t bytes = static_cast<uint64_t>(spec.shape.numel()) * size_of(spec.dtype);
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const TensorSpec& spec = specs[i];
     const json entry{{"dtype", name_of(stored_type(spec.dtype))},
                      {"shape", std::vector<int64_t>(spec.shape.begin(), spec.shape.end())},
-                     {"data_offsets", {offset, offset + bytes}}};
+                     {"data_offsets", {offsets[i], offsets[i + 1]}}};
     text += fmt::format("{}:{},", json(spec.name).dump(), entry.dump());
-    offset += bytes;
   }
   if (text.size() > 1) text.pop_back();
   text += '}';
@@ -312,44 +305,33 @@ std::string header_of(const std::vector<TensorSpec>& specs, const SafetensorsFil
 
 }  // namespace
 
-void write_safetensors(const std::string& path, std::vector<TensorSpec> specs, const std::function<Tensor(const TensorSpec&)>& fetch,
-                       const SafetensorsFile::Metadata& metadata) {
-  std::set<std::string> seen{metadata_key};
-  for (const TensorSpec& spec : specs) check(seen.insert(spec.name).second, "[safetensors] {}: the name '{}' twice", path, spec.name);
+SafetensorsLayout lay_out(std::vector<TensorSpec> specs, const SafetensorsFile::Metadata& metadata) {
   std::ranges::stable_sort(specs, std::greater{}, [](const TensorSpec& spec) { return size_of(spec.dtype); });
-  const std::string header = header_of(specs, metadata);
-  check(header.size() <= max_header, "[safetensors] {}: a header of {} bytes is above the limit of {}", path, header.size(), max_header);
-  FileWriter file(path);
-  CachingAllocator host(make_host_source());
-  try {
-    const uint64_t length = header.size();
-    file.write(&length, sizeof length);
-    file.write(header);
-    for (const TensorSpec& spec : specs) {
-      Tensor t = fetch(spec);
-      check(t.defined() && t.dtype() == spec.dtype && t.shape() == spec.shape, "[safetensors] '{}' is {} {}, but was given as {}",
-            spec.name, name_of(spec.dtype), spec.shape.str(),
-            t.defined() ? fmt::format("{} {}", name_of(t.dtype()), t.shape().str()) : "nothing");
-      if (t.device().is_cuda()) t = t.to(host, "checkpoint");
-      file.write(t.raw(), t.bytes());
-    }
-    file.close();
-  } catch (...) {
-    ::unlink(path.c_str());
-    throw;
+  std::vector<uint64_t> offsets{0};
+  for (const TensorSpec& spec : specs) offsets.push_back(offsets.back() + static_cast<uint64_t>(spec.shape.numel()) * size_of(spec.dtype));
+  const std::string header = header_of(specs, offsets, metadata);
+  check(header.size() <= max_header, "[safetensors] a header of {} bytes is above the limit of {}", header.size(), max_header);
+  SafetensorsLayout layout;
+  const uint64_t length = header.size();
+  layout.head.assign(reinterpret_cast<const char*>(&length), sizeof length);
+  layout.head += header;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const StoredTensor stored{stored_type(specs[i].dtype), specs[i].shape, layout.head.size() + offsets[i], offsets[i + 1] - offsets[i]};
+    const bool fresh = specs[i].name != metadata_key && layout.tensors.emplace(specs[i].name, stored).second;
+    check(fresh, "[safetensors] the name '{}' twice", specs[i].name);
   }
+  layout.bytes = layout.head.size() + offsets.back();
+  return layout;
 }
 
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& entries, const SafetensorsFile::Metadata& metadata) {
-  std::vector<TensorSpec> specs;
-  std::map<std::string, Tensor> by_name;
+  std::vector<SavedSlice> slices;
   for (const auto& [name, tensor] : entries) {
     check(tensor.defined(), "[safetensors] {}: '{}' is an undefined tensor", path, name);
-    specs.push_back({name, tensor.dtype(), tensor.shape()});
-    by_name.emplace(name, tensor);
+    slices.push_back({.name = name, .whole = tensor.shape(), .first = 0, .part = tensor, .writes = true, .stored = tensor.dtype()});
   }
-  write_safetensors(
-      path, std::move(specs), [&](const TensorSpec& spec) { return by_name.at(spec.name); }, metadata);
+  SelfCommunicator alone;
+  write_slices(path, slices, alone, metadata);
 }
 
 }  // namespace ermoe

@@ -6,7 +6,6 @@
 #include "core/file_io.h"
 #include "core/tensor.h"
 
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -48,8 +47,8 @@ class SafetensorsFile {
   Tensor load(const std::string& name, CachingAllocator& allocator, DType as) const;
   /// Reads into memory that is already there, a device's too, converting to its dtype. `to` has the stored shape.
   void load_into(const std::string& name, const Tensor& to) const;
-  /// Reads rows [first_row, first_row + to.shape()[0]) of the first axis: a rank's experts out of all experts.
-  void load_rows(const std::string& name, int64_t first_row, const Tensor& to) const;
+  /// Reads as many elements as `to` has, of any shape, from the stored element `first` on, row-major: a rank's experts out of all experts.
+  void load_part(const std::string& name, int64_t first, const Tensor& to) const;
 
  private:
   explicit SafetensorsFile(const std::string& path) : file_(path) {}
@@ -68,18 +67,24 @@ struct TensorSpec {
   Shape shape;
 };
 
-/// Writes `specs` and asks `fetch` for one tensor (of any device, of that dtype and shape) at a time, so that no more than one need be
-/// gathered. The order is that of `specs`, larger element types first: every tensor is aligned for readers that map the file.
-/// On failure the file is removed and `Error` or `InputError` says why.
-void write_safetensors(const std::string& path, std::vector<TensorSpec> specs, const std::function<Tensor(const TensorSpec&)>& fetch,
-                       const SafetensorsFile::Metadata& metadata = {});
+/// How a file begins that holds some tensors, and where in it each lies.
+struct SafetensorsLayout {
+  std::string head;  // the header's length and the header
+  std::map<std::string, StoredTensor> tensors;
+  uint64_t bytes = 0;  // of the whole file
+};
+
+/// The order is that of `specs`, larger element types first: every tensor is aligned for readers that map the file. Throws `Error`
+/// where a name stands twice.
+SafetensorsLayout lay_out(std::vector<TensorSpec> specs, const SafetensorsFile::Metadata& metadata);
 
 struct NamedTensor {
   std::string name;
   Tensor tensor;
 };
 
-/// Writes tensors that are all at hand.
+/// Writes tensors that are all at hand, of any device, as they are. On failure the file is removed and `Error` or `InputError` says why.
+/// Tensors that several ranks hold in pieces: core/saved_slice.h.
 void write_safetensors(const std::string& path, const std::vector<NamedTensor>& entries, const SafetensorsFile::Metadata& metadata = {});
 
 }  // namespace ermoe

@@ -15,7 +15,9 @@ set(SOURCES
   ranks.cpp
   reduce_parts.cpp
   safetensors.cpp
+  saved_slice.cpp
   shape.cpp
+  slice_writer.cpp
   sockets.cpp
   tensor.cpp
   workspace.cpp

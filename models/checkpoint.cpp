@@ -1,8 +1,9 @@
 #include "models/checkpoint.h"
 
 #include "core/file_io.h"
+#include "core/gather.h"
 #include "core/json.h"
-#include "core/safetensors.h"
+#include "models/saved_slices.h"
 
 #include <nlohmann/json.hpp>
 
@@ -25,27 +26,24 @@ nlohmann::json read_state(const std::string& folder) {
   return parse_json(read_file(path, size_t{1} << 24), path);
 }
 
-/// Reads a tensor that must be there in the shape of `to`.
-void load_same(const SafetensorsFile& file, const std::string& name, const Tensor& to) {
-  check_input(file.has(name), "{}: {} is missing", file.path(), name);
-  check_input(file.shape(name) == to.shape(), "{}: {} is {} but the model has {}", file.path(), name, file.shape(name).str(),
-              to.shape().str());
-  file.load_into(name, to);
-}
-
 }  // namespace
 
-void write_checkpoint(const std::string& folder, Vit& model, const Optimizer& optimizer, const MovingAverage* average,
-                      const TrainingProgress& progress) {
-  save_weights(folder + "/model.safetensors", model, {{"format", "ermoe"}});
-  if (average != nullptr) save_average(folder + "/ema.safetensors", *average);
-  std::vector<NamedTensor> moments;
-  optimizer.visit_state([&](const std::string& name, const Tensor& t) { moments.push_back({name, t}); });
-  write_safetensors(folder + "/optimizer.safetensors", moments);
-  FileWriter state(folder + "/state.json");
-  // Names of folders and classes need not be UTF-8.
-  state.write(to_json(progress, optimizer.steps()).dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
-  state.close();
+FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
+                               const MovingAverage* average, const TrainingProgress& progress) {
+  FileChecksums checksums;
+  checksums["model.safetensors"] = save_weights(ctx, folder + "/model.safetensors", model, {{"format", "ermoe"}});
+  if (average != nullptr) checksums["ema.safetensors"] = save_average(ctx, folder + "/ema.safetensors", *average);
+  const std::vector<SavedSlice> moments = saved_slices(optimizer, ctx.comm->rank());
+  checksums["optimizer.safetensors"] = write_slices(folder + "/optimizer.safetensors", moments, *ctx.comm);
+  const int64_t steps = optimizer.steps();
+  all_or_none(*ctx.comm, [&] {
+    if (ctx.comm->rank() > 0) return;
+    FileWriter state(folder + "/state.json");
+    // Names of folders and classes need not be UTF-8.
+    state.write(to_json(progress, steps).dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
+    state.close();
+  });
+  return checksums;
 }
 
 TrainingProgress read_progress(const std::string& folder) {
@@ -77,14 +75,12 @@ void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& mod
               folder);
   load_weights(ctx, folder + "/model.safetensors", model);
   optimizer.set_steps(json["optimizer_steps"].get<int64_t>());
-  const SafetensorsFile moments = SafetensorsFile::open(folder + "/optimizer.safetensors");
-  optimizer.visit_state([&](const std::string& name, const Tensor& t) { load_same(moments, name, t); });
-  if (average != nullptr) read_average(folder, *average);
+  read_slices(SafetensorsFile::open(folder + "/optimizer.safetensors"), saved_slices(optimizer, ctx.comm->rank()), Unlisted::ignored);
+  if (average != nullptr) read_average(ctx, folder, *average);
 }
 
-void read_average(const std::string& folder, MovingAverage& average) {
-  const SafetensorsFile file = SafetensorsFile::open(folder + "/ema.safetensors");
-  average.visit([&](const Parameter& p, const Tensor& t) { load_same(file, p.name, t); });
+void read_average(const ExecContext& ctx, const std::string& folder, MovingAverage& average) {
+  read_slices(SafetensorsFile::open(folder + "/ema.safetensors"), saved_slices(average, ctx.comm->rank()), Unlisted::ignored);
 }
 
 }  // namespace ermoe

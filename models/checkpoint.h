@@ -2,6 +2,7 @@
 // becomes whole on disk is models/checkpoint_store.h.
 #pragma once
 
+#include "models/checkpoint_store.h"
 #include "models/train_step.h"
 #include "models/weights.h"
 
@@ -27,17 +28,18 @@ struct TrainingProgress {
 
 /// Writes model.safetensors, optimizer.safetensors, state.json, and ema.safetensors where there is an average, into
 /// `folder`. ema.safetensors holds the averages as they are, so that a resumed run continues bit for bit; whoever uses
-/// them projects them (models/average.h).
-void write_checkpoint(const std::string& folder, Vit& model, const Optimizer& optimizer, const MovingAverage* average,
-                      const TrainingProgress& progress);
+/// them projects them (models/average.h). All ranks of ctx.comm call it with rank 0's `folder`, each writes what it has, and all throw
+/// where one fails. Returns what is known of the files' checksums.
+FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
+                               const MovingAverage* average, const TrainingProgress& progress);
 
 /// Reads state.json alone. Throws InputError that names the file and the fault.
 TrainingProgress read_progress(const std::string& folder);
 
-/// Restores everything. Anything missing or of another shape is an InputError that names it.
+/// Restores everything, of what ranks share out the part of this one. Anything missing or of another shape is an InputError that names it.
 void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average);
 
 /// Restores the averages of a checkpoint that holds some. Faults as above.
-void read_average(const std::string& folder, MovingAverage& average);
+void read_average(const ExecContext& ctx, const std::string& folder, MovingAverage& average);
 
 }  // namespace ermoe

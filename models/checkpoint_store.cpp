@@ -8,7 +8,6 @@
 
 #include <fcntl.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,6 +16,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <span>
 
 namespace ermoe {
 namespace {
@@ -72,9 +72,7 @@ void remove_folder(const std::string& folder) {
 
 std::string hex(uint32_t value) { return fmt::format("{:08x}", value); }
 
-uint32_t text_crc32(const std::string& text) {
-  return static_cast<uint32_t>(::crc32(0, reinterpret_cast<const Bytef*>(text.data()), static_cast<uInt>(text.size())));
-}
+uint32_t text_crc32(const std::string& text) { return crc32_of(std::as_bytes(std::span(text))); }
 
 /// The manifest's text. It carries a checksum of itself without that entry, and this exact layout is the only one accepted, so that
 /// no byte of it can change unseen.
@@ -85,12 +83,14 @@ std::string manifest_text(json manifest) {
 }
 
 /// Syncs the files of a folder and lists them.
-json list_files(const std::string& folder) {
+json list_files(const std::string& folder, const FileChecksums& known) {
   json files = json::array();
   for (const std::string& name : entries_of(folder)) {
     const std::string path = folder + "/" + name;
     sync_path(path);
-    files.push_back({{"name", name}, {"bytes", FileReader(path).size()}, {"crc32", hex(file_crc32(path))}});
+    const auto told = known.find(name);
+    const uint32_t crc32 = told != known.end() ? told->second : file_crc32(path);
+    files.push_back({{"name", name}, {"bytes", FileReader(path).size()}, {"crc32", hex(crc32)}});
   }
   return files;
 }
@@ -225,9 +225,9 @@ std::string CheckpointWriter::path(const std::string& name) const {
   return partial_ + "/" + name;
 }
 
-void CheckpointWriter::commit(Standing standing, int keep) {
+void CheckpointWriter::commit(Standing standing, int keep, const FileChecksums& known) {
   check(!committed_ && keep >= 1, "[checkpoint] {}", committed_ ? "committed twice" : "keeps at least one");
-  const json files = list_files(partial_);
+  const json files = list_files(partial_, known);
   FileWriter manifest(partial_ + "/" + manifest_name);
   manifest.write(manifest_text({{"format", format_version}, {"step", step_}, {"files", files}}));
   manifest.close();

@@ -5,12 +5,16 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 namespace ermoe {
 
 enum class Standing { ordinary, best };
+
+/// CRC-32 of files, by name, from whoever wrote them.
+using FileChecksums = std::map<std::string, uint32_t>;
 
 /// Fills and commits one checkpoint. Destroyed without `commit`, it removes what it wrote.
 class CheckpointWriter {
@@ -24,10 +28,13 @@ class CheckpointWriter {
 
   /// Where to write the file `name` (no folders) of this checkpoint.
   std::string path(const std::string& name) const;
+  /// Where its files lie until `commit`.
+  const std::string& partial() const { return partial_; }
   /// Syncs every file, writes the manifest, renames the folder to step-N (replacing one of that step), points `latest` to it, and `best`
-  /// too where it is the best so far. Then all but the `keep` newest checkpoints go, never `latest` or `best`.
+  /// too where it is the best so far. Then all but the `keep` newest checkpoints go, never `latest` or `best`. Files whose checksum is not
+  /// among `known` are read for it.
   /// Throws `Error` (disk full, …); before the rename, all earlier checkpoints are as they were.
-  void commit(Standing standing, int keep);
+  void commit(Standing standing, int keep, const FileChecksums& known = {});
   /// The folder's final name.
   const std::string& folder() const { return final_; }
 

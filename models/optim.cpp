@@ -43,7 +43,11 @@ Optimizer::Optimizer(const ExecContext& ctx, ParameterArena& arena, const OptimC
   const Shape factors = arena.values(Parameter::Role::factor).shape();
   const Tensor m = Tensor::zeros(*ctx.allocator, factors, arena.dtype(), "optimizer"), v = m.clone("optimizer");
   for (Parameter* p : arena.parameters()) {
-    if (p->role != Parameter::Role::factor || p->frozen || p->shape.numel() == 0) continue;
+    if (p->role != Parameter::Role::factor || p->frozen) continue;
+    if (p->shape.numel() == 0) {
+      slots_.push_back({p, 0, {}, {}});
+      continue;
+    }
     const Slot slot{p, 0, section_window(arena, m, *p), section_window(arena, v, *p)};
     slots_.push_back(slot);
     if (!p->orthonormal) entries.push_back(entry_of(slot, config.weight_decay));
@@ -80,8 +84,13 @@ std::vector<AdamwEntry> Optimizer::step_direct(const ExecContext& ctx, double we
     for (Parameter* p : arena_.parameters()) {
       if (p->role != Parameter::Role::direct || p->frozen) continue;
       const int64_t offset = arena_.offset_of(*p);
-      const int64_t begin = std::max(b.own_begin, offset), count = std::min(b.own_end, offset + p->shape.numel()) - begin;
-      if (count <= 0) continue;
+      const int64_t end = offset + p->shape.numel();
+      if (std::max(b.begin, offset) >= std::min(b.end, end)) continue;
+      const int64_t begin = std::max(b.own_begin, offset), count = std::min(b.own_end, end) - begin;
+      if (count <= 0) {
+        slots_.push_back({p, 0, {}, {}});
+        continue;
+      }
       const Shape shape = count == p->shape.numel() ? p->shape : Shape{count};
       const int64_t at = done + begin - b.own_begin;
       slots_.push_back({p, begin - offset, m.window(at, shape), v.window(at, shape)});
@@ -206,6 +215,7 @@ void Optimizer::set_steps(int64_t steps) {
 
 void Optimizer::visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const {
   for (const Slot& slot : slots_) {
+    if (!slot.m.defined()) continue;
     fn(slot.parameter->name + ".m", slot.m);
     fn(slot.parameter->name + ".v", slot.v);
   }

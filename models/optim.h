@@ -53,16 +53,18 @@ class Optimizer {
   /// Steps taken: the t of Adam's bias correction.
   int64_t steps() const { return read_step_state(state_).steps; }
   void set_steps(int64_t steps);
-  /// Every moment tensor: ("blocks.0.attn.qkv.weight.m", tensor).
-  void visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const;
-
- private:
-  /// A parameter, or the part of a direct one that this rank steps.
+  /// Moments of a parameter, or of the part of a direct one that this rank steps.
   struct Slot {
     Parameter* parameter;
     int64_t first;  // its first element of the parameter
-    Tensor m, v;
+    Tensor m, v;    // undefined: another rank has them
   };
+  /// All ranks list the same parts, in an order that may differ.
+  const std::vector<Slot>& slots() const { return slots_; }
+  /// Every moment tensor of this rank: ("blocks.0.attn.qkv.weight.m", tensor).
+  void visit_state(const std::function<void(const std::string&, const Tensor&)>& fn) const;
+
+ private:
   /// Gradients of orthonormal factors that count for the norm: some of a group.
   struct Counted {
     const FactorGroup* group;

@@ -18,6 +18,7 @@ set(SOURCES
   router_ermoe.cpp
   router_linear.cpp
   routing_metrics.cpp
+  saved_slices.cpp
   summary.cpp
   svd.cpp
   task_loss.cpp

@@ -1,68 +1,19 @@
 #include "models/weights.h"
 
-#include "core/safetensors.h"
+#include "models/saved_slices.h"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 
 namespace ermoe {
-namespace {
 
-/// Every tensor of the state dict: trained parameters and buffers.
-std::vector<NamedTensor> state_of(Vit& model) {
-  std::vector<NamedTensor> state;
-  const auto parameter = [&](Parameter& p) {
-    if (p.role != Parameter::Role::derived) state.push_back({p.name, p.value});
-  };
-  model.visit("", {.parameter = parameter, .buffer = [&](Buffer& b) { state.push_back({b.name, b.value}); }});
-  return state;
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata) {
+  return write_slices(path, saved_slices(model, ctx.comm->rank()), *ctx.comm, metadata);
 }
 
-Tensor as_f32(const Tensor& t) {
-  if (t.dtype() == DType::f32) return t;
-  Tensor single = Tensor::empty(t.allocator(), t.shape(), DType::f32, "checkpoint");
-  convert(t, single);
-  return single;
-}
-
-void write_all(const std::string& path, const std::vector<NamedTensor>& state, const std::map<std::string, std::string>& metadata) {
-  std::vector<TensorSpec> specs;
-  std::map<std::string, Tensor> by_name;
-  for (const NamedTensor& entry : state) {
-    specs.push_back({entry.name, DType::f32, entry.tensor.shape()});
-    by_name[entry.name] = entry.tensor;
-  }
-  write_safetensors(
-      path, specs, [&](const TensorSpec& spec) { return as_f32(by_name.at(spec.name)); }, metadata);
-}
-
-/// Names of the file that the model does not have.
-std::vector<std::string> unexpected_in(const SafetensorsFile& file, const std::vector<NamedTensor>& state) {
-  std::set<std::string_view> known;
-  for (const NamedTensor& entry : state) known.insert(entry.name);
-  std::vector<std::string> unexpected = file.names();
-  std::erase_if(unexpected, [&](const std::string& name) { return known.contains(name); });
-  return unexpected;
-}
-
-std::string first_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (size_t i = 0; i < std::min<size_t>(3, names.size()); ++i) text += (i > 0 ? ", " : "") + names[i];
-  return names.size() > 3 ? fmt::format("{} and {} more", text, names.size() - 3) : text;
-}
-
-}  // namespace
-
-void save_weights(const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata) {
-  write_all(path, state_of(model), metadata);
-}
-
-void save_average(const std::string& path, const MovingAverage& average) {
-  std::vector<NamedTensor> state;
-  average.visit([&](const Parameter& p, const Tensor& t) { state.push_back({p.name, t}); });
-  write_all(path, state, {});
+uint32_t save_average(const ExecContext& ctx, const std::string& path, const MovingAverage& average) {
+  return write_slices(path, saved_slices(average, ctx.comm->rank()), *ctx.comm);
 }
 
 std::string LoadReport::summary() const {
@@ -77,16 +28,7 @@ std::string LoadReport::summary() const {
 }
 
 void load_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  const std::vector<NamedTensor> state = state_of(model);
-  for (const NamedTensor& entry : state) {
-    check_input(file.has(entry.name), "{}: {} is missing", path, entry.name);
-    check_input(file.shape(entry.name) == entry.tensor.shape(), "{}: {} is {} but the model has {}", path, entry.name,
-                file.shape(entry.name).str(), entry.tensor.shape().str());
-  }
-  const std::vector<std::string> unexpected = unexpected_in(file, state);
-  check_input(unexpected.empty(), "{}: {} is not in the model", path, first_of(unexpected));
-  for (const NamedTensor& entry : state) file.load_into(entry.name, entry.tensor);
+  read_slices(SafetensorsFile::open(path), saved_slices(model, ctx.comm->rank()), Unlisted::refused);
   model.refresh(ctx);
 }
 
@@ -112,19 +54,19 @@ StoredGrid grid_of(const std::string& path, const Shape& shape, const Shape& own
   fail_input("{}: pos_embed {} is no {} grid of patches", path, shape.str(), own.rank() == 3 ? "cubic" : "square");
 }
 
-void adapt(const SafetensorsFile& file, const NamedTensor& entry, const Vit& model, LoadReport& report) {
-  const Shape& stored = file.shape(entry.name);
-  const std::string shapes = fmt::format("{}: {} but the model has {}", entry.name, stored.str(), entry.tensor.shape().str());
-  if (entry.name.starts_with("head.")) {
+void adapt(const SafetensorsFile& file, const SavedSlice& slice, const Vit& model, LoadReport& report) {
+  const Shape& stored = file.shape(slice.name);
+  const std::string shapes = fmt::format("{}: {} but the model has {}", slice.name, stored.str(), slice.whole.str());
+  if (slice.name.starts_with("head.")) {
     report.adapted.push_back(shapes + ", left new");
     return;
   }
-  const bool positions = entry.name == "pos_embed" && stored.rank() == 3 && stored[0] == 1 && stored[2] == entry.tensor.shape()[2];
+  const bool positions = slice.name == "pos_embed" && stored.rank() == 3 && stored[0] == 1 && stored[2] == slice.whole[2];
   check_input(positions, "{}: {}", file.path(), shapes);
   const StoredGrid from = grid_of(file.path(), stored, model.grid());
   CachingAllocator host(make_host_source());
-  const Tensor original = file.load(entry.name, host, entry.tensor.dtype());
-  copy(resize_positions(original, from.prefix, from.sides, model.prefix_tokens(), model.grid()), entry.tensor);
+  const Tensor original = file.load(slice.name, host, slice.part.dtype());
+  copy(resize_positions(original, from.prefix, from.sides, model.prefix_tokens(), model.grid()), slice.part);
   report.adapted.push_back(fmt::format("pos_embed: {} to {}", fmt::join(from.sides, "x"), fmt::join(model.grid(), "x")));
 }
 
@@ -133,17 +75,17 @@ void adapt(const SafetensorsFile& file, const NamedTensor& entry, const Vit& mod
 LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   LoadReport report;
-  const std::vector<NamedTensor> state = state_of(model);
-  report.unexpected = unexpected_in(file, state);
-  for (const NamedTensor& entry : state) {
-    if (!file.has(entry.name))
-      report.missing.push_back(entry.name);
-    else if (file.shape(entry.name) == entry.tensor.shape())
-      file.load_into(entry.name, entry.tensor);
+  const std::vector<SavedSlice> slices = saved_slices(model, ctx.comm->rank());
+  report.unexpected = unlisted_in(file, slices);
+  for (const SavedSlice& slice : slices) {
+    if (!file.has(slice.name))
+      report.missing.push_back(slice.name);
+    else if (file.shape(slice.name) == slice.whole)
+      file.load_part(slice.name, slice.first, slice.part);
     else
-      adapt(file, entry, model, report);
+      adapt(file, slice, model, report);
   }
-  check_input(report.missing.size() < state.size(), "{}: no tensor has a name that the model knows (the first is \"{}\")", path,
+  check_input(report.missing.size() < slices.size(), "{}: no tensor has a name that the model knows (the first is \"{}\")", path,
               file.names().empty() ? "none" : file.names()[0]);
   model.refresh(ctx);
   return report;

@@ -11,11 +11,12 @@
 
 namespace ermoe {
 
-/// Writes every parameter (factors, not what is derived from them) and buffer.
-void save_weights(const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata = {});
+/// Writes every parameter (factors, not what is derived from them) and buffer. All ranks of ctx.comm call it, each writes what it has,
+/// and all throw where one fails. Returns the file's CRC-32.
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata = {});
 
-/// Writes parameters from `average` instead of the live ones, where it is given.
-void save_average(const std::string& path, const MovingAverage& average);
+/// Writes the averages of parameters, likewise.
+uint32_t save_average(const ExecContext& ctx, const std::string& path, const MovingAverage& average);
 
 /// What did not fit one to one.
 struct LoadReport {
@@ -26,8 +27,8 @@ struct LoadReport {
   std::string summary() const;
 };
 
-/// Loads what a checkpoint of this very model holds. Anything missing, unexpected or of another shape is an InputError
-/// that names it. Refreshes what is derived.
+/// Loads what a checkpoint of this very model holds, of experts those of this rank. Anything missing, unexpected or of another shape is an
+/// InputError that names it. Refreshes what is derived.
 void load_weights(const ExecContext& ctx, const std::string& path, Vit& model);
 
 /// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid,

@@ -8,6 +8,7 @@ cd "$work" || exit 2
 passed=0 failed=0 cases=0 started=$SECONDS
 
 finish() {
+  umount "$work"/disk "$work"/slices.*/disk 2>/dev/null # where a test was cut short
   if [ $failed -eq 0 ]; then rm -rf "$work"; else echo "left for a look: $work"; fi
 }
 trap finish EXIT

@@ -73,6 +73,17 @@ test_gpu_training() {
   done
 }
 
+test_slices() {
+  section "files that ranks write and read in pieces"
+  local n
+  for n in 1 2 3 4; do
+    mkdir "slices.$n"
+    launch -n "$n" "$program" slices "$PWD/slices.$n" >"out.$n" 2>"err.$n" && grep -q "^$n ranks: 0 checks failed" "out.$n"
+    report "$n ranks" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+}
+
 test_training() {
   section "training that ranks share is training"
   local n
@@ -106,6 +117,34 @@ test_program() {
   report "ranks that find other data say so" $?
   launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
   report "3 ranks go on" $?
+}
+
+# Ranks that do not share a working directory, and a disk that is full at the second checkpoint.
+test_checkpoints() {
+  section "ermoe-train, checkpoints of several ranks"
+  local train="${program%/tests/*}/tools/ermoe-train" size left
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  local tiny=(--data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 --model.heads 2
+    --moe.experts 4 --optim.ema 0.9 --train.batch 10 --device cpu --threads 1)
+  mkdir away
+  launch -n 1 "$train" "${tiny[@]}" --train.steps 3 --out here : -n 2 -wdir away "$train" "${tiny[@]}" --train.steps 3 --out here >out 2>err &&
+    [ -z "$(ls away)" ] && launch -n 2 "$train" --resume here --train.steps 5 --device cpu --threads 1 >out 2>err
+  report "ranks in another working directory write into rank 0's run folder" $?
+  mkdir disk
+  if ! mount -t tmpfs -o size=16m tmpfs disk 2>/dev/null; then echo "skipped: a small disk can only be mounted by root"; return; fi
+  launch -n 3 "$train" "${tiny[@]}" --train.steps 3 --out disk/run >out 2>err
+  size=$(du -k disk/run/checkpoints/step-3 | cut -f1)
+  left=$(df -k --output=avail disk | tail -1)
+  dd if=/dev/zero of=disk/filler bs=1k count=$((left - size / 2)) status=none
+  launch --enable-recovery -n 3 "$train" --resume disk/run --train.steps 6 --device cpu --threads 1 >out 2>err
+  [ "$(grep -cE "^ermoe-train: rank [0-2]: .*/disk/run/checkpoints/\.step-6\.partial/.*No space left on device" err)" -eq 3 ]
+  report "a full disk: all ranks say the same" $?
+  [ "$(ls -A disk/run/checkpoints | tr '\n' ' ')" = "best latest step-3 " ]
+  report "and nothing half written is left, nor anything whole lost" $?
+  rm disk/filler
+  launch -n 2 "$train" --resume disk/run --train.steps 6 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 3" out
+  report "with room again, two ranks go on" $?
+  umount disk
 }
 
 # A training that would take minutes, of three ranks, into folder $1; goes on beside us as $trained.
@@ -207,9 +246,11 @@ TABLE
 test_launchers
 test_collectives
 test_gpu_collectives
+test_slices
 test_training
 test_gpu_training
 test_program
+test_checkpoints
 test_program_ends
 test_faults
 all_hold

@@ -69,7 +69,7 @@ LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& 
 void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {
   if (!exists(folder_ + "/ema.safetensors")) return;
   MovingAverage average(engine_.ctx, model_->arena(), config_.optim.ema);
-  read_average(folder_, average);
+  read_average(engine_.ctx, folder_, average);
   std::unique_ptr<Pipeline> own;
   if (training == nullptr && !buffers_of(*model_).empty()) {
     try {

@@ -1,5 +1,6 @@
 #include "tools/session.h"
 
+#include "core/gather.h"
 #include "models/config_rules.h"
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
@@ -8,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <utility>
 
 namespace ermoe {
@@ -103,13 +105,18 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   progress_.epoch_step = cursor.step;
   progress_.config = config_json;
   progress_.classes = pipeline_->class_names();
-  if (engine_.ctx.comm->rank() > 0) return engine_.ctx.comm->barrier();  // until it is whole
-  CheckpointWriter writer(run_folder, progress_.step);
-  const std::string state = writer.path("state.json");
-  write_checkpoint(state.substr(0, state.rfind('/')), *model_, *optimizer_, average_.get(), progress_);
-  phase_("committing a checkpoint");
-  writer.commit(standing, static_cast<int>(config_.checkpoint.keep));
-  engine_.ctx.comm->barrier();
+  Communicator& ranks = *engine_.ctx.comm;
+  std::optional<CheckpointWriter> writer;  // rank 0's, as the folder is
+  all_or_none(ranks, [&] {
+    if (ranks.rank() == 0) writer.emplace(run_folder, progress_.step);
+  });
+  // Others may have another working directory.
+  const std::string folder = broadcast_text(ranks, writer ? std::filesystem::absolute(writer->partial()).string() : "");
+  const FileChecksums checksums = write_checkpoint(engine_.ctx, folder, *model_, *optimizer_, average_.get(), progress_);
+  if (writer) phase_("committing a checkpoint");
+  all_or_none(ranks, [&] {
+    if (writer) writer->commit(standing, static_cast<int>(config_.checkpoint.keep), checksums);
+  });
 }
 
 /// What this rank has of every micro-batch.

@@ -37,7 +37,8 @@ class Session {
   void restore(const std::string& folder);
   /// Throws InputError where ranks stand at different places; all call it.
   void require_same_start();
-  /// Writes and commits a checkpoint.
+  /// Writes and commits a checkpoint: all ranks together, into rank 0's `run_folder`; others need not know it. Where one fails, all throw
+  /// the same sentence, and earlier checkpoints are as they were.
   void save(const std::string& run_folder, Standing standing, const std::string& config_json);
 
   /// `fn` is told with a literal what happens from now on in steps and saving: "loading images", TrainStep's phases, "committing a

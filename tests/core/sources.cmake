@@ -10,6 +10,7 @@ set(SOURCES
   reduce_parts_test.cpp
   rng_test.cpp
   safetensors_test.cpp
+  saved_slice_test.cpp
   shape_test.cpp
   tensor_test.cpp
   workspace_test.cpp

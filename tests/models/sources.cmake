@@ -6,6 +6,7 @@ set(SOURCES
   optim_test.cpp
   recorded_step_test.cpp
   routing_metrics_test.cpp
+  saved_slices_test.cpp
   summary_test.cpp
   train_step_test.cpp
   vit_test.cpp

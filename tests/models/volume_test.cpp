@@ -170,10 +170,10 @@ TEST(VolumeWeights, StartAModelOfAnotherGrid) {
   VitConfig cube = tiny_config();
   cube.dimensions = 3;
   TinyModel from(cube, DType::f32), to(tiny_volume({8, 12, 4}), DType::f32, 2);
-  save_weights(path, from.model);
+  save_weights(from.bench.ctx, path, from.model);
   EXPECT_EQ(init_from_weights(to.bench.ctx, path, to.model).adapted, std::vector<std::string>{"pos_embed: 2x2x2 to 2x3x1"});
   EXPECT_TRUE(same_bits(to.parameter("pos_embed").value, resize_positions(from.parameter("pos_embed").value, 1, {2, 2, 2}, 1, {2, 3, 1})));
-  save_weights(path, to.model);
+  save_weights(to.bench.ctx, path, to.model);
   TinyModel same(tiny_volume({8, 12, 4}), DType::f32, 3);
   load_weights(same.bench.ctx, path, same.model);
   expect_same(to.values(), same.values());
@@ -186,7 +186,7 @@ TEST(VolumeWeights, OfABoxFitABoxWithoutAClassToken) {
   VitConfig pooled = tiny_volume({8, 12, 4});
   pooled.pool = Pool::average;
   TinyModel from(tiny_volume({8, 12, 4}), DType::f32), to(pooled, DType::f32, 2);
-  save_weights(path, from.model);
+  save_weights(from.bench.ctx, path, from.model);
   const LoadReport report = init_from_weights(to.bench.ctx, path, to.model);
   EXPECT_EQ(report.adapted, std::vector<std::string>{"pos_embed: 2x3x1 to 2x3x1"});
   EXPECT_TRUE(

@@ -69,7 +69,7 @@ TEST_F(Weights, ComeBackBitForBit) {
   for (const VitConfig& config : round_trip_configs()) {
     TinyModel saved(config, DType::f32, 1), loaded(config, DType::f32, 2);
     train(saved, 3);
-    save_weights(path_, saved.model, {{"format", "ermoe"}});
+    save_weights(saved.bench.ctx, path_, saved.model, {{"format", "ermoe"}});
     load_weights(loaded.bench.ctx, path_, loaded.model);
     expect_same(saved.values(), loaded.values());
     EXPECT_TRUE(same_bits(logits_of(saved), logits_of(loaded)));
@@ -78,7 +78,7 @@ TEST_F(Weights, ComeBackBitForBit) {
 
 TEST_F(Weights, HoldFactorsAndNotWhatIsDerivedFromThem) {
   TinyModel tiny(tiny_config(), DType::f32);
-  save_weights(path_, tiny.model, {{"format", "ermoe"}});
+  save_weights(tiny.bench.ctx, path_, tiny.model, {{"format", "ermoe"}});
   const SafetensorsFile file = SafetensorsFile::open(path_);
   EXPECT_TRUE(file.has("blocks.1.moe.experts.U1"));
   EXPECT_TRUE(file.has("blocks.1.moe.router.score_mean"));
@@ -89,21 +89,21 @@ TEST_F(Weights, HoldFactorsAndNotWhatIsDerivedFromThem) {
 
 TEST_F(Weights, OfADoubleModelAreStoredSingle) {
   TinyModel tiny;
-  save_weights(path_, tiny.model);
+  save_weights(tiny.bench.ctx, path_, tiny.model);
   const SafetensorsFile file = SafetensorsFile::open(path_);
   EXPECT_EQ(file.at("head.weight").type, StoredType::f32);
 }
 
 TEST_F(Weights, AMissingTensorIsNamed) {
   TinyModel tiny(tiny_config(), DType::f32);
-  save_weights(path_, tiny.model);
+  save_weights(tiny.bench.ctx, path_, tiny.model);
   rewrite(tiny, [](auto& entries) { std::erase_if(entries, [](const NamedTensor& e) { return e.name == "blocks.1.moe.experts.s2"; }); });
   EXPECT_EQ(message_of([&] { load_weights(tiny.bench.ctx, path_, tiny.model); }), path_ + ": blocks.1.moe.experts.s2 is missing");
 }
 
 TEST_F(Weights, AnUnexpectedTensorIsNamed) {
   TinyModel tiny(tiny_config(), DType::f32);
-  save_weights(path_, tiny.model);
+  save_weights(tiny.bench.ctx, path_, tiny.model);
   rewrite(tiny, [&](auto& entries) {
     entries.push_back({"blocks.7.norm1.weight", Tensor::zeros(tiny.bench.allocator, {16}, DType::f32)});
   });
@@ -112,7 +112,7 @@ TEST_F(Weights, AnUnexpectedTensorIsNamed) {
 
 TEST_F(Weights, AnotherShapeIsNamedWithBoth) {
   TinyModel tiny(tiny_config(), DType::f32);
-  save_weights(path_, tiny.model);
+  save_weights(tiny.bench.ctx, path_, tiny.model);
   rewrite(tiny, [&](auto& entries) {
     for (NamedTensor& e : entries)
       if (e.name == "norm.bias") e.tensor = Tensor::zeros(tiny.bench.allocator, {17}, DType::f32);
@@ -122,7 +122,7 @@ TEST_F(Weights, AnotherShapeIsNamedWithBoth) {
 
 TEST_F(Weights, ARefusedFileChangesNothing) {
   TinyModel tiny(tiny_config(), DType::f32), other(tiny_config(), DType::f32, 2);
-  save_weights(path_, other.model);
+  save_weights(other.bench.ctx, path_, other.model);
   rewrite(other, [](auto& entries) { std::erase_if(entries, [](const NamedTensor& e) { return e.name == "norm.bias"; }); });
   const Snapshot before = tiny.values();
   EXPECT_THROW(load_weights(tiny.bench.ctx, path_, tiny.model), InputError);
@@ -141,7 +141,7 @@ TEST_F(Weights, StartAModelWithAnotherHeadAndGrid) {
   large.image_size = 12;
   large.classes = 7;
   TinyModel from(tiny_config(), DType::f32, 1), to(large, DType::f32, 2);
-  save_weights(path_, from.model);
+  save_weights(from.bench.ctx, path_, from.model);
   const Snapshot before = to.values();
   const LoadReport report = init_from_weights(to.bench.ctx, path_, to.model);
   EXPECT_TRUE(report.missing.empty());
@@ -160,7 +160,7 @@ TEST_F(Weights, OfADenseModelStartOneWithExperts) {
   VitConfig dense = tiny_config();
   dense.moe.layers = "none";
   TinyModel from(dense, DType::f32, 1), to(tiny_config(), DType::f32, 2);
-  save_weights(path_, from.model);
+  save_weights(from.bench.ctx, path_, from.model);
   const Snapshot before = to.values();
   const LoadReport report = init_from_weights(to.bench.ctx, path_, to.model);
   EXPECT_EQ(report.missing.size(), 14u);
@@ -182,7 +182,7 @@ TEST_F(Weights, WithAnotherInnerShapeDoNotStartAModel) {
   VitConfig wide = tiny_config();
   wide.moe.hidden = 32;
   TinyModel from(tiny_config(), DType::f32), to(wide, DType::f32);
-  save_weights(path_, from.model);
+  save_weights(from.bench.ctx, path_, from.model);
   EXPECT_EQ(message_of([&] { init_from_weights(to.bench.ctx, path_, to.model); }),
             path_ + ": blocks.1.moe.experts.b1: (4, 24) but the model has (4, 32)");
 }

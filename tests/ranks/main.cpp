@@ -1,9 +1,11 @@
 // What several ranks can do and what happens when one fails, under mpirun. tests/ranks.sh starts it and looks at what it prints and
 // how it ends.
 //   ermoe_tests_ranks collectives | gpu-collectives
+//   ermoe_tests_ranks slices FOLDER
 //   ermoe_tests_ranks fault WHAT WHO WHERE [TIME-OUT]    WHAT: kill stop inside hang throw misuse exit stuck long none
 #include "core/ranks.h"
 #include "tests/ranks/collectives.h"
+#include "tests/ranks/slices.h"
 #include "tools/main_guard.h"
 
 #include <unistd.h>
@@ -85,16 +87,17 @@ int run_fault(Ranks& ranks, const Fault& fault) {
 int run(const std::vector<std::string>& words, std::unique_ptr<Ranks>& ranks) {
   const bool on_gpus = words.size() == 1 && words[0] == "gpu-collectives";
   const bool collectives = on_gpus || (words.size() == 1 && words[0] == "collectives");
-  check_input(collectives || (words.size() >= 4 && words[0] == "fault"),
-              "say collectives, gpu-collectives, or fault WHAT WHO WHERE [TIME-OUT]");
+  const bool slices = words.size() == 2 && words[0] == "slices", faulty = words.size() >= 4 && words[0] == "fault";
+  check_input(collectives || slices || faulty, "say collectives, gpu-collectives, slices FOLDER, or fault WHAT WHO WHERE [TIME-OUT]");
   Fault fault;
-  if (!collectives) {
+  if (faulty) {
     fault = {.what = words[1], .where = words[3], .who = std::atoi(words[2].c_str())};
     if (words.size() > 4) fault.timeout_s = std::atof(words[4].c_str());
   }
   // A launcher asks the other ranks to end as soon as one has failed; training takes that for a wish to end after the step.
   std::signal(SIGTERM, SIG_IGN);
-  ranks = Ranks::join("ranks", collectives ? 60 : fault.timeout_s);
+  ranks = Ranks::join("ranks", faulty ? fault.timeout_s : 60);
+  if (slices) return testing::check_slices(*ranks, words[1]);
   if (on_gpus) return testing::check_gpu_collectives(*ranks);
   return collectives ? testing::check_collectives(*ranks) : run_fault(*ranks, fault);
 }

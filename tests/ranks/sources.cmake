@@ -3,4 +3,5 @@ set(SOURCES
   communicator_checks.cpp
   gpu_collectives.cpp
   main.cpp
+  slices.cpp
 )
