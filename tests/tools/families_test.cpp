@@ -107,6 +107,22 @@ TEST(BreakDown, CountsWhatRunsAtOnceAsBusyOnce) {
   EXPECT_DOUBLE_EQ(b.of(Family::idle), 1);
 }
 
+TEST(Collectives, AreHiddenWhereOtherWorkRunsBesideThem) {
+  const std::vector<GpuActivity> activities{{.ops = "linear", .name = "a", .start = 0, .seconds = 4},
+                                            {.ops = "", .name = "ncclDevKernel_ReduceScatter", .start = 1, .seconds = 2},
+                                            {.ops = "", .name = "ncclDevKernel_ReduceScatter", .start = 3.5, .seconds = 2},
+                                            {.ops = "", .name = "ncclDevKernel_AllGather", .start = 6, .seconds = 1}};
+  const std::vector<CollectiveTime> times = collectives_of(activities);
+  ASSERT_EQ(times.size(), 2u);
+  EXPECT_EQ(times[0].name, "ncclDevKernel_ReduceScatter");
+  EXPECT_EQ(times[0].calls, 2);
+  EXPECT_DOUBLE_EQ(times[0].seconds, 4);
+  EXPECT_DOUBLE_EQ(times[0].hidden_seconds, 2.5);
+  EXPECT_DOUBLE_EQ(times[1].seconds, 1);
+  EXPECT_DOUBLE_EQ(times[1].hidden_seconds, 0);
+  EXPECT_DOUBLE_EQ(break_down(activities, 7).of(Family::collectives), 5);
+}
+
 TEST(BreakDown, SaysWhereNothingWasSeen) {
   const Breakdown b = break_down({}, 1);
   EXPECT_FALSE(b.made());

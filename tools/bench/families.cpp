@@ -146,6 +146,24 @@ double Breakdown::of(Family family) const {
   return found == seconds.end() ? 0 : found->second;
 }
 
+std::vector<CollectiveTime> collectives_of(std::span<const GpuActivity> activities) {
+  std::vector<GpuActivity> others;
+  std::map<std::string, std::vector<GpuActivity>> kinds;
+  for (const GpuActivity& a : activities) (family_of(a) == Family::collectives ? kinds[a.name] : others).push_back(a);
+  std::vector<CollectiveTime> times;
+  for (const auto& [name, own] : kinds) {
+    std::vector<GpuActivity> both(own);
+    both.insert(both.end(), others.begin(), others.end());
+    std::ranges::sort(both, {}, &GpuActivity::start);
+    times.push_back({.name = name,
+                     .calls = std::ssize(own),
+                     .seconds = covered(own),
+                     .hidden_seconds = covered(own) + covered(others) - covered(both)});
+  }
+  std::ranges::sort(times, std::greater(), &CollectiveTime::seconds);
+  return times;
+}
+
 Breakdown break_down(std::span<const GpuActivity> activities, double step_seconds) {
   Breakdown result;
   if (activities.empty()) {
@@ -167,9 +185,6 @@ Breakdown break_down(std::span<const GpuActivity> activities, double step_second
   }
   result.profiled_seconds = last - activities.front().start;
   result.busy_seconds = covered(activities);
-  std::vector<GpuActivity> collectives, others;
-  for (const GpuActivity& a : activities) (family_of(a) == Family::collectives ? collectives : others).push_back(a);
-  result.hidden_seconds = covered(collectives) + covered(others) - result.busy_seconds;
   result.seconds[Family::idle] = std::max(0.0, step_seconds - result.busy_seconds);
   for (auto& [key, kernel] : kernels) result.kernels.push_back(std::move(kernel));
   std::ranges::sort(result.kernels, std::greater(), &KernelTime::seconds);

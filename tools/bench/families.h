@@ -50,7 +50,6 @@ struct Breakdown {
   std::string fault;                 // why there is none, in one sentence; then the rest is empty
   double profiled_seconds = 0;       // from the first activity's beginning to the last one's end
   double busy_seconds = 0;           // of them, while anything ran
-  double hidden_seconds = 0;         // of the collectives' time, while anything else ran
   std::map<Family, double> seconds;  // idle among them: what the step took beyond `busy_seconds`
   std::vector<KernelTime> kernels;   // the longest first
 
@@ -58,6 +57,17 @@ struct Breakdown {
   double total() const;
   double of(Family family) const;
 };
+
+/// Collectives of one kind, and how much of their time other work ran beside them: that is hidden.
+struct CollectiveTime {
+  std::string name;  // of NCCL's kernel
+  int64_t calls = 0;
+  double seconds = 0, hidden_seconds = 0;
+};
+
+/// What ranks spend between each other, the longest kind first; nothing where there are none. A collective's kernel waits for the other
+/// ranks: its time is that wait too. Activities are in the order of their start.
+std::vector<CollectiveTime> collectives_of(std::span<const GpuActivity> activities);
 
 /// Of one step, which took `step_seconds` when nobody watched: watching slows down the host, not the kernels, so gaps between
 /// them are not what the watched step shows. Activities are in the order of their start.

@@ -100,6 +100,8 @@ void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r)
   if (r.phases)
     for (const auto& [name, seconds] : phases_of(*r.phases, r.step.median)) entry["phases_ms"][name] = 1e3 * seconds;
   if (head_.gpu) entry["breakdown"] = breakdown_of(r.breakdown, r.step.median);
+  for (const CollectiveTime& c : r.collectives)
+    entry["collectives"].push_back({{"name", c.name}, {"calls", c.calls}, {"ms", 1e3 * c.seconds}, {"hidden_ms", 1e3 * c.hidden_seconds}});
   (*entries_)["results"].push_back(std::move(entry));
 }
 
@@ -127,6 +129,10 @@ void BenchReport::print(const StepBenchResult& r) const {
       line("  {:<10} {:9.1f} ms {:6.1f} %", name, 1e3 * seconds, percent(seconds, r.step.median));
   if (!r.breakdown.fault.empty()) line("  The breakdown by kernels needs CUPTI: {}.", r.breakdown.fault);
   if (r.breakdown.made()) print(r.breakdown, r.step.median);
+  if (!r.collectives.empty()) line("  between ranks, in a step as those that were timed:");
+  for (const CollectiveTime& c : r.collectives)
+    line("    {:9.3f} ms {:6.1f} % {:5} x  {:5.1f} % of it beside other work  {}", 1e3 * c.seconds, percent(c.seconds, r.step.median),
+         c.calls, percent(c.hidden_seconds, c.seconds), short_name(c.name));
 }
 
 void BenchReport::print(const Breakdown& b, double step_seconds) const {
@@ -134,9 +140,6 @@ void BenchReport::print(const Breakdown& b, double step_seconds) const {
        1e3 * b.profiled_seconds);
   for (const auto& [family, seconds] : b.seconds)
     line("  {:<20} {:9.3f} ms {:6.1f} %", title(family), 1e3 * seconds, percent(seconds, step_seconds));
-  if (b.of(Family::collectives) > 0)
-    line("  of the collectives {:9.3f} ms {:6.1f} % run beside other work", 1e3 * b.hidden_seconds,
-         percent(b.hidden_seconds, b.of(Family::collectives)));
   line("  {:<20} {:9.3f} ms {:6.1f} %", "together", 1e3 * b.total(), percent(b.total(), step_seconds));
   const size_t shown = std::min(b.kernels.size(), static_cast<size_t>(head_.kernels));
   for (const KernelTime& k : std::span(b.kernels).first(shown))

@@ -124,12 +124,13 @@ StepBenchResult StepBench::run(Orthogonality method) {
     clock.start();
     const StepReport report = step(steps);
     const double passed = clock.stop();
-    result.loss = report.loss;
+    result.loss = report.loss;  // this rank's part
     if (i < options_.warmup) continue;
     seconds.push_back(passed);
     phases.push_back(report.times);
   }
   reduce_over_ranks(*ctx_.comm, seconds, ReduceOp::max);
+  reduce_over_ranks(*ctx_.comm, std::span(&result.loss, 1));
   result.ranks = ctx_.comm->size();
   const auto images = static_cast<double>(options_.batch * result.ranks);
   const ModelSummary cost = summarize(model_);
@@ -144,6 +145,10 @@ StepBenchResult StepBench::run(Orthogonality method) {
   result.all_flops = 3 * images * cost.forward_flops + cost.step_flops;
   result.parameters = cost.parameters;
   if (engine_.gpu) {
+    if (options_.breaking == Breaking::families) {
+      const FoundProfiler found = engine_.gpu->profiler();
+      if (found.profiler && result.ranks > 1) result.collectives = collectives_of(watch_step(steps, *found.profiler));
+    }
     if (options_.breaking == Breaking::families) result.breakdown = break_down_steps(train, loss, result.step.median);
   } else {
     const auto nearest = std::ranges::min_element(seconds, {}, [&](double s) { return std::abs(s - result.step.median); });
@@ -152,8 +157,18 @@ StepBenchResult StepBench::run(Orthogonality method) {
   return result;
 }
 
-/// Op by op, so that each can be told apart. The second of two watched steps: in the first the profiler itself has its memory to
-/// find.
+/// The second of two: in the first the profiler itself has its memory to find.
+std::vector<GpuActivity> StepBench::watch_step(RecordedStep& steps, GpuProfiler& profiler) {
+  std::vector<GpuActivity> activities;
+  for (int round = 0; round < 2; ++round) {
+    profiler.start();
+    step(steps);
+    activities = profiler.stop();
+  }
+  return activities;
+}
+
+/// Op by op, so that each can be told apart.
 Breakdown StepBench::break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds) {
   const FoundProfiler found = engine_.gpu->profiler();
   if (!found.profiler) {
@@ -163,12 +178,7 @@ Breakdown StepBench::break_down_steps(TrainStep& train, const TargetLoss& loss, 
   }
   RecordedStep steps(train, nullptr, loss);
   ctx_.listener = found.profiler.get();
-  std::vector<GpuActivity> activities;
-  for (int round = 0; round < 2; ++round) {
-    found.profiler->start();
-    step(steps);
-    activities = found.profiler->stop();
-  }
+  const std::vector<GpuActivity> activities = watch_step(steps, *found.profiler);
   ctx_.listener = nullptr;
   return break_down(activities, seconds);
 }

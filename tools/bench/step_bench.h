@@ -41,9 +41,10 @@ struct StepBenchOptions {
 
 struct StepBenchResult {
   Timing step;
-  std::optional<StepTimes> phases;  // on a CPU, of the step with the median time; a GPU's would be its host's
-  Breakdown breakdown;              // on a GPU
-  double images_per_second = 0;     // by the median, of all ranks together
+  std::optional<StepTimes> phases;          // on a CPU, of the step with the median time; a GPU's would be its host's
+  Breakdown breakdown;                      // on a GPU
+  std::vector<CollectiveTime> collectives;  // on a GPU of several ranks, in a step that runs as the timed ones did
+  double images_per_second = 0;             // by the median, of all ranks together
   int ranks = 1;
   double useful_flops = 0;     // of a step: the K chosen experts once, forward and backward, without scoring
   double all_flops = 0;        // with scoring, matrices from factors, their gradients and the orthogonal step
@@ -67,6 +68,7 @@ class StepBench {
 
  private:
   StepReport step(RecordedStep& steps);
+  std::vector<GpuActivity> watch_step(RecordedStep& steps, GpuProfiler& profiler);
   Breakdown break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds);
 
   Engine& engine_;
