@@ -3,6 +3,7 @@ set(SOURCES
   batch_source.cpp
   bench/comm_bench.cpp
   bench/families.cpp
+  bench/layer_bench.cpp
   bench/measure.cpp
   bench/op_bench.cpp
   bench/op_cases.cpp
