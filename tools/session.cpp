@@ -4,6 +4,7 @@
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
 #include "tools/memory_advice.h"
+#include "tools/parallel_choice.h"
 #include "tools/rank_agreement.h"
 
 #include <algorithm>
@@ -67,8 +68,7 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
   const bool shared = ctx.comm->size() > 1;
-  const bool wide = shared && config.parallel.reduce == ReduceDtype::f32;
-  if (engine_.gpu || shared) model_->move_to(ctx, compute, wide ? GradWrites::many : grad_writes(config.train.accumulate));
+  if (engine_.gpu || shared) model_->move_to(ctx, compute, gradient_writes(config, ctx.comm->size()));
   model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);

@@ -24,11 +24,13 @@ set(SOURCES
   font.cpp
   input_bench.cpp
   inspection.cpp
+  link_probe.cpp
   loaded_model.cpp
   made_photos.cpp
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  parallel_choice.cpp
   pipeline.cpp
   prediction.cpp
   presets.cpp
