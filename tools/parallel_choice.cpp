@@ -143,4 +143,16 @@ std::string describe_choice(const std::vector<ExpertTraffic>& ways, const Traffi
       bytes_text(links.exchange.rate), verdict);
 }
 
+const TimedChoice& fastest_of(const std::vector<TimedChoice>& choices) {
+  return *std::ranges::min_element(choices, {}, [](const TimedChoice& c) { return c.seconds; });
+}
+
+std::string describe_timings(const std::vector<TimedChoice>& choices, int64_t steps) {
+  std::string text = fmt::format("parallel experts, timed in {} steps each on random images, the slowest rank's median:", steps);
+  for (const TimedChoice& c : choices)
+    text += fmt::format("\n         {:<16} {:>9.2f} ms a step{}", place_of(c.expert_ranks), 1e3 * c.seconds,
+                        &c == &fastest_of(choices) ? ", taken" : "");
+  return text;
+}
+
 }  // namespace ermoe

@@ -81,4 +81,15 @@ double predicted_seconds(const ExpertTraffic& traffic, const Links& links);
 /// Two lines for the user: bytes of each way, and which is predicted to be faster. Of at least one way.
 std::string describe_choice(const std::vector<ExpertTraffic>& ways, const Traffic& other, const Links& links, Overlap overlap);
 
+/// Steps of a run whose experts so many ranks hold together.
+struct TimedChoice {
+  int64_t expert_ranks = 1;
+  double seconds = 0;  // of a step, on the rank that takes longest
+};
+
+/// Of at least one; of equal ones the first.
+const TimedChoice& fastest_of(const std::vector<TimedChoice>& choices);
+/// A line of what was timed and one for each choice, of which the fastest is marked as taken.
+std::string describe_timings(const std::vector<TimedChoice>& choices, int64_t steps);
+
 }  // namespace ermoe

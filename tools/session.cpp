@@ -38,13 +38,14 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
     : config_(config),
       threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(ranks->world()) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
-  engine_.spread_experts(config.parallel.expert);
+  if (!config.parallel.autotune) engine_.spread_experts(config.parallel.expert);
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
   require_parts_of_batches(config, comm.size());
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
+  if (config.parallel.autotune) choose_expert_ranks(config);
   build(config, warn);
   pipeline_->choose_decoder(engine_.gpu.get());
   pipeline_->keep_on_device(engine_.ctx);

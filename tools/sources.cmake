@@ -38,6 +38,7 @@ set(SOURCES
   rank_agreement.cpp
   run_folder.cpp
   session.cpp
+  session_tuning.cpp
   setting.cpp
   signals.cpp
   tensorboard.cpp

@@ -134,6 +134,7 @@ void Trainer::print_model() {
 
 /// Of several ranks: what it costs to hold experts on each rank, and to spread them. All ranks measure.
 void Trainer::print_parallel() {
+  if (!session_->tuning().empty()) say(session_->tuning());
   const Engine& engine = session_->engine();
   const int ranks = engine.ctx.comm->size();
   const SharedSizes sizes = shared_sizes(config_, ranks, engine.compute_dtype(config_.train.precision));

@@ -230,5 +230,13 @@ TEST(ParallelChoice, TheFasterOneIsNamed) {
   EXPECT_NE(describe_choice({each, both}, {}, links, Overlap::none).find("over 2 ranks is faster"), std::string::npos);
 }
 
+TEST(ParallelChoice, TheFastestIsTaken) {
+  const std::vector<TimedChoice> timed{{1, 0.012}, {2, 0.0095}, {4, 0.0095}};
+  EXPECT_EQ(fastest_of(timed).expert_ranks, 2);
+  const std::string text = describe_timings(timed, 20);
+  EXPECT_NE(text.find("over 2 ranks          9.50 ms a step, taken\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("taken"), text.rfind("taken"));
+}
+
 }  // namespace
 }  // namespace ermoe::testing
