@@ -377,6 +377,8 @@ test_benchmarks() {
   expect "the same as JSON" 0 '"op": "gelu"' "$bin/ermoe-bench" op gelu --seconds 0 --json
   expect "an op at another workload's shapes" 0 "^project_off .*(768, 672)" "$bin/ermoe-bench" op project_off --list --workload b16 --batch 1
   expect "a step" 0 '"useful_share"' "$bin/ermoe-bench" step --router dense --batch 1 --steps 1 --warmup 0 --json
+  expect "a layer with experts" 0 '"most_rows": 130' "$bin/ermoe-bench" layer --workload c10 --batch 1 --steps 1 --warmup 0 --json
+  expect "a layer over ranks that are not there" 2 "1 rank cannot be parted" "$bin/ermoe-bench" layer --expert 2
   expect "an unknown op" 2 "op nosuch is not known" "$bin/ermoe-bench" op nosuch
   expect "an unknown workload" 2 "choose from c10, s16, b16, ba" "$bin/ermoe-bench" step --workload c100
   expect "photographs are made" 0 "^24 photographs of 3 classes" "$bin/ermoe-data" photos made_up --count 24 --classes 3 --width 90 --height 60

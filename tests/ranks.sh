@@ -147,6 +147,22 @@ test_checkpoints() {
   umount disk
 }
 
+# Where experts are spread rows travel, and not one of them is lost.
+test_layer_bench() {
+  section "ermoe-bench layer"
+  local bench="${program%/tests/*}/tools/ermoe-bench" expert rows
+  [ -x "$bench" ] || { echo "skipped: $bench is not built"; return; }
+  for expert in 1 2; do
+    launch -n 4 "$bench" layer --workload c10 --batch 1 --steps 2 --warmup 1 --expert $expert --device cpu --threads 1 --json >"layer.$expert" 2>err
+    report "4 ranks, $expert together" $?
+  done
+  grep -q '"sent_bytes": 0,' layer.1 && grep -q '"most_rows": 130,' layer.1
+  report "all experts on each: nothing is sent" $?
+  rows=$(sed -n 's/.*"most_rows": \([0-9]*\),/\1/p' layer.2)
+  ! grep -q '"sent_bytes": 0,' layer.2 && [ "${rows:-0}" -ge 130 ] && [ "$rows" -le 260 ]
+  report "half of them on each: rows are" $?
+}
+
 # A training that would take minutes, of three ranks, into folder $1; goes on beside us as $trained.
 start_training() {
   mpirun --oversubscribe --bind-to none --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=600,channels=1 --model.patch 4 \
@@ -251,6 +267,7 @@ test_training
 test_gpu_training
 test_program
 test_checkpoints
+test_layer_bench
 test_program_ends
 test_faults
 all_hold

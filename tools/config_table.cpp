@@ -191,6 +191,10 @@ void add_parallel(std::vector<Setting>& table) {
                "processes that hold a layer's experts together, each some of them; 1: each process holds all");
   parallel.add("reduce", &ParallelConfig::reduce,
                "what processes add up of experts' gradients: bf16 where the step computes in it by one micro-batch, or f32");
+  parallel
+      .add("autotune", &ParallelConfig::autotune,
+           "of several processes: before training, time some steps with each parallel.expert that can be, and take the fastest")
+      .saved = Saved::no;  // what it chose is
 }
 
 std::vector<Setting> make_table() {

@@ -47,12 +47,15 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* 
 void Engine::spread_experts(int64_t together) {
   const int world = ctx.comm->size();
   check_input(world % together == 0, "parallel.expert: {} ranks fall into no groups of {}", world, together);
-  if (together == 1) return;
-  expert_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() / together));
-  replica_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() % together));
+  expert_ranks_.reset();
+  replica_ranks_.reset();
+  if (together > 1) {
+    expert_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() / together));
+    replica_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() % together));
+  }
   for (ExecContext* c : {&ctx, &host_ctx_, &step_}) {
-    c->expert_ranks = expert_ranks_.get();
-    c->replica_ranks = replica_ranks_.get();
+    c->expert_ranks = expert_ranks_ ? expert_ranks_.get() : &alone;
+    c->replica_ranks = replica_ranks_ ? replica_ranks_.get() : c->comm;
   }
 }
 

@@ -39,7 +39,7 @@ struct Engine {
   ExecContext ctx;
 
   /// From here on so many ranks, side by side, hold a layer's experts together; the number divides that of all. All ranks call it,
-  /// before a model is made for this engine.
+  /// while there is no model or recorded work of this engine.
   void spread_experts(int64_t ranks);
 
   /// A context for training steps: `ctx` with memory of their own on a GPU.

@@ -1,5 +1,5 @@
-// ermoe-bench: times whole training steps, single ops, the steps that keep factors orthonormal, and collectives between ranks.
-// What is measured: tools/bench/step_bench.h, op_bench.h, orthogonality_bench.h, comm_bench.h.
+// ermoe-bench: times whole training steps, a layer with experts, single ops, the steps that keep factors orthonormal, and collectives
+// between ranks. What is measured: tools/bench/step_bench.h, layer_bench.h, op_bench.h, orthogonality_bench.h, comm_bench.h.
 #include "core/ranks.h"
 #include "tools/bench/report.h"
 #include "tools/command_line.h"
@@ -121,6 +121,23 @@ void add_comm_flags(CLI::App& app, CommFlags& flags) {
   app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay calls as one CUDA graph");
 }
 
+struct LayerFlags {
+  LayerBenchOptions bench;
+  bool op_by_op = false;
+};
+
+void add_layer_flags(CLI::App& app, LayerFlags& flags) {
+  LayerBenchOptions& layer = flags.bench;
+  add_choice(app, "--workload", layer.workload, "whose layer");
+  add_choice(app, "--router", layer.layer, "what the layer holds");
+  add_choice(app, "--precision", layer.precision, "what ops compute in");
+  app.add_option("--batch", layer.batch, "images a rank; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
+  app.add_option("--steps", layer.steps, "timed passes, forward and backward")->check(CLI::Range(1, 1000000));
+  app.add_option("--warmup", layer.warmup, "untimed passes before")->check(CLI::Range(0, 1000000));
+  app.add_option("--expert", layer.expert_ranks, "ranks that hold the experts together; 1: each holds all")->check(CLI::Range(1, 4096));
+  app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay passes as one CUDA graph; spread experts never are");
+}
+
 std::vector<Orthogonality> methods_of(const std::string& name) {
   if (name == "all") return {Orthogonality::newton_schulz, Orthogonality::gram_schmidt, Orthogonality::cholesky_qr, Orthogonality::cayley};
   const auto method = parse_enum<Orthogonality>(name);
@@ -181,32 +198,51 @@ void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
   report.add(flags.bench, result);
 }
 
-/// Every rank measures, rank 0 prints.
-int run_comm(const Common& common, CommFlags flags, std::unique_ptr<Ranks>& ranks) {
-  ranks = Ranks::join("ermoe-bench", patience_s);
-  check_input(ranks->world().size() > 1, "ermoe-bench comm measures between ranks: start several, as in mpirun -n 2 ermoe-bench comm");
-  const int threads = resolve_threads(common.threads, ranks_on_same_cores(ranks->world()));
-  Engine engine(threads, 0, common.device, ranks.get());
-  const bool first = ranks->world().rank() == 0;
+/// Calls `measure(engine, add)` on every rank; what it hands to `add` is reported by rank 0.
+template <typename Measure>
+int run_on_ranks(const Common& common, Precision precision, Ranks& ranks, Measure&& measure) {
+  const int threads = resolve_threads(common.threads, ranks_on_same_cores(ranks.world()));
+  Engine engine(threads, 0, common.device, &ranks);
+  const bool first = ranks.world().rank() == 0;
   if (first && !engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
-  if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  const BenchHead head{.device = engine.device_name(),
+                       .precision = engine.compute_dtype(precision),
+                       .threads = threads,
+                       .gpu = engine.gpu != nullptr,
+                       .ranks = ranks.world().size()};
   std::optional<BenchReport> report;
-  if (first)
-    report.emplace(common.json ? BenchReport::Format::json : BenchReport::Format::table, BenchHead{.device = engine.device_name(),
-                                                                                                   .precision = DType::f32,
-                                                                                                   .threads = threads,
-                                                                                                   .gpu = engine.gpu != nullptr,
-                                                                                                   .ranks = ranks->world().size()});
-  ranks->watch().at(1, "measuring");
-  bench_collectives(engine, flags.bench, [&](const CommResult& result) {
-    if (report) report->add(result);
+  if (first) report.emplace(common.json ? BenchReport::Format::json : BenchReport::Format::table, head);
+  ranks.watch().at(1, "measuring");
+  measure(engine, [&](const auto&... result) {
+    if (report) report->add(result...);
   });
   if (report) report->finish();
   return 0;
 }
 
+int run_comm(const Common& common, CommFlags flags, std::unique_ptr<Ranks>& ranks) {
+  ranks = Ranks::join("ermoe-bench", patience_s);
+  check_input(ranks->world().size() > 1, "ermoe-bench comm measures between ranks: start several, as in mpirun -n 2 ermoe-bench comm");
+  if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  return run_on_ranks(common, Precision::f32, *ranks,
+                      [&](Engine& engine, const auto& add) { bench_collectives(engine, flags.bench, add); });
+}
+
+int run_layer(const Common& common, LayerFlags flags, std::unique_ptr<Ranks>& ranks) {
+  ranks = Ranks::join("ermoe-bench", patience_s);
+  const int world = ranks->world().size();
+  check_input(world % flags.bench.expert_ranks == 0, "--expert {}: {} rank{} cannot be parted into groups of so many",
+              flags.bench.expert_ranks, world, world == 1 ? "" : "s");
+  if (flags.op_by_op) flags.bench.running = Running::op_by_op;
+  return run_on_ranks(common, flags.bench.precision, *ranks, [&](Engine& engine, const auto& add) {
+    engine.spread_experts(flags.bench.expert_ranks);
+    add(flags.bench, LayerBench(engine, flags.bench).run());
+  });
+}
+
 int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
-  CLI::App app("Times training steps, single ops, the steps that keep factors orthonormal, and collectives between ranks.", "ermoe-bench");
+  CLI::App app("Times training steps, a layer with experts, single ops, the steps that keep factors orthonormal, and collectives.",
+               "ermoe-bench");
   app.require_subcommand(1);
   app.fallthrough();
   app.option_defaults()->always_capture_default();
@@ -216,6 +252,10 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   CLI::App* step_app = app.add_subcommand("step", "whole training steps on random images, and on a GPU where their time went");
   add_step_flags(*step_app, step.bench);
   add_report_flags(*step_app, step);
+  LayerFlags layer;
+  CLI::App* layer_app =
+      app.add_subcommand("layer", "one layer with experts on random tokens, forward and backward; of several ranks, with experts spread");
+  add_layer_flags(*layer_app, layer);
   OpFlags op;
   CLI::App* op_app = app.add_subcommand("op", "one op, or all, at the shapes of a workload, beside one large product or copy");
   add_op_flags(*op_app, op);
@@ -235,6 +275,7 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   }
 
   if (comm_app->parsed()) return run_comm(common, comm, ranks);
+  if (layer_app->parsed()) return run_layer(common, layer, ranks);
   if (step_app->parsed()) ranks = Ranks::join("ermoe-bench", patience_s);
   if (!ranks) refuse_silent_multi_launch();
   const bool first = !ranks || ranks->world().rank() == 0;

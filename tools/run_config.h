@@ -95,6 +95,7 @@ struct ParallelConfig {
   double timeout = 60;  // seconds within which a run ends where one of its ranks dies or hangs
   int64_t expert = 1;   // ranks that hold a layer's experts together; 1: each holds all
   ReduceDtype reduce = ReduceDtype::bf16;
+  bool autotune = false;  // try each number of expert ranks before training, and take the fastest
 };
 
 struct RunConfig {

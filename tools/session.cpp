@@ -5,6 +5,7 @@
 #include "ops/soft_targets.h"
 #include "tools/config_check.h"
 #include "tools/memory_advice.h"
+#include "tools/parallel_choice.h"
 #include "tools/rank_agreement.h"
 
 #include <algorithm>
@@ -39,13 +40,14 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
     : config_(config),
       threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(ranks->world()) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
-  engine_.spread_experts(config.parallel.expert);
+  if (!config.parallel.autotune) engine_.spread_experts(config.parallel.expert);
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
   require_parts_of_batches(config, comm.size());
   pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
+  if (config.parallel.autotune) choose_expert_ranks(config);
   build(config, warn);
   pipeline_->choose_decoder(engine_.gpu.get());
   pipeline_->keep_on_device(engine_.ctx);
@@ -69,8 +71,7 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
   const bool shared = ctx.comm->size() > 1;
-  const bool wide = shared && config.parallel.reduce == ReduceDtype::f32;
-  if (engine_.gpu || shared) model_->move_to(ctx, compute, wide ? GradWrites::many : grad_writes(config.train.accumulate));
+  if (engine_.gpu || shared) model_->move_to(ctx, compute, gradient_writes(config, ctx.comm->size()));
   model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);

@@ -62,6 +62,9 @@ class Session {
   Engine& engine() { return engine_; }
   int threads() const { return threads_; }
 
+  /// What parallel.autotune tried and took, as lines for the user; empty where it was not asked for.
+  const std::string& tuning() const { return tuning_; }
+
   /// Predicted peak of the engine's memory in bytes, from a dry run of one micro-batch and one of an evaluation, whose
   /// memory is thereby taken before the first step. Leaves the training state alone. Like `step` and `evaluate` it throws
   /// OutOfMemory with a batch that would fit.
@@ -69,6 +72,9 @@ class Session {
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
+  void choose_expert_ranks(RunConfig& config);
+  double time_steps();
+  void drop_model();
   Tensor noise(int64_t images) const;
   size_t probe_activations(int64_t images);
   std::string advice();
@@ -93,6 +99,7 @@ class Session {
   Cursor cursor_;                    // of that micro-batch
   TrainingProgress progress_;
   std::shared_ptr<RoutingCollector> last_routing_;
+  std::string tuning_;
   int64_t steps_per_epoch_ = 1;
   int64_t total_steps_ = 1;
   std::function<void(const char*)> phase_ = [](const char*) {};

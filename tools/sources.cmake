@@ -3,6 +3,7 @@ set(SOURCES
   batch_source.cpp
   bench/comm_bench.cpp
   bench/families.cpp
+  bench/layer_bench.cpp
   bench/measure.cpp
   bench/op_bench.cpp
   bench/op_cases.cpp
@@ -23,11 +24,13 @@ set(SOURCES
   font.cpp
   input_bench.cpp
   inspection.cpp
+  link_probe.cpp
   loaded_model.cpp
   made_photos.cpp
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  parallel_choice.cpp
   pipeline.cpp
   prediction.cpp
   presets.cpp
@@ -35,6 +38,7 @@ set(SOURCES
   rank_agreement.cpp
   run_folder.cpp
   session.cpp
+  session_tuning.cpp
   setting.cpp
   signals.cpp
   tensorboard.cpp

@@ -3,6 +3,8 @@
 #include "core/gather.h"
 #include "models/summary.h"
 #include "tools/config_io.h"
+#include "tools/link_probe.h"
+#include "tools/parallel_choice.h"
 
 #include <algorithm>
 #include <cmath>
@@ -107,6 +109,7 @@ void Trainer::print_start() {
                   data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes, config_.model.image_size,
                   config_.model.image_size, config_.model.channels));
   print_model();
+  print_parallel();
   planned_memory_ = session_->plan_memory();
   session_->engine().reset_peak();
   say(fmt::format("memory   {:.0f} MiB planned for the engine, beside the data", static_cast<double>(planned_memory_) / mebibyte));
@@ -127,6 +130,19 @@ void Trainer::print_model() {
   say(fmt::format("experts  blocks {}: {} scored{}, {} a token, F {}, r {}, routing basis R {}", blocks, d.experts,
                   d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "", config_.model.moe.top_k, d.hidden, d.rank,
                   d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
+}
+
+/// Of several ranks: what it costs to hold experts on each rank, and to spread them. All ranks measure.
+void Trainer::print_parallel() {
+  if (!session_->tuning().empty()) say(session_->tuning());
+  const Engine& engine = session_->engine();
+  const int ranks = engine.ctx.comm->size();
+  const SharedSizes sizes = shared_sizes(config_, ranks, engine.compute_dtype(config_.train.precision));
+  if (ranks == 1 || sizes.layers == 0) return;
+  std::vector<ExpertTraffic> ways;
+  for (const int64_t expert_ranks : expert_rank_choices(ranks, sizes.experts))
+    ways.push_back(expert_traffic(sizes, ranks, expert_ranks, engine.gpu ? Begun::together : Begun::apart));
+  say(describe_choice(ways, other_traffic(sizes, ranks), measure_links(engine), engine.gpu ? Overlap::backward_pass : Overlap::none));
 }
 
 bool Trainer::evaluation_due() const {

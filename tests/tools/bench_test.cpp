@@ -1,4 +1,5 @@
 // What the benchmarks report is what they claim: the workloads' costs, phases that add up, a verdict on orthogonality.
+#include "tools/bench/layer_bench.h"
 #include "tools/bench/op_bench.h"
 #include "tools/bench/orthogonality_bench.h"
 #include "tools/bench/step_bench.h"
@@ -9,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 namespace ermoe {
@@ -118,6 +120,50 @@ TEST(OpBench, AFilterNamesOneOp) {
     EXPECT_GT(result.backward.median, 0);
   });
   EXPECT_EQ(visits, 1);
+}
+
+/// Both ways: each weight that the layer reads has a gradient, of every expert's rows.
+TEST(LayerBench, GoesForwardAndBack) {
+  Engine engine(1, 1, DeviceChoice::cpu);
+  LayerBenchOptions options;
+  options.workload = Workload::c10;
+  options.batch = 1;
+  LayerBench bench(engine, options);
+  bench.pass();
+  MoeLayer& layer = *bench.model().moe_layers().front();
+  int gradients = 0;
+  for (const Parameter* p : parameters_of(layer.experts())) {
+    if (p->role == Parameter::Role::factor) continue;  // of which the matrices are made, outside of the layer's pass
+    EXPECT_TRUE(p->has_grad) << p->name;
+    const auto values = testing::to_doubles(p->grad);
+    EXPECT_TRUE(std::ranges::any_of(values, [](double v) { return v != 0; })) << p->name;
+    ++gradients;
+  }
+  EXPECT_EQ(gradients, 4);  // two matrices, two biases
+}
+
+TEST(LayerBench, OneRankKeepsItsRows) {
+  Engine engine(1, 1, DeviceChoice::cpu);
+  LayerBenchOptions options;
+  options.workload = Workload::c10;
+  options.layer = BenchLayer::linear;
+  options.batch = 1;
+  options.steps = 2;
+  options.warmup = 1;
+  const LayerBenchResult result = LayerBench(engine, options).run();
+  EXPECT_EQ(result.tokens, 65);  // 8 x 8 patches and the class token
+  EXPECT_EQ(result.slots, 130);  // two experts a token
+  EXPECT_EQ(result.most_rows, 130);
+  EXPECT_EQ(result.sent_bytes, 0);
+  EXPECT_FALSE(result.recorded);
+  EXPECT_GT(result.pass.median, 0);
+}
+
+TEST(LayerBench, ADenseLayerIsNone) {
+  Engine engine(1, 1, DeviceChoice::cpu);
+  LayerBenchOptions options;
+  options.layer = BenchLayer::dense;
+  EXPECT_THROW(LayerBench(engine, options), InputError);
 }
 
 TEST(OrthogonalityBench, EveryMethodKeepsThePromise) {

@@ -12,6 +12,7 @@ set(SOURCES
   families_test.cpp
   golden_test.cpp
   memory_advice_test.cpp
+  parallel_choice_test.cpp
   prediction_test.cpp
   progress_test.cpp
   run_folder_test.cpp

@@ -219,6 +219,31 @@ void BenchReport::add(const CommResult& r) {
        1e6 * r.time.min, 100 * r.time.spread, r.algorithm_rate / 1e9, r.bus_rate / 1e9);
 }
 
+void BenchReport::add(const LayerBenchOptions& options, const LayerBenchResult& r) {
+  if (format_ == Format::json) {
+    Json entry{{"workload", enum_name(options.workload)},
+               {"router", enum_name(options.layer)},
+               {"tokens", r.tokens},
+               {"expert_ranks", options.expert_ranks},
+               {"rows", r.slots},
+               {"most_rows", r.most_rows},
+               {"sent_bytes", r.sent_bytes}};
+    entry.update(milliseconds(r.pass));
+    if (head_.gpu) entry["recorded"] = r.recorded;
+    (*entries_)["results"].push_back(std::move(entry));
+    return;
+  }
+  const int64_t M = options.expert_ranks;
+  const std::string where = M == 1 ? "all on each rank" : fmt::format("over {} ranks", M);
+  line("one layer of {} {}, {} tokens a rank of {}, experts {}: no reduction of gradients", enum_name(options.workload),
+       enum_name(options.layer), r.tokens, head_.ranks, where);
+  line("  both ways  median {:.2f} ms, min {:.2f}, max {:.2f}, quartiles {:.1f} % apart, of the slowest rank{}", 1e3 * r.pass.median,
+       1e3 * r.pass.min, 1e3 * r.pass.max, 100 * r.pass.spread, r.recorded ? ", replayed as one graph" : "");
+  line("  rows       {} of a rank's tokens for experts; {} came to the rank with the most ({:.2f} of an even share)", r.slots, r.most_rows,
+       r.slots > 0 ? static_cast<double>(r.most_rows) / static_cast<double>(r.slots) : 0);
+  line("  sent       {:.2f} MB by the rank that sends most", static_cast<double>(r.sent_bytes) / 1e6);
+}
+
 void BenchReport::finish() {
   if (format_ == Format::json) std::puts(entries_->dump(2).c_str());
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tools/bench/comm_bench.h"
+#include "tools/bench/layer_bench.h"
 #include "tools/bench/op_bench.h"
 #include "tools/bench/orthogonality_bench.h"
 #include "tools/bench/step_bench.h"
@@ -36,6 +37,7 @@ class BenchReport {
   void add(const OpCase& op, const OpResult& result);
   void add(const OrthogonalityOptions& options, const OrthogonalityResult& result);
   void add(const CommResult& result);
+  void add(const LayerBenchOptions& options, const LayerBenchResult& result);
   /// Prints the JSON object.
   void finish();
 
