@@ -13,6 +13,12 @@ namespace ermoe {
 
 enum class ReduceOp { sum, max };
 
+/// Rows [begin, begin + rows) of a tensor that travel to or from `rank`.
+struct RowBlock {
+  int rank = 0;
+  int64_t begin = 0, rows = 0;
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -32,6 +38,9 @@ class Communicator {
   /// Sends `send_rows[w]` rows to rank w, in order, and receives `recv_rows[w]` rows from it.
   virtual void all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv,
                           std::span<const int64_t> recv_rows) = 0;
+  /// The same by blocks that may lie anywhere in both, several to a rank: those between two ranks pair up in their order. Rows of `recv`
+  /// that are in no block stay as they are. What is given here does so by `all_to_all` of copies, on the host alone.
+  virtual void exchange_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives);
   virtual void barrier() = 0;
 
   /// Runs the collectives that `work` calls, of this communicator or of parts of it, together, and beside whatever the device is given

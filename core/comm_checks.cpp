@@ -43,4 +43,19 @@ int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, 
   return std::accumulate(send.shape().begin() + 1, send.shape().end(), int64_t{1}, std::multiplies<>());
 }
 
+void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int size) {
+  const bool alike = send.defined() && recv.defined() && send.shape().rank() > 0 && recv.shape().rank() == send.shape().rank() &&
+                     send.dtype() == recv.dtype() && std::equal(send.shape().begin() + 1, send.shape().end(), recv.shape().begin() + 1);
+  check(alike, "[exchange_blocks] send and recv are not rows alike");
+  const auto check_all = [&](std::span<const RowBlock> blocks, const Tensor& t, const char* which) {
+    for (const RowBlock& b : blocks) {
+      const bool fits = b.rank >= 0 && b.rank < size && b.begin >= 0 && b.rows >= 0 && b.begin + b.rows <= t.shape()[0];
+      check(fits, "[exchange_blocks] {} {} has no rows {} to {} for rank {} of {}", which, t.shape().str(), b.begin, b.begin + b.rows,
+            b.rank, size);
+    }
+  };
+  check_all(sends, send, "send");
+  check_all(receives, recv, "recv");
+}
+
 }  // namespace ermoe

@@ -1,6 +1,7 @@
 // What a collective is asked to do, checked before anything is sent: one place and one wording for every communicator.
 #pragma once
 
+#include "core/comm.h"
 #include "core/tensor.h"
 
 #include <cstdint>
@@ -20,5 +21,8 @@ std::vector<int64_t> rows_of_ranks(const char* collective, const Tensor& one, co
 /// Elements of one row of an all_to_all. Throws `Error` where the two tensors' rows differ, or rows do not add up.
 int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows,
                         int size);
+
+/// Throws `Error` where the two tensors' rows differ, or a block does not lie in its tensor or names none of `size` ranks.
+void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int size);
 
 }  // namespace ermoe

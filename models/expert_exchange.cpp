@@ -1,11 +1,7 @@
 #include "models/expert_exchange.h"
 
-#include "core/accumulate.h"
-#include "core/flat.h"
-#include "ops/combine.h"
-#include "ops/dispatch.h"
-
 #include <algorithm>
+#include <numeric>
 
 namespace ermoe {
 namespace {
@@ -26,35 +22,37 @@ ExpertExchange::ExpertExchange(const ExecContext& ctx, const RoutingPlan& plan, 
   const int64_t E = plan.experts;
   const Tensor all = ctx.empty({ranks.size() * E}, DType::i32, "routing");
   ranks.all_gather(plan.counts, all);
-  const Tensor on_host = ermoe::on_host(ctx, all);  // (W, E), W the expert ranks
+  const Tensor on_host = ermoe::on_host(ctx, all);
   const std::span counts = on_host.span<int32_t>();
-  const int32_t* own = counts.data() + ranks.rank() * E;
-  for (const int64_t held : share.held_by_expert_rank) {
-    counts_.sends.push_back(std::reduce(own, own + held, int64_t{0}));
-    own += held;
-  }
-  std::vector<int32_t> ids;  // of each received row, among the held experts
-  for (int64_t w = 0; w < ranks.size(); ++w) {
-    const size_t before = ids.size();
-    for (int64_t e = 0; e < share.held.count; ++e) {
-      const int32_t rows = counts[static_cast<size_t>(w * E + share.held.first + e)];
-      ids.insert(ids.end(), static_cast<size_t>(rows), static_cast<int32_t>(e));
+  const auto rows = [&](int rank, int64_t expert) { return static_cast<int64_t>(counts[static_cast<size_t>(rank * E + expert)]); };
+  for (int64_t begin = 0, e = 0, rank = 0; const int64_t held : share.held_by_expert_rank) {
+    for (const int64_t end = e + held; e < end; ++e) {
+      travel_.sends.push_back({static_cast<int>(rank), begin, rows(ranks.rank(), e)});
+      begin += travel_.sends.back().rows;
     }
-    counts_.receives.push_back(static_cast<int64_t>(ids.size() - before));
+    ++rank;
   }
-  const int64_t rows = rounded(std::ssize(ids), own_rows_);
-  ids.resize(static_cast<size_t>(rows), -1);
-  plan_ = make_plan(ctx, Tensor::from<int32_t>(*ctx.allocator, {rows, 1}, ids, "routing"), share.held.count);
+  std::vector<int32_t> offsets{0};  // (El + 1)
+  int64_t begin = 0;
+  for (int64_t e = share.held.first; e < share.held.end(); ++e) {
+    for (int rank = 0; rank < ranks.size(); ++rank) {
+      travel_.receives.push_back({rank, begin, rows(rank, e)});
+      begin += travel_.receives.back().rows;
+    }
+    offsets.push_back(static_cast<int32_t>(begin));
+  }
+  plan_.tokens = rounded(begin, own_rows_);
+  plan_.slots = 1;
+  plan_.experts = share.held.count;
+  plan_.offsets = Tensor::from<int32_t>(*ctx.allocator, {std::ssize(offsets)}, offsets, "routing");
 }
 
 Variable ExpertExchange::send(const ExecContext& ctx, const Variable& rows) const {
-  return dispatch(ctx, exchange_rows(ctx, *ctx.expert_ranks, rows, counts_, plan_.tokens), plan_);
+  return exchange_rows(ctx, *ctx.expert_ranks, rows, travel_, plan_.tokens);
 }
 
 Variable ExpertExchange::bring_back(const ExecContext& ctx, const Variable& rows) const {
-  const Tensor ones = ctx.empty({plan_.tokens, 1}, master_of(rows.dtype()), "routing");
-  fill(ones, 1);
-  return exchange_rows(ctx, *ctx.expert_ranks, combine(ctx, rows, Variable(ones), plan_), counts_.back(), own_rows_);
+  return exchange_rows(ctx, *ctx.expert_ranks, rows, travel_.back(), own_rows_);
 }
 
 }  // namespace ermoe

@@ -18,11 +18,12 @@ class ExpertExchange {
   Variable send(const ExecContext& ctx, const Variable& rows) const;
   /// Rows in the order of `plan()` -> (N*K, D), in the order of the plan that this was made for; zeros beyond the filled rows.
   Variable bring_back(const ExecContext& ctx, const Variable& rows) const;
-  /// Of what came here: one slot a row, over the held experts. It has a few rows more than came, which belong to nobody.
+  /// Of what came here, over the held experts: its offsets alone, since rows came in the order in which experts want them. Buffers have
+  /// a few rows more than came.
   const RoutingPlan& plan() const { return plan_; }
 
  private:
-  RowCounts counts_;
+  RowTravel travel_;
   int64_t own_rows_ = 0;  // N*K
   RoutingPlan plan_;
 };

@@ -37,6 +37,8 @@ class NcclCommunicator final : public Communicator {
   void all_gather(const Tensor& in, const Tensor& out, std::span<const int64_t> rows) override;
   void broadcast(const Tensor& t, int root) override;
   void all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows) override;
+  void exchange_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv,
+                       std::span<const RowBlock> receives) override;
   /// Of the ranks' hosts.
   void barrier() override { host_.barrier(); }
   void start(const std::function<void()>& work) override;

@@ -2,6 +2,7 @@
 
 #include "core/rng.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -66,6 +67,7 @@ class Checks {
         all_gather(n, dtype);
         broadcast(n, dtype);
         all_to_all(n, dtype);
+        blocks(n, dtype);
         uneven(n, dtype);
       }
     }
@@ -205,6 +207,36 @@ class Checks {
       const int64_t count = receives[static_cast<size_t>(m)];
       expect(same(recv.slice(at, at + count), filled({count, 3}, dtype, m, before * 3)), "all_to_all");
       at += count;
+    }
+  }
+
+  /// Two blocks to each rank; they come to lie the second ones of all ranks first, with a row between them that nobody writes.
+  void blocks(int64_t n, DType dtype) {
+    const auto part = [&](int from, int to, int second) { return rows(from, to, n) / (1 + second); };
+    std::vector<RowBlock> sends, receives;
+    int64_t sent = 0, received = 0;
+    for (int m = 0; m < size(); ++m)
+      for (const int second : {0, 1}) {
+        sends.push_back({m, sent, part(comm_.rank(), m, second)});
+        sent += sends.back().rows;
+      }
+    for (const int second : {1, 0})
+      for (int m = 0; m < size(); ++m) {
+        receives.push_back({m, received, part(m, comm_.rank(), second)});
+        received += receives.back().rows + 1;
+      }
+    std::ranges::stable_sort(receives, {}, [](const RowBlock& b) { return -b.begin; });  // first ones first
+    const Tensor recv = empty({received, 3}, dtype);
+    zero(recv);
+    comm_.exchange_blocks(placed(filled({sent, 3}, dtype, comm_.rank())), sends, recv, receives);
+    for (const RowBlock& b : receives) {
+      const bool second = &b - receives.data() >= size();
+      int64_t before = 0;
+      for (int to = 0; to < comm_.rank(); ++to) before += part(b.rank, to, 0) + part(b.rank, to, 1);
+      if (second) before += part(b.rank, comm_.rank(), 0);
+      expect(same(recv.slice(b.begin, b.begin + b.rows), filled({b.rows, 3}, dtype, b.rank, before * 3)), "exchange_blocks");
+      const Tensor gap = recv.slice(b.begin + b.rows, b.begin + b.rows + 1);
+      expect(same(gap, Tensor::zeros(memory_, {1, 3}, dtype)), "exchange_blocks leaves other rows alone");
     }
   }
 
