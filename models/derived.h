@@ -40,6 +40,7 @@ class DerivedParameter {
 
   /// Adds the gradient in `parameter.grad` to the factors' gradients. Once a refresh.
   void pull_back(const ExecContext& ctx) {
+    if (parameter.shape.numel() == 0) return;  // other ranks have all of it: what lies here is from before it was shared out
     if (!parameter.has_grad || root_.edge.node < 0) return;
     check(!spent_, "[derived] {} was not refreshed since its gradient was pulled back", parameter.name);
     spent_ = true;

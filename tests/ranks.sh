@@ -147,6 +147,28 @@ test_checkpoints() {
   umount disk
 }
 
+# What is tried leaves nothing behind: the run is the one that takes its choice from the start, to the last bit and byte.
+test_autotune() {
+  section "ermoe-train --parallel.autotune"
+  local train="${program%/tests/*}/tools/ermoe-train" chosen columns="step split loss grad_norm memory_mib accuracy top5 block1/gini"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  local tiny=(--data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 --model.heads 2
+    --moe.experts 2 --train.batch 10 --train.steps 12 --train.log_every 3 --device cpu --threads 1)
+  launch -n 4 "$train" "${tiny[@]}" --parallel.autotune true --out tuned >out 2>err
+  [ "$(grep -c " ms a step" out)" -eq 2 ] && [ "$(grep -c " ms a step, taken" out)" -eq 1 ] && grep -q "^parallel experts on each rank" out
+  report "each number of ranks is timed, those above the experts are not" $?
+  chosen=$(sed -n 's/.*"expert": \([0-9]*\),.*/\1/p' tuned/config.json)
+  case "$(grep " taken" out)" in *"on each rank"*) [ "$chosen" = 1 ] ;; *"over 2 ranks"*) [ "$chosen" = 2 ] ;; *) false ;; esac
+  report "and the one that is taken is recorded" $?
+  launch -n 4 "$train" "${tiny[@]}" --parallel.expert "${chosen:-0}" --out given >out 2>err
+  rows tuned/metrics.csv $columns >rows.tuned
+  rows given/metrics.csv $columns >rows.given
+  [ -s rows.tuned ] && cmp -s rows.tuned rows.given
+  report "the run is the one with that number" $?
+  launch -n 1 "$train" "${tiny[@]}" --parallel.autotune true --out alone >out 2>err && grep -q "autotune has nothing to choose: 1 rank" out
+  report "one rank has nothing to choose" $?
+}
+
 # Where experts are spread rows travel, and not one of them is lost.
 test_layer_bench() {
   section "ermoe-bench layer"
@@ -267,6 +289,7 @@ test_training
 test_gpu_training
 test_program
 test_checkpoints
+test_autotune
 test_layer_bench
 test_program_ends
 test_faults
