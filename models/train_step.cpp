@@ -1,8 +1,10 @@
 #include "models/train_step.h"
 
 #include "autograd/tape.h"
+#include "core/gather.h"
 #include "ops/adamw.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace ermoe {
@@ -68,12 +70,24 @@ void TrainStep::reduce_gradients(const ExecContext& ctx) {
   model_.reduce_statistics(ctx);
 }
 
-std::string TrainStep::find_fault(const ExecContext& ctx, const StepResults& results) const {
-  if (results.fault > 0) return fmt::format("routing scores of blocks.{} are not finite", results.fault - 1);
-  if (!std::isfinite(results.loss)) return "the loss is not finite";
-  for (const Parameter* p : model_.arena().parameters())
-    if (!std::isfinite(item<double>(squared_norm(ctx, p->grad)))) return fmt::format("the gradient of {} is not finite", p->name);
-  return "the gradient norm is not finite";
+/// What this rank can see of it.
+TrainStep::Fault TrainStep::find_fault(const ExecContext& ctx, const StepResults& results) const {
+  if (results.fault > 0) return {results.fault, fmt::format("routing scores of blocks.{} are not finite", results.fault - 1)};
+  int64_t place = model_.config().depth + 1;
+  if (!std::isfinite(results.loss)) return {place, "the loss is not finite"};
+  for (const Parameter* p : model_.arena().parameters()) {
+    ++place;
+    if (!std::isfinite(item<double>(squared_norm(ctx, p->grad)))) return {place, fmt::format("the gradient of {} is not finite", p->name)};
+  }
+  return {place + 1, "the gradient norm is not finite"};
+}
+
+/// What the ranks see together, each of which has images and sums of gradients that others lack: what one process would name.
+std::string TrainStep::first_fault(const ExecContext& ctx, const StepResults& results) const {
+  const Fault own = find_fault(ctx, results);
+  const std::vector<int64_t> places = gather_from_all(*ctx.comm, std::vector{own.place});
+  const std::vector<std::string> texts = gather_texts(*ctx.comm, own.what);
+  return texts[static_cast<size_t>(std::ranges::min_element(places) - places.begin())];
 }
 
 /// Not 0 where any rank met a fault: all must refuse the step together.
@@ -130,7 +144,7 @@ StepReport TrainStep::report(const ExecContext& ctx) {
   report_.extra_loss = results.extra_loss;
   report_.grad_norm = state.grad_norm;
   report_.accepted = state.accepted != 0;
-  report_.fault = report_.accepted ? "" : find_fault(ctx, results);
+  report_.fault = report_.accepted ? "" : first_fault(ctx, results);
   report_.times.optimizer += waited + watch.lap();
   return report_;
 }

@@ -25,7 +25,7 @@ struct StepReport {
   double grad_norm = 0;    // before clipping
   double result_wait = 0;  // seconds that the host waited for the results
   bool accepted = false;
-  std::string fault;                  // why not: "the gradient of blocks.3.moe.experts.s1 is not finite"
+  std::string fault;                  // why not, the same on all ranks: "the gradient of blocks.3.moe.experts.s1 is not finite"
   std::vector<RoutingRecord> routes;  // of the last micro-batch
   StepTimes times;
 };
@@ -56,7 +56,7 @@ class TrainStep {
   void share(const ExecContext& ctx);
   /// What the host must do about a step that it did not run by itself.
   void conclude(bool accepted);
-  /// What became of the step.
+  /// What became of the step. Of several ranks all call it; after a refused one they tell each other what they found.
   StepReport report(const ExecContext& ctx);
   /// Where the decision lies: not 0 where the step is taken. In the device's memory.
   const int32_t* decision() const { return accepted_flag(optimizer_.state()); }
@@ -71,7 +71,13 @@ class TrainStep {
  private:
   void reduce_gradients(const ExecContext& ctx);
   Tensor faults_anywhere(const ExecContext& ctx) const;
-  std::string find_fault(const ExecContext& ctx, const StepResults& results) const;
+  /// Why a step is refused. Those with a lower `place` come earlier in a step and are the cause of others.
+  struct Fault {
+    int64_t place = 0;
+    std::string what;
+  };
+  Fault find_fault(const ExecContext& ctx, const StepResults& results) const;
+  std::string first_fault(const ExecContext& ctx, const StepResults& results) const;
 
   Vit& model_;
   Optimizer& optimizer_;

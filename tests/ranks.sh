@@ -185,6 +185,53 @@ test_layer_bench() {
   report "half of them on each: rows are" $?
 }
 
+# goes_on FOLDER RANKS EXPERT_RANKS: so many continue that run after step 6, and end with its rows: those to the last figure where experts are
+# spread as they were.
+goes_on() {
+  local again="$1.$2.$3" columns="step split loss grad_norm accuracy top5"
+  cp -r "$1" "$again" && rm -r "$again/checkpoints/step-"{9,12} && echo step-6 >"$again/checkpoints/latest"
+  launch -n "$2" "$train" --resume "$again" --parallel.expert "$3" --device cpu --threads 1 >out 2>err
+  local code=$?
+  rows "$1/metrics.csv" $columns >whole.rows
+  rows "$again/metrics.csv" $columns >again.rows
+  if [ $code -ne 0 ] || ! grep -q "continuing after step 6\$" out || [ "$(wc -l <again.rows)" -ne 16 ]; then
+    echo "        $(wc -l <again.rows) rows, code $code: $(grep -h "^ermoe" err)"
+    return 1
+  fi
+  if [ "$2 $3" = "4 4" ]; then cmp -s whole.rows again.rows; else alike whole.rows again.rows; fi
+}
+
+# A program that evaluates alone finds whole tensors in what the four ranks wrote: those of model.safetensors, or the average.
+evaluates_alone() {
+  "${train%train}eval" --checkpoint "$1/checkpoints/step-12" --json --device cpu --threads 1 >eval.json 2>err || return 1
+  rows "$1/metrics.csv" accuracy top5 loss | tail -n 1 >reported
+  sed -E 's/.*"accuracy":([^,]*),"top5":([^,]*),"loss":([^,]*),.*/\1 \2 \3/' eval.json >alone
+  alike reported alone
+}
+
+# Experts that four ranks hold together, saved by them; other numbers of ranks, and other spreads, read the same files.
+test_spread() {
+  section "ermoe-train, experts spread over ranks"
+  local train="${program%/tests/*}/tools/ermoe-train" run settings layout
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  while IFS='|' read -r run settings; do
+    launch -n 4 "$train" --data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 \
+      --model.heads 2 --moe.hidden 32 $settings --optim.lr 0.01 --train.batch 10 --train.steps 12 --train.log_every 1 --train.eval_every 3 \
+      --checkpoint.every 3 --checkpoint.keep 9 --parallel.expert 4 --device cpu --threads 1 --out "$run" >out 2>err
+    report "$run: four ranks train, each with its experts" $?
+    for layout in "4 4" "4 2" "2 1" "1 1"; do
+      goes_on "$run" $layout
+      report "$run: ranks and spread $layout go on from its step 6, and end where it does" $?
+    done
+    evaluates_alone "$run"
+    report "$run: evaluated alone, the last checkpoint is what training reported" $?
+  done <<TABLE
+six_experts|--moe.experts 6 --optim.ema 0.9
+disjoint|--moe.experts 4 --moe.basis disjoint --optim.ema 0.9
+no_average|--moe.experts 5 --moe.free_experts 1 --moe.threshold 0.1 --moe.basis disjoint
+TABLE
+}
+
 # A training that would take minutes, of three ranks, into folder $1; goes on beside us as $trained.
 start_training() {
   mpirun --oversubscribe --bind-to none --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=600,channels=1 --model.patch 4 \
@@ -291,6 +338,7 @@ test_program
 test_checkpoints
 test_autotune
 test_layer_bench
+test_spread
 test_program_ends
 test_faults
 all_hold

@@ -1,6 +1,8 @@
 // Training shared by ranks is training: what one process does with the whole batch, each rank does here too, alone, and compares.
 // Started under mpirun by tests/ranks.sh. Prints a line a case and ends with 1 where any failed. With `gpu`: tests/ranks/gpu_training.h.
 #include "core/ranks.h"
+#include "models/weights.h"
+#include "ops/attach_loss.h"
 #include "tests/models/tiny_model.h"
 #include "tests/ranks/gpu_training.h"
 #include "tools/main_guard.h"
@@ -17,6 +19,7 @@ struct Case {
   VitConfig config;
   int64_t nobodys = -1;  // expert that is closed to all tokens
   int64_t only = -1;     // the one expert that is open
+  std::string trained;   // the one parameter that is; empty: all are
 };
 
 std::vector<Case> cases() {
@@ -64,11 +67,18 @@ struct RankGroups {
   std::unique_ptr<Communicator> experts = world.split(world.rank() / together), replicas = world.split(world.rank() % together);
 };
 
+/// What of an image is not finite: itself, or alone the gradient that its loss sends back.
+enum class Damage { pixel, gradient };
+
 /// A model that takes this rank's part of each step's images, and of the experts.
 class Training {
  public:
   Training(const Case& c, DType dtype, const RankGroups* ranks) : case_(c), tiny_(c.config, dtype), dtype_(dtype) {
     ExecContext& ctx = tiny_.bench.ctx;
+    if (!c.trained.empty()) {
+      freeze(ctx, tiny_.model, {"*"});
+      tiny_.parameter(c.trained).frozen = false;
+    }
     if (ranks != nullptr) {
       ctx.comm = &ranks->world;
       ctx.expert_ranks = ranks->experts.get();
@@ -81,6 +91,12 @@ class Training {
     step_.emplace(ctx, tiny_.model, *optimizer_, nullptr, 1.0);
   }
 
+  /// From here on image `number` of each batch makes steps that are refused, by `damage`.
+  void poison(int64_t number, Damage damage) {
+    poisoned_ = number;
+    damage_ = damage;
+  }
+
   StepReport step(uint64_t number) {
     const ExecContext& ctx = tiny_.bench.ctx;
     const VitConfig& config = tiny_.model.config();
@@ -88,9 +104,14 @@ class Training {
     const int64_t begin = ctx.part.first, end = begin + ctx.part.count;
     const Tensor images = random_input(ctx, {input_shape(config, batch)}, dtype_, key).slice(begin, end);
     const Tensor targets = random_input(ctx, {{batch, config.classes}, OpInput::Fill::unit}, dtype_, key.fold(1)).slice(begin, end);
+    const bool here = poisoned_ >= begin && poisoned_ < end;
+    if (here && damage_ == Damage::pixel) fill(images.slice(poisoned_ - begin, poisoned_ - begin + 1), NAN);
+    const auto loss = [&](const ExecContext& c, const Variable& y) -> Variable {
+      const Variable own = task_loss(c, {}, y, targets);
+      return here && damage_ == Damage::gradient ? attach_loss(c, own, own, NAN) : own;  // which leaves the loss as it is
+    };
     step_->begin(ctx, 1);
-    step_->micro_batch(
-        ctx.with_rng(RngKey{3}), images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, {}, y, targets); }, allow());
+    step_->micro_batch(ctx.with_rng(RngKey{3}), images, loss, allow());
     return step_->finish(ctx, optim_.lr);
   }
 
@@ -133,6 +154,8 @@ class Training {
   const Case& case_;
   TinyModel tiny_;
   DType dtype_;
+  int64_t poisoned_ = -1;
+  Damage damage_ = Damage::pixel;
   OptimConfig optim_;
   std::optional<Optimizer> optimizer_;
   std::optional<TrainStep> step_;
@@ -193,6 +216,41 @@ bool agrees(const Case& c, DType dtype, double tolerance, const RankGroups& rank
   return everywhere == 0;
 }
 
+/// One image, of one rank, spoils a step: all ranks refuse it, name the fault that one process names, and keep what they have.
+bool refuses(const Case& c, int64_t image, Damage damage, const RankGroups& ranks) {
+  CachingAllocator memory(make_host_source());
+  Training alone(c, DType::f32, nullptr), shared(c, DType::f32, &ranks);
+  bool sound = alone.step(0).accepted && shared.step(0).accepted;
+  const Snapshot before = shared.values();
+  alone.poison(image, damage);
+  shared.poison(image, damage);
+  const StepReport want = alone.step(1), got = shared.step(1);
+  sound = sound && !want.accepted && !got.accepted && got.fault == want.fault && distance(before, shared.values()).worst == 0;
+  const double everywhere = sum_over(ranks.world, memory, sound ? 0.0 : 1.0);
+  if (!sound) std::printf("rank %d says '%s', one process '%s'\n", ranks.world.rank(), got.fault.c_str(), want.fault.c_str());
+  if (ranks.world.rank() == 0)
+    std::printf("%s  %s: image %d: %s\n", everywhere == 0 ? "ok    " : "FAILED", c.name.c_str(), static_cast<int>(image),
+                want.fault.c_str());
+  return everywhere == 0;
+}
+
+int refuse(const RankGroups& ranks) {
+  int failed = 0;
+  const std::vector<Case> all = cases();
+  Case dense = all[0];
+  dense.name = "dense";
+  dense.config.moe.layers = "none";
+  Case one = all[0];
+  one.name = "one expert's factor, which one rank steps";
+  one.config.moe.top_k = 1;
+  one.only = 1;
+  one.trained = "blocks.1.moe.experts.U1";
+  for (const Case& c : {all[0], all[1], dense, one})
+    for (const int64_t image : {int64_t{0}, batch - 1})  // the first rank's and the last one's
+      for (const Damage damage : {Damage::pixel, Damage::gradient}) failed += !refuses(c, image, damage, ranks);
+  return failed;
+}
+
 int train(Communicator& world) {
   int failed = 0;
   for (int together = 1; together <= std::min(world.size(), 4); ++together) {
@@ -204,6 +262,7 @@ int train(Communicator& world) {
       failed += !agrees(c, DType::f64, 1e-12, ranks);
       failed += !agrees(c, DType::f32, 1e-4, ranks);
     }
+    failed += refuse(ranks);
   }
   if (world.rank() == 0) std::printf("%d ranks: %d cases failed\n", world.size(), failed);
   return failed == 0 ? 0 : 1;
