@@ -119,6 +119,24 @@ test_program() {
   report "3 ranks go on" $?
 }
 
+# Three images a step, of which rank 1 has two: it works longer. Of what it has to wait for, its time says nothing.
+test_slowest() {
+  section "ermoe-train, the slowest rank and the most loaded expert"
+  local train="${program%/tests/*}/tools/ermoe-train"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  launch -n 2 "$train" --data synthetic:classes=4,size=48,count=130,channels=1 --model.patch 4 --model.width 64 --model.depth 4 \
+    --model.heads 2 --moe.experts 4 --moe.layers 1,3 --train.batch 3 --train.steps 40 --train.log_every 10 --train.eval_every 1000 \
+    --device cpu --threads 1 --out slowest >out 2>err
+  rows slowest/metrics.csv split slowest_rank slowest_over_mean loaded_block loaded_expert >slowest.rows
+  awk '$1 == "train" { all += 1; named += $2 == 1 && $3 > 1.1 } END { exit !(all == 4 && named >= 3) }' slowest.rows &&
+    grep -q "| rank 1 +[0-9]* %" out
+  report "the rank with most images" $?
+  awk '$1 == "train" { all += ($4 == 1 || $4 == 3) && $5 >= 0 && $5 <= 3 } END { exit all != 4 }' slowest.rows
+  report "an expert of a layer that has some" $?
+  head -n 1 run.1/metrics.csv >columns && grep -q loaded_expert columns && ! grep -q slowest columns
+  report "one process has no slowest rank" $?
+}
+
 # Ranks that do not share a working directory, and a disk that is full at the second checkpoint.
 test_checkpoints() {
   section "ermoe-train, checkpoints of several ranks"
@@ -297,6 +315,7 @@ test_slices
 test_training
 test_gpu_training
 test_program
+test_slowest
 test_checkpoints
 test_spread
 test_program_ends

@@ -37,6 +37,7 @@ set(SOURCES
   session.cpp
   setting.cpp
   signals.cpp
+  standouts.cpp
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp

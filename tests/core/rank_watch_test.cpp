@@ -88,6 +88,25 @@ TEST(RankWatch, IdleDoesNothing) {
   EXPECT_FALSE(watch.stopped());
 }
 
+TEST(RankWatch, SecondsInCollectivesAreCounted) {
+  Said said(2);
+  const auto watches = team(said, 2);
+  RankWatch& watch = *watches[0];
+  watch.leave();  // none was entered
+  EXPECT_EQ(watch.seconds_in_collectives(), 0);
+  for (const uint64_t group : {RankWatch::world_group, uint64_t{4711}}) {  // and one that is not watched
+    watch.enter(group, "all_reduce", 1, 8);
+    wait_s(0.02);
+    watch.leave();
+    wait_s(0.005);
+  }
+  EXPECT_GE(watch.seconds_in_collectives(), 0.04);
+  const double counted = watch.seconds_in_collectives();
+  watch.leave();
+  EXPECT_EQ(watch.seconds_in_collectives(), counted);
+  for (const auto& one : watches) one->goodbye();
+}
+
 TEST(RankWatch, WhoSaysGoodbyeIsNotAccused) {
   for (const int first : {0, 2}) {
     Said said(3);
