@@ -285,7 +285,9 @@ void RankWatch::Impl::handle(Peer& peer, const RankRecord& record) {
       return;
     case Kind::ended:
     case Kind::fault:
-      if (!leads() && !(record.kind == Kind::ended && stopping())) depart(record.text.data(), record.code);
+      if (leads()) return;
+      peer.view.left = true;  // it goes now, and has said why
+      if (record.kind == Kind::fault || !stopping()) depart(record.text.data(), record.code);
       return;
     case Kind::hello:
     case Kind::welcome: return;

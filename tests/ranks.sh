@@ -115,6 +115,11 @@ test_program() {
     -n 1 "$train" --data synthetic:classes=4,size=16,count=131,channels=1 "${few[@]}" --out unlike >out 2>err
   [ $? -ne 0 ] && grep -q "data.path: rank 1 finds [0-9]* training images, and rank 0 finds [0-9]*" err
   report "ranks that find other data say so" $?
+  launch --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=130,channels=1 "${few[@]}" --parallel.expert 2 --out wrong \
+    >out 2>err
+  grep "^ermoe-train: " err >said
+  [ "$(wc -l <said)" -eq 3 ] && [ "$(sort -u said | wc -l)" -eq 1 ] && grep -q "^ermoe-train: parallel.expert" said && [ ! -e wrong ]
+  report "a wrong setting: each says that, and nobody is said to have died" $?
   launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
   report "3 ranks go on" $?
 }

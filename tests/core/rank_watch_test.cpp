@@ -133,6 +133,24 @@ TEST(RankWatch, AFailureEndsTheOthersWithItsSentenceAndCode) {
   }
 }
 
+/// As all do where a setting is wrong: whoever is the first to go has said so, and did not die.
+TEST(RankWatch, RanksThatFailTogetherAccuseNobody) {
+  for (const int first : {0, 2}) {
+    Said said(3);
+    const auto watches = team(said, 3);
+    std::vector<std::thread> ranks;
+    for (int r = 0; r < 3; ++r) {
+      ranks.emplace_back([&, r] {
+        if (r != first) wait_s(0.1);
+        watches[static_cast<size_t>(r)]->stop("moe.top_k: more than there are experts", 2);
+      });
+    }
+    for (std::thread& one : ranks) one.join();
+    for (int r = 0; r < 3; ++r) EXPECT_EQ(said.code(r), -1) << "each says so itself";
+    EXPECT_TRUE(said.silent());
+  }
+}
+
 TEST(RankWatch, WhoDoesNotComeIsNamedToAllAndItself) {
   Said said(3);
   const auto watches = team(said, 3);
