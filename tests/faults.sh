@@ -125,6 +125,6 @@ wake|0|5|the backward pass|was last heard of [0-9]+ s ago, in step 5, the backwa
 wake|1|5|the optimizer's step|was last heard of [0-9]+ s ago, in step 5, the optimizer's step: $stopped|4|3
 wake|0|6|committing a checkpoint|was last heard of [0-9]+ s ago, in step 6, committing a checkpoint: $stopped|[46]|3
 kill|1|5|gradients over ranks|died in step 5, gradients over ranks|4|4
-hang|2|5|the backward pass|hangs: it has been in step 5, the backward pass, for [0-9]+ s, and rank [01] has waited [0-9]+ s in all_reduce number [0-9]+|4|1
+hang|2|5|the backward pass|hangs: it has been in step 5, the backward pass, for [0-9]+ s, and rank [01] has waited [0-9]+ s in reduce_scatter number [0-9]+|4|1
 TABLE
 all_hold
