@@ -78,6 +78,7 @@ class RankWatch::Impl {
   void belong(uint64_t group, uint64_t becomes);
   void enter(uint64_t group, const char* collective, uint64_t number, int64_t bytes);
   void leave();
+  double seconds_in_collectives();
   void advise(const std::string& sentence);
   void on_fault(std::function<void()> callback);
   void end(Kind how, const std::string& sentence, int code);
@@ -111,6 +112,8 @@ class RankWatch::Impl {
   std::mutex mutex_;  // what the rank's own threads write: the fields down to `ending_`
   RankRecord said_;
   double phase_since_ = 0, ordinary_since_ = 0, came_ = 0;  // on `clock_`
+  std::optional<double> entered_;                           // the collective in which this rank is, in seconds of the system's clock
+  double in_collectives_ = 0;                               // seconds, without that one
   std::string advice_;
   std::function<void()> callback_;
   double ending_since_ = 0;
@@ -174,6 +177,7 @@ void RankWatch::Impl::belong(uint64_t group, uint64_t becomes) {
 
 void RankWatch::Impl::enter(uint64_t group, const char* collective, uint64_t number, int64_t bytes) {
   const std::lock_guard lock(mutex_);
+  entered_ = seconds_now();
   const auto place = std::ranges::find(said_.groups, group, &RankRecord::Group::id);
   if (place == said_.groups.end()) return;
   place->entered = number;
@@ -187,6 +191,13 @@ void RankWatch::Impl::enter(uint64_t group, const char* collective, uint64_t num
 void RankWatch::Impl::leave() {
   const std::lock_guard lock(mutex_);
   said_.group = 0;
+  if (entered_) in_collectives_ += seconds_now() - *entered_;
+  entered_.reset();
+}
+
+double RankWatch::Impl::seconds_in_collectives() {
+  const std::lock_guard lock(mutex_);
+  return in_collectives_;
 }
 
 void RankWatch::Impl::advise(const std::string& sentence) {
@@ -274,7 +285,9 @@ void RankWatch::Impl::handle(Peer& peer, const RankRecord& record) {
       return;
     case Kind::ended:
     case Kind::fault:
-      if (!leads() && !(record.kind == Kind::ended && stopping())) depart(record.text.data(), record.code);
+      if (leads()) return;
+      peer.view.left = true;  // it goes now, and has said why
+      if (record.kind == Kind::fault || !stopping()) depart(record.text.data(), record.code);
       return;
     case Kind::hello:
     case Kind::welcome: return;
@@ -408,6 +421,8 @@ void RankWatch::enter(uint64_t group, const char* collective, uint64_t number, i
 void RankWatch::leave() {
   if (impl_) impl_->leave();
 }
+
+double RankWatch::seconds_in_collectives() const { return impl_ ? impl_->seconds_in_collectives() : 0; }
 
 void RankWatch::advise(const std::string& sentence) {
   if (impl_) impl_->advise(sentence);

@@ -58,6 +58,8 @@ class RankWatch {
   /// This rank comes to a collective, its group's `number`-th from 1, and leaves it.
   void enter(uint64_t group, const char* collective, uint64_t number, int64_t bytes);
   void leave();
+  /// Seconds that this rank has spent in collectives so far, most of which it waited for others.
+  double seconds_in_collectives() const;
 
   /// What this rank's line shall end with, like "the last checkpoint is whole"; empty: nothing.
   void advise(const std::string& sentence);

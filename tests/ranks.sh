@@ -115,8 +115,31 @@ test_program() {
     -n 1 "$train" --data synthetic:classes=4,size=16,count=131,channels=1 "${few[@]}" --out unlike >out 2>err
   [ $? -ne 0 ] && grep -q "data.path: rank 1 finds [0-9]* training images, and rank 0 finds [0-9]*" err
   report "ranks that find other data say so" $?
+  launch --enable-recovery -n 3 "$train" --data synthetic:classes=4,size=16,count=130,channels=1 "${few[@]}" --parallel.expert 2 --out wrong \
+    >out 2>err
+  grep "^ermoe-train: " err >said
+  [ "$(wc -l <said)" -eq 3 ] && [ "$(sort -u said | wc -l)" -eq 1 ] && grep -q "^ermoe-train: parallel.expert" said && [ ! -e wrong ]
+  report "a wrong setting: each says that, and nobody is said to have died" $?
   launch -n 3 "$train" --resume run.3 --train.epochs 4 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 39" out
   report "3 ranks go on" $?
+}
+
+# Three images a step, of which rank 1 has two: it works longer. Of what it has to wait for, its time says nothing.
+test_slowest() {
+  section "ermoe-train, the slowest rank and the most loaded expert"
+  local train="${program%/tests/*}/tools/ermoe-train"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  launch -n 2 "$train" --data synthetic:classes=4,size=48,count=130,channels=1 --model.patch 4 --model.width 64 --model.depth 4 \
+    --model.heads 2 --moe.experts 4 --moe.layers 1,3 --train.batch 3 --train.steps 40 --train.log_every 10 --train.eval_every 1000 \
+    --device cpu --threads 1 --out slowest >out 2>err
+  rows slowest/metrics.csv split slowest_rank slowest_over_mean loaded_block loaded_expert >slowest.rows
+  awk '$1 == "train" { all += 1; named += $2 == 1 && $3 > 1.1 } END { exit !(all == 4 && named >= 3) }' slowest.rows &&
+    grep -q "| rank 1 +[0-9]* %" out
+  report "the rank with most images" $?
+  awk '$1 == "train" { all += ($4 == 1 || $4 == 3) && $5 >= 0 && $5 <= 3 } END { exit all != 4 }' slowest.rows
+  report "an expert of a layer that has some" $?
+  head -n 1 run.1/metrics.csv >columns && grep -q loaded_expert columns && ! grep -q slowest columns
+  report "one process has no slowest rank" $?
 }
 
 # Ranks that do not share a working directory, and a disk that is full at the second checkpoint.
@@ -335,6 +358,7 @@ test_slices
 test_training
 test_gpu_training
 test_program
+test_slowest
 test_checkpoints
 test_autotune
 test_layer_bench

@@ -14,12 +14,26 @@ namespace ermoe {
 namespace {
 
 constexpr double kRedrawSeconds = 0.1;
+constexpr double kToldLoad = 2;        // from here on the most loaded expert is named
+constexpr double kToldSlowness = 1.1;  // above it the slowest rank is
 
 std::string join(const std::vector<std::string>& fields) { return fmt::format("{}", fmt::join(fields, " | ")); }
 
 std::string ms_text(double ms) { return ms < 10 ? fmt::format("{:.1f} ms", ms) : fmt::format("{:.0f} ms", ms); }
 
 std::string wait_text(double share) { return fmt::format("data wait {:.0f}%", share * 100); }
+
+/// "load 1.31", "load 2.62 (block 3, expert 5)".
+std::string load_text(const ProgressState& s) {
+  const std::string load = fmt::format("load {:.2f}", *s.load_max_mean);
+  return *s.load_max_mean < kToldLoad ? load : fmt::format("{} (block {}, expert {})", load, s.loaded_block, s.loaded_expert);
+}
+
+bool tells_slowest(const ProgressState& s) { return s.slowest_rank && s.slowest_over_mean > kToldSlowness; }
+
+std::string slowest_text(const ProgressState& s) {
+  return fmt::format("rank {} {:+.0f} %", *s.slowest_rank, 100 * (s.slowest_over_mean - 1));
+}
 
 std::string memory_text(int64_t bytes) {
   const double mib = static_cast<double>(bytes) / (1 << 20);
@@ -63,8 +77,9 @@ std::string plain_line(const ProgressState& s) {
   if (s.step_ms) fields.push_back(ms_text(*s.step_ms));
   if (s.images_per_s) fields.push_back(rate_text(*s.images_per_s) + " img/s");
   if (s.data_wait_share) fields.push_back(wait_text(*s.data_wait_share));
+  if (tells_slowest(s)) fields.push_back(slowest_text(s));
   if (s.mfu) fields.push_back(fmt::format("mfu {:.1f}%", *s.mfu * 100));
-  if (s.load_max_mean) fields.push_back(fmt::format("load {:.2f}", *s.load_max_mean));
+  if (s.load_max_mean) fields.push_back(load_text(s));
   if (s.gini) fields.push_back(fmt::format("gini {:.2f}", *s.gini));
   if (s.memory_bytes) fields.push_back(memory_text(*s.memory_bytes));
   return join(fields);
@@ -78,8 +93,9 @@ std::string terminal_line(const ProgressState& s, size_t width) {
   if (s.lr) fields.push_back(fmt::format("lr {:.1e}", *s.lr));
   if (s.images_per_s) fields.push_back(rate_text(*s.images_per_s) + " img/s");
   if (s.data_wait_share) fields.push_back(wait_text(*s.data_wait_share));
+  if (tells_slowest(s)) fields.push_back(slowest_text(s));
   if (s.seconds_left) fields.push_back("ETA " + duration_text(*s.seconds_left));
-  if (s.load_max_mean) fields.push_back(fmt::format("load {:.2f}", *s.load_max_mean));
+  if (s.load_max_mean) fields.push_back(load_text(s));
   return join(fields).substr(0, width);
 }
 

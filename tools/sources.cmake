@@ -41,6 +41,7 @@ set(SOURCES
   session_tuning.cpp
   setting.cpp
   signals.cpp
+  standouts.cpp
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp

@@ -17,11 +17,6 @@ constexpr double told_wait_share = 0.01;  // waiting for data that the user shou
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
 
-/// The largest max/mean and Gini over the layers of one step's routing, for the progress line.
-struct StepLoad {
-  double max_over_mean = 0, gini = 0;
-};
-
 /// With `comm` of all ranks' images, which all ask then; without, of this rank's.
 StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes, Communicator* comm) {
   StepLoad load;
@@ -29,13 +24,9 @@ StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& route
     const int64_t scored = route.scores.shape()[1];
     const Tensor all = on_host(ctx, route.plan.counts);
     const auto counts = all.span<int32_t>().first(static_cast<size_t>(scored));
-    std::vector<double> shares(counts.begin(), counts.end());
-    if (comm != nullptr) reduce_over_ranks(*comm, shares);
-    double total = 0;
-    for (double c : shares) total += c;
-    if (total == 0) continue;
-    load.max_over_mean = std::max(load.max_over_mean, *std::ranges::max_element(shares) * static_cast<double>(scored) / total);
-    load.gini = std::max(load.gini, gini_of(shares));
+    std::vector<double> tokens(counts.begin(), counts.end());
+    if (comm != nullptr) reduce_over_ranks(*comm, tokens);
+    load.add(route.block, tokens);
   }
   return load;
 }
@@ -169,7 +160,9 @@ int Trainer::run() {
 }
 
 void Trainer::one_step() {
+  const double together = seconds_in_collectives();
   const SessionStep step = session_->step();
+  own_seconds_ += step.seconds - (seconds_in_collectives() - together);
   enter("metrics");
   if (!step.report.accepted) refuse_bad_step(step);
   seconds_ += step.seconds;
@@ -180,6 +173,15 @@ void Trainer::one_step() {
   steps_ += 1;
   const bool due = session_->progress().step % config_.train.log_every == 0 || session_->finished();
   if (due || (first_ && progress_.live())) log_step(step);
+}
+
+double Trainer::seconds_in_collectives() const { return ranks_ != nullptr ? ranks_->watch().seconds_in_collectives() : 0; }
+
+/// Of several ranks, which all ask. A GPU's host does not see what that waits for.
+std::optional<SlowestRank> Trainer::find_slowest() const {
+  Communicator& ranks = *session_->engine().ctx.comm;
+  if (ranks.size() == 1 || session_->engine().gpu) return std::nullopt;
+  return slowest_rank(gather_from_all(ranks, std::vector{own_seconds_}));
 }
 
 void Trainer::refuse_bad_step(const SessionStep& step) {
@@ -195,53 +197,70 @@ void Trainer::log_step(const SessionStep& step) {
   const ExecContext& ctx = session_->engine().ctx;
   const bool row_due = now.step % config_.train.log_every == 0 || session_->finished();  // the same on all ranks
   double losses[] = {loss_, step.report.extra_loss};
-  if (row_due)
+  if (row_due) {
     reduce_over_ranks(*ctx.comm, losses);
-  else
+    slowest_ = find_slowest();
+  } else {
     losses[0] *= ctx.comm->size();  // this rank's images, for the line in between
-  const StepLoad load = load_of(ctx, step.report.routes, row_due ? ctx.comm : nullptr);
-  if (!first_) {
-    if (row_due) start_row();
-    return;
   }
-  const auto mean = static_cast<double>(std::max<int64_t>(1, steps_));
-  const double rate = images_per_second(steps_ * config_.train.batch, seconds_);
-  const auto memory = static_cast<int64_t>(session_->engine().memory().peak);
+  const StepLoad load = load_of(ctx, step.report.routes, row_due ? ctx.comm : nullptr);
+  losses[0] /= static_cast<double>(std::max<int64_t>(1, steps_));
+  if (first_) show(step, losses[0], load);
+  if (row_due && folder_) write_row(step, losses[0], losses[1], load);
+  if (row_due) start_row();
+}
+
+void Trainer::show(const SessionStep& step, double loss, const StepLoad& load) {
+  const TrainingProgress& now = session_->progress();
   ProgressState state{.step = now.step, .steps = session_->total_steps()};
   if (config_.train.steps == 0) {
     state.epoch = (now.step - 1) / session_->steps_per_epoch() + 1;
     state.epochs = config_.train.epochs;
   }
-  state.loss = losses[0] / mean;
+  state.loss = loss;
   state.gradient_norm = step.report.grad_norm;
   state.lr = step.lr;
-  state.step_ms = 1e3 * seconds_ / mean;
-  state.images_per_s = rate;
+  state.step_ms = 1e3 * seconds_ / static_cast<double>(std::max<int64_t>(1, steps_));
+  state.images_per_s = images_per_second(steps_ * config_.train.batch, seconds_);
   if (wait_seconds_ > told_wait_share * seconds_) state.data_wait_share = wait_seconds_ / seconds_;
   if (!step.report.routes.empty()) {
     state.load_max_mean = load.max_over_mean;
+    state.loaded_block = load.block;
+    state.loaded_expert = load.expert;
     state.gini = load.gini;
   }
-  state.memory_bytes = memory;
+  if (slowest_) {
+    state.slowest_rank = slowest_->rank;
+    state.slowest_over_mean = slowest_->over_mean;
+  }
+  state.memory_bytes = static_cast<int64_t>(session_->engine().memory().peak);
   progress_.update(state);
-  if (!row_due) return;
+}
 
-  MetricsRow row{.step = now.step, .split = "train", .values = {{"epoch", session_->epoch()}, {"loss", losses[0] / mean}, {"lr", step.lr}}};
+void Trainer::write_row(const SessionStep& step, double loss, double extra_loss, const StepLoad& load) {
+  const TrainingProgress& now = session_->progress();
+  const AllocatorStats memory = session_->engine().memory();
+  MetricsRow row{.step = now.step, .split = "train", .values = {{"epoch", session_->epoch()}, {"loss", loss}, {"lr", step.lr}}};
   row.values.emplace_back("grad_norm", step.report.grad_norm);
-  row.values.emplace_back("extra_loss", losses[1]);
-  row.values.emplace_back("images_per_s", rate);
+  row.values.emplace_back("extra_loss", extra_loss);
+  row.values.emplace_back("images_per_s", images_per_second(steps_ * config_.train.batch, seconds_));
   row.values.emplace_back("data_wait_share", seconds_ > 0 ? wait_seconds_ / seconds_ : 0);
   row.values.emplace_back("load_max_over_mean", load.max_over_mean);
   row.values.emplace_back("load_gini", load.gini);
+  row.values.emplace_back("loaded_block", static_cast<double>(load.block));
+  row.values.emplace_back("loaded_expert", static_cast<double>(load.expert));
+  if (slowest_) {
+    row.values.emplace_back("slowest_rank", static_cast<double>(slowest_->rank));
+    row.values.emplace_back("slowest_over_mean", slowest_->over_mean);
+  }
   row.values.emplace_back("skipped_steps", static_cast<double>(now.skipped));
-  row.values.emplace_back("memory_mib", static_cast<double>(memory) / mebibyte);
-  row.values.emplace_back("source_calls", static_cast<double>(session_->engine().memory().source_calls));
-  if (folder_) folder_->write(row);
-  start_row();
+  row.values.emplace_back("memory_mib", static_cast<double>(memory.peak) / mebibyte);
+  row.values.emplace_back("source_calls", static_cast<double>(memory.source_calls));
+  folder_->write(row);
 }
 
 void Trainer::start_row() {
-  seconds_ = wait_seconds_ = loss_ = 0;
+  seconds_ = own_seconds_ = wait_seconds_ = loss_ = 0;
   steps_ = 0;
 }
 

@@ -7,6 +7,7 @@
 #include "tools/run_folder.h"
 #include "tools/session.h"
 #include "tools/signals.h"
+#include "tools/standouts.h"
 
 #include <functional>
 #include <memory>
@@ -34,6 +35,10 @@ class Trainer {
   void one_step();
   void refuse_bad_step(const SessionStep& step);
   void log_step(const SessionStep& step);
+  void show(const SessionStep& step, double loss, const StepLoad& load);
+  void write_row(const SessionStep& step, double loss, double extra_loss, const StepLoad& load);
+  double seconds_in_collectives() const;
+  std::optional<SlowestRank> find_slowest() const;
   void start_row();
   void evaluate();
   void save(Standing standing);
@@ -66,7 +71,9 @@ class Trainer {
 
   // Since the last logged row.
   double seconds_ = 0, wait_seconds_ = 0, loss_ = 0;
+  double own_seconds_ = 0;  // of `seconds_`, without those in collectives
   int64_t steps_ = 0;
+  std::optional<SlowestRank> slowest_;  // of the last row
   // Of all steps since the start of the program.
   double all_seconds_ = 0, all_wait_seconds_ = 0;
 };

@@ -88,6 +88,25 @@ TEST(RankWatch, IdleDoesNothing) {
   EXPECT_FALSE(watch.stopped());
 }
 
+TEST(RankWatch, SecondsInCollectivesAreCounted) {
+  Said said(2);
+  const auto watches = team(said, 2);
+  RankWatch& watch = *watches[0];
+  watch.leave();  // none was entered
+  EXPECT_EQ(watch.seconds_in_collectives(), 0);
+  for (const uint64_t group : {RankWatch::world_group, uint64_t{4711}}) {  // and one that is not watched
+    watch.enter(group, "all_reduce", 1, 8);
+    wait_s(0.02);
+    watch.leave();
+    wait_s(0.005);
+  }
+  EXPECT_GE(watch.seconds_in_collectives(), 0.04);
+  const double counted = watch.seconds_in_collectives();
+  watch.leave();
+  EXPECT_EQ(watch.seconds_in_collectives(), counted);
+  for (const auto& one : watches) one->goodbye();
+}
+
 TEST(RankWatch, WhoSaysGoodbyeIsNotAccused) {
   for (const int first : {0, 2}) {
     Said said(3);
@@ -111,6 +130,24 @@ TEST(RankWatch, AFailureEndsTheOthersWithItsSentenceAndCode) {
     EXPECT_EQ(said.code(1), 2);
     EXPECT_NE(said.line(2 - culprit).find("nothing lies there\n"), std::string::npos);
     EXPECT_EQ(said.code(culprit), -1) << "it says so itself";
+  }
+}
+
+/// As all do where a setting is wrong: whoever is the first to go has said so, and did not die.
+TEST(RankWatch, RanksThatFailTogetherAccuseNobody) {
+  for (const int first : {0, 2}) {
+    Said said(3);
+    const auto watches = team(said, 3);
+    std::vector<std::thread> ranks;
+    for (int r = 0; r < 3; ++r) {
+      ranks.emplace_back([&, r] {
+        if (r != first) wait_s(0.1);
+        watches[static_cast<size_t>(r)]->stop("moe.top_k: more than there are experts", 2);
+      });
+    }
+    for (std::thread& one : ranks) one.join();
+    for (int r = 0; r < 3; ++r) EXPECT_EQ(said.code(r), -1) << "each says so itself";
+    EXPECT_TRUE(said.silent());
   }
 }
 

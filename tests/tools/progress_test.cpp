@@ -64,6 +64,23 @@ TEST(Progress, TellsOfWaitingForData) {
   EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | data wait 12%");
 }
 
+TEST(Progress, NamesTheSlowestRankAndTheMostLoadedExpertWhereTheyStandOut) {
+  ProgressState s;
+  s.step = 1;
+  s.steps = 2;
+  s.load_max_mean = 1.99;
+  s.loaded_block = 3;
+  s.loaded_expert = 5;
+  s.slowest_rank = 3;
+  s.slowest_over_mean = 1.1;
+  EXPECT_EQ(plain_line(s), "step 1/2 | load 1.99");
+  EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | load 1.99");
+  s.load_max_mean = 2.622;
+  s.slowest_over_mean = 1.224;
+  EXPECT_EQ(plain_line(s), "step 1/2 | rank 3 +22 % | load 2.62 (block 3, expert 5)");
+  EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | rank 3 +22 % | load 2.62 (block 3, expert 5)");
+}
+
 TEST(Progress, DurationsAndRates) {
   EXPECT_EQ(duration_text(0), "0:00");
   EXPECT_EQ(duration_text(59.6), "1:00");

@@ -18,5 +18,6 @@ set(SOURCES
   run_folder_test.cpp
   rank_agreement_test.cpp
   signals_test.cpp
+  standouts_test.cpp
   tensorboard_test.cpp
 )
