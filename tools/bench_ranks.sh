@@ -33,7 +33,7 @@ for work in s16:256 b16:128; do
   one=$(value "$out/one" images_per_second) together=$(value "$out/all" images_per_second)
   hidden=$(tr -d '\n' <"$out/all" | grep -oE '"name": *"[^"]*ReduceScatter[^}]*' | head -n 1)
   share=$(sed -E 's/.*"ms": *([0-9.e-]+), *"hidden_ms": *([0-9.e-]+).*/\2 \1/' <<<"$hidden" | awk 'NF == 2 { printf "%.1f %% of %.2f ms", 100 * $1 / $2, $2 }')
-  echo "| $name, batch $batch a GPU | $(per "$one" 1 %.0f) | $(per "$together" 1 %.0f) | $(per "$together" "$(per "$one" 0.01 %f)" %.1f | awk -v n="$ranks" '{ printf "%.1f %%", $1 / n }') | ${share:-not measured} | $(per "$(value "$out/all" optimizer_bytes)" "$(per "$(value "$out/one" optimizer_bytes)" 100 %f)" "%.1f %%") of one rank's |"
+  echo "| $name, batch $batch a GPU | $(per "$one" 1 %.0f) | $(per "$together" 1 %.0f) | $(per "$together" "$(per "$one" 100 %f)" %.1f | awk -v n="$ranks" '{ printf "%.1f %%", $1 / n }') | ${share:-not measured} | $(per "$(value "$out/all" optimizer_bytes)" "$(per "$(value "$out/one" optimizer_bytes)" 100 %f)" "%.1f %%") of one rank's |"
 done
 echo
 echo "| one layer, forward and backward, ms | this engine | PyTorch |"
