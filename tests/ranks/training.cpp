@@ -17,9 +17,9 @@ constexpr int64_t steps = 20, batch = 10;  // which two, three and four ranks sh
 struct Case {
   std::string name;
   VitConfig config;
-  int64_t nobodys = -1;  // expert that is closed to all tokens
-  int64_t only = -1;     // the one expert that is open
-  std::string trained;   // the one parameter that is; empty: all are
+  int64_t nobodys = -1;      // expert that is closed to all tokens
+  int64_t only = -1;         // the one expert that is open
+  std::string trained = {};  // the one parameter that is; empty: all are
 };
 
 std::vector<Case> cases() {
