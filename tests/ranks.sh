@@ -228,8 +228,8 @@ goes_on() {
 evaluates_alone() {
   "${train%train}eval" --checkpoint "$1/checkpoints/step-12" --json --device cpu --threads 1 >eval.json 2>err || return 1
   rows "$1/metrics.csv" accuracy top5 loss | tail -n 1 >reported
-  sed -E 's/.*"accuracy":([^,]*),"top5":([^,]*),"loss":([^,]*),.*/\1 \2 \3/' eval.json >alone
-  alike reported alone
+  sed -E 's/.*"accuracy":([^,]*),"top5":([^,]*),"loss":([^,]*),.*/\1 \2 \3/' eval.json >alone.rows
+  alike reported alone.rows
 }
 
 # Experts that four ranks hold together, saved by them; other numbers of ranks, and other spreads, read the same files.
