@@ -47,6 +47,9 @@ class Communicator {
   /// from now on: they begin when what it was given before is done. Until `wait` nobody may touch their tensors. On a CPU they are done
   /// when this returns.
   virtual void start(const std::function<void()>& work) { work(); }
+  /// Waits until the device has done what it was given, as a collective called `name` that the watch sees: before the host reads what
+  /// other ranks sent. Nothing on a CPU.
+  virtual void settle([[maybe_unused]] const char* name) {}
   /// What the device is given from now on finds done whatever was started.
   virtual void wait() {}
 

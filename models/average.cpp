@@ -2,6 +2,8 @@
 
 #include "ops/orthogonal_step.h"
 
+#include <exception>
+
 namespace ermoe {
 
 void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBatch& batches) {
@@ -39,7 +41,8 @@ AveragedWeights::~AveragedWeights() {
   copy(factor_, model_.arena().values(Parameter::Role::factor));
   const std::vector<Buffer*> live = buffers_of(model_);
   for (size_t i = 0; i < live.size(); ++i) copy(buffers_[i], live[i]->value);
-  model_.refresh(ctx_);
+  // Which gathers over ranks: where this one fails, the others are elsewhere, and it ends.
+  if (std::uncaught_exceptions() == 0 || ctx_.comm->size() == 1) model_.refresh(ctx_);
 }
 
 }  // namespace ermoe

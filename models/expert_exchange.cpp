@@ -22,6 +22,7 @@ ExpertExchange::ExpertExchange(const ExecContext& ctx, const RoutingPlan& plan, 
   const int64_t E = plan.experts;
   const Tensor all = ctx.empty({ranks.size() * E}, DType::i32, "routing");
   ranks.all_gather(plan.counts, all);
+  ranks.settle("the experts' counts");
   const Tensor on_host = ermoe::on_host(ctx, all);
   const std::span counts = on_host.span<int32_t>();
   const auto rows = [&](int rank, int64_t expert) { return static_cast<int64_t>(counts[static_cast<size_t>(rank * E + expert)]); };

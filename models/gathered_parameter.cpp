@@ -37,11 +37,14 @@ void GatheredParameter::gather_all(const ExecContext& ctx) {
   ctx.expert_ranks->all_gather(held_rows(whole_.value), whole_.value, share_.held_by_expert_rank);
 }
 
-void GatheredParameter::reduce_to_held(const ExecContext& ctx) {
-  if (!apart_) return;
-  if (!whole_.has_grad) zero(whole_.grad);  // nobody on this rank used it
+void GatheredParameter::end_gradient() {
+  if (!apart_ || whole_.has_grad) return;
+  zero(whole_.grad);
   whole_.has_grad = true;
-  if (reach_ != Reach::all) return;
+}
+
+void GatheredParameter::reduce_to_held(const ExecContext& ctx) {
+  if (!apart_ || reach_ != Reach::all) return;
   ctx.expert_ranks->reduce_scatter(whole_.grad, held_rows(whole_.grad), share_.held_by_expert_rank);
 }
 

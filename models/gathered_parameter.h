@@ -31,6 +31,8 @@ class GatheredParameter {
   void gather_held(const ExecContext& ctx);
   /// … and, with Reach::all, among the expert ranks.
   void gather_all(const ExecContext& ctx);
+  /// When nobody writes the gradient any more, before the next two: zeros where nobody on this rank did.
+  void end_gradient();
   /// When the gradient is complete: its sums over the expert ranks (Reach::all) …
   void reduce_to_held(const ExecContext& ctx);
   /// … and over the replica ranks, into the gradient of what was made.

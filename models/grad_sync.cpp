@@ -23,6 +23,7 @@ void GradSync::ready(const ExecContext& ctx, int64_t depth) {
     if (!due(Vit::depth_of_block(layer->block()))) continue;
     for (GatheredParameter* p : layer->gathered()) matrices.push_back(p);
   }
+  for (GatheredParameter* p : matrices) p->end_gradient();  // queued here, so before what is started
   const Tensor gradients = model_.arena().grads(Parameter::Role::direct);
   ctx.comm->start([&] {
     for (const DirectBucket& b : buckets_)

@@ -1,5 +1,7 @@
 #include "models/recorded_step.h"
 
+#include "core/gather.h"
+
 #include <utility>
 
 namespace ermoe {
@@ -25,6 +27,13 @@ bool RecordedStep::fits(const ExecContext& ctx, const MicroBatch& first, int64_t
   return std::ssize(inputs_) == micro_batches && same_form(first, inputs_[0]) && rng_.value == ctx.rng.value;
 }
 
+/// Collectives must be recorded by all ranks or by none, and a rank whose memory ran out has let go of its recording.
+bool RecordedStep::lost_anywhere(const ExecContext& ctx) const {
+  double lost[] = {recording_ == nullptr ? 1.0 : 0.0};
+  reduce_over_ranks(*ctx.comm, lost, ReduceOp::max);
+  return lost[0] > 0;
+}
+
 StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, const std::function<MicroBatch(int64_t)>& next, double lr,
                              const std::function<void()>& meanwhile) {
   MicroBatch first = next(0);
@@ -36,6 +45,7 @@ StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, cons
     seen_ = 0;
   }
   if (seen_++ < steps_before) return run_ops(ctx, std::move(first), micro_batches, next, lr, meanwhile);
+  if (lost_anywhere(ctx)) forget();
   for (int64_t i = 0; i < micro_batches; ++i) {
     MicroBatch batch = i == 0 ? std::move(first) : next(i);
     MicroBatch& input = inputs_[static_cast<size_t>(i)];

@@ -46,6 +46,7 @@ class RecordedStep {
                      double lr, const std::function<void()>& meanwhile);
   void micro_batch(const ExecContext& ctx, int64_t number, const MicroBatch& batch);
   void record(const ExecContext& ctx);
+  bool lost_anywhere(const ExecContext& ctx) const;
   bool fits(const ExecContext& ctx, const MicroBatch& first, int64_t micro_batches) const;
 
   static constexpr int64_t steps_before = 2;  // op by op: libraries load, memory is taken, algorithms are chosen

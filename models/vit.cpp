@@ -169,7 +169,7 @@ Residual Vit::run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPas
 }
 
 Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass) {
-  if (stale_) refresh_derived(ctx);
+  refresh_if_stale(ctx);
   Residual stream{embed(ctx, images), {}};
   for (size_t i = 0; i < blocks_.size(); ++i) {
     if (ctx.tape != nullptr && pass.gradients_ready)
@@ -229,14 +229,16 @@ void Vit::pull_back(const ExecContext& ctx) {
   arena_->take_factor_gradients(*ctx.allocator);
   for (const auto& bundle : matrices_) bundle->pull_back(ctx);
   for (MoeLayer* layer : moe_layers()) layer->pull_back(ctx);
+  std::vector<Parameter*> common;
+  for (MoeLayer* layer : moe_layers()) {
+    Parameter* const p = layer->router().common_factor();
+    if (p == nullptr || p->frozen) continue;
+    if (!p->has_grad) zero(p->grad);
+    p->has_grad = true;
+    common.push_back(p);
+  }
   ctx.comm->start([&] {
-    for (MoeLayer* layer : moe_layers()) {
-      Parameter* const common = layer->router().common_factor();
-      if (common == nullptr || common->frozen) continue;
-      if (!common->has_grad) zero(common->grad);
-      common->has_grad = true;
-      ctx.comm->all_reduce(common->grad, ReduceOp::sum);
-    }
+    for (Parameter* p : common) ctx.comm->all_reduce(p->grad, ReduceOp::sum);
   });
   ctx.comm->wait();
   for (MoeLayer* layer : moe_layers()) layer->router().add_penalties(ctx);

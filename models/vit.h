@@ -60,6 +60,10 @@ class Vit final : public Module {
   // Hooks of the training step; each walks the MoE layers.
   /// What is made from factors. A step begins with it; elsewhere the next `forward` does it by itself where it must.
   void refresh_derived(const ExecContext& ctx);
+  /// That, where factors changed since; of several ranks all call it, also where a rank has nothing to compute.
+  void refresh_if_stale(const ExecContext& ctx) {
+    if (stale_) refresh_derived(ctx);
+  }
   /// The optimizer stepped the factors: what was made from them is out of date.
   void factors_changed() { stale_ = true; }
   /// Leads gradients of derived parameters on to their factors, whose gradients are then those of all ranks together. They have

@@ -45,32 +45,24 @@ test_collectives() {
   done
 }
 
-# A GPU for each rank, on as many as there are.
-test_gpu_collectives() {
-  section "collectives of GPUs"
-  local n status
+# on_gpus CLAIM WHAT PROGRAM WORD: with a GPU for each rank, on as many as there are, none of WHAT fails.
+on_gpus() {
+  local claim="$1" what="$2" n status
+  shift 2
   for n in 2 4 8; do
-    launch -n "$n" "$program" gpu-collectives >"out.$n" 2>"err.$n"
+    launch -n "$n" "$@" >"out.$n" 2>"err.$n"
     status=$?
     if grep -q ^skipped "out.$n"; then sed -n '/^skipped/p' "out.$n"; return; fi
-    [ $status -eq 0 ] && grep -q "^$n ranks: 0 checks failed" "out.$n"
-    report "$n ranks with a GPU each" $?
+    [ $status -eq 0 ] && grep -q "^$n ranks: 0 $what failed" "out.$n"
+    report "$n ranks with a GPU each: $claim" $?
     grep -h FAILED "out.$n" | head -5
   done
 }
 
-# A GPU for each rank, on as many as there are.
-test_gpu_training() {
-  section "training that GPUs share is training"
-  local n status
-  for n in 2 4 8; do
-    launch -n "$n" "${program}_training" gpu >"out.$n" 2>"err.$n"
-    status=$?
-    if grep -q ^skipped "out.$n"; then sed -n '/^skipped/p' "out.$n"; return; fi
-    [ $status -eq 0 ] && grep -q "^$n ranks: 0 cases failed" "out.$n"
-    report "$n ranks with a GPU each: losses of 50 steps, replicas' weights" $?
-    grep -h FAILED "out.$n" | head -5
-  done
+test_gpus() {
+  section "ranks with a GPU each"
+  on_gpus "collectives" checks "$program" gpu-collectives
+  on_gpus "losses of 50 steps, replicas' weights" cases "${program}_training" gpu
 }
 
 test_slices() {
@@ -168,6 +160,19 @@ test_checkpoints() {
   launch -n 2 "$train" --resume disk/run --train.steps 6 --device cpu --threads 1 >out 2>err && grep -q "continuing after step 3" out
   report "with room again, two ranks go on" $?
   umount disk
+}
+
+# Two ranks with one image at a time: the second has none in any batch of an evaluation.
+test_empty_parts() {
+  section "ermoe-train, evaluations in which a rank has no images"
+  local train="${program%/tests/*}/tools/ermoe-train" expert
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  for expert in 1 2; do
+    launch -n 2 "$train" --data synthetic:classes=4,size=16,count=40,channels=1 --model.patch 4 --model.width 32 --model.depth 2 \
+      --model.heads 2 --moe.experts 4 --train.batch 10 --train.steps 6 --train.eval_every 3 --train.eval_batch 1 --parallel.expert $expert \
+      --device cpu --threads 1 --out "empty.$expert" >out 2>err
+    report "one image a batch for two ranks, $expert with the experts together" $?
+  done
 }
 
 # What is tried leaves nothing behind: the run is the one that takes its choice from the start, to the last bit and byte.
@@ -353,13 +358,13 @@ TABLE
 
 test_launchers
 test_collectives
-test_gpu_collectives
+test_gpus
 test_slices
 test_training
-test_gpu_training
 test_program
 test_slowest
 test_checkpoints
+test_empty_parts
 test_autotune
 test_layer_bench
 test_spread

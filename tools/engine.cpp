@@ -46,7 +46,11 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* 
 
 void Engine::spread_experts(int64_t together) {
   const int world = ctx.comm->size();
-  check_input(world % together == 0, "parallel.expert: {} ranks fall into no groups of {}", world, together);
+  check_input(
+      world % together == 0,
+      "parallel.expert: {} rank{} cannot be parted into groups of {}; a run that is resumed keeps its own number unless --parallel.expert "
+      "is given",
+      world, world == 1 ? "" : "s", together);
   expert_ranks_.reset();
   replica_ranks_.reset();
   if (together > 1) {

@@ -282,7 +282,7 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   const int threads = resolve_threads(common.threads, ranks ? ranks_on_same_cores(ranks->world()) : 1);
   Engine engine(threads, 0, common.device, ranks.get());
   engine.spread_experts(step.bench.expert);
-  if (ranks) ranks->watch().at(1, "measuring", Patience::endless);
+  if (ranks) ranks->watch().at(1, "measuring");
   if (first && !engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
   DType dtype = DType::f32;
   if (step_app->parsed()) dtype = engine.compute_dtype(step.bench.precision);

@@ -76,6 +76,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
   total.collector = std::make_shared<RoutingCollector>(model);
   total.confusion.resize(static_cast<size_t>(Y * Y));
   std::vector<int64_t> hits(static_cast<size_t>(Y)), seen(static_cast<size_t>(Y));
+  model.refresh_if_stale(ctx);  // together: a rank without images in the first batch would not come to it there
   pipeline.for_each_evaluation_batch(ctx, batch, [&](const EvaluationBatch& in) {
     ForwardPass pass;
     pass.shuffle_experts = order == ExpertOrder::shuffled;

@@ -10,7 +10,8 @@
 
 namespace ermoe {
 
-/// How many gradients a step writes to a slot. `once`, one micro-batch on one rank: then nothing is added to what was rounded.
+/// How many gradients a step writes to a slot. `once`, one micro-batch: then this rank adds nothing to what was rounded. Ranks that add
+/// up theirs round each sum once more.
 enum class GradWrites { many, once };
 
 /// Orthonormal factors of one shape that lie side by side, without padding between them. Their gradients are formed when a

@@ -201,7 +201,7 @@ void NcclCommunicator::wait() {
   shared_->stream.join();
 }
 
-void NcclCommunicator::finish(const char* name) {
+void NcclCommunicator::settle(const char* name) {
   const Watched watched(*this, name, 0);
   wait();
   cuda_check(cudaStreamSynchronize(shared_->stream.engine()), "cudaStreamSynchronize");

@@ -41,12 +41,10 @@ class NcclCommunicator final : public Communicator {
                        std::span<const RowBlock> receives) override;
   /// Of the ranks' hosts.
   void barrier() override { host_.barrier(); }
+  void settle(const char* name) override;
   void start(const std::function<void()>& work) override;
   void wait() override;
   std::unique_ptr<Communicator> split(int colour) override;
-
-  /// Waits, as a collective that the watch sees, until the GPU has done what it was given.
-  void finish(const char* name);
 
  private:
   struct Handle;   // what NCCL knows it by

@@ -42,7 +42,7 @@ void exchange_with_all(NcclCommunicator& comm, CachingAllocator& memory, const s
   const Tensor to = Tensor::from<uint8_t>(memory, {size, bytes}, sent), from = Tensor::zeros(memory, {size, bytes}, DType::u8);
   const std::vector<int64_t> rows(static_cast<size_t>(size), 1);
   comm.all_to_all(to, rows, from, rows);
-  comm.finish("first exchange");
+  comm.settle("first exchange");
   CachingAllocator host(make_host_source());
   const Tensor came = from.to(host);
   for (int64_t i = 0; i < size * bytes; ++i) {
@@ -70,7 +70,7 @@ void warm_up(NcclCommunicator& comm, CachingAllocator& memory) {
     comm.reduce_scatter(more, part, rows);
     comm.all_gather(part, more, rows);
   }
-  comm.finish("first collectives");
+  comm.settle("first collectives");
 }
 
 }  // namespace

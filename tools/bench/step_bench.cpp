@@ -145,16 +145,25 @@ StepBenchResult StepBench::run(Orthogonality method) {
   result.all_flops = 3 * images * cost.forward_flops + cost.step_flops;
   result.parameters = cost.parameters;
   if (engine_.gpu) {
-    if (options_.breaking == Breaking::families) {
-      const FoundProfiler found = engine_.gpu->profiler();
-      if (found.profiler && result.ranks > 1) result.collectives = collectives_of(watch_step(steps, *found.profiler));
-    }
-    if (options_.breaking == Breaking::families) result.breakdown = break_down_steps(train, loss, result.step.median);
+    if (options_.breaking == Breaking::families) watch_steps(steps, train, loss, result);
   } else {
     const auto nearest = std::ranges::min_element(seconds, {}, [&](double s) { return std::abs(s - result.step.median); });
     result.phases = phases[static_cast<size_t>(nearest - seconds.begin())];
   }
   return result;
+}
+
+/// Where every rank can be watched: steps are all ranks' together.
+void StepBench::watch_steps(RecordedStep& steps, TrainStep& train, const TargetLoss& loss, StepBenchResult& result) {
+  const FoundProfiler found = engine_.gpu->profiler();
+  double missing[] = {found.profiler ? 0.0 : 1.0};
+  reduce_over_ranks(*ctx_.comm, missing, ReduceOp::max);
+  if (missing[0] > 0) {
+    result.breakdown.fault = found.profiler ? "another rank has no profiler" : found.fault;
+    return;
+  }
+  if (result.ranks > 1) result.collectives = collectives_of(watch_step(steps, *found.profiler));
+  result.breakdown = break_down_steps(train, loss, *found.profiler, result.step.median);
 }
 
 /// The second of two: in the first the profiler itself has its memory to find.
@@ -169,16 +178,10 @@ std::vector<GpuActivity> StepBench::watch_step(RecordedStep& steps, GpuProfiler&
 }
 
 /// Op by op, so that each can be told apart.
-Breakdown StepBench::break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds) {
-  const FoundProfiler found = engine_.gpu->profiler();
-  if (!found.profiler) {
-    Breakdown none;
-    none.fault = found.fault;
-    return none;
-  }
+Breakdown StepBench::break_down_steps(TrainStep& train, const TargetLoss& loss, GpuProfiler& profiler, double seconds) {
   RecordedStep steps(train, nullptr, loss);
-  ctx_.listener = found.profiler.get();
-  const std::vector<GpuActivity> activities = watch_step(steps, *found.profiler);
+  ctx_.listener = &profiler;
+  const std::vector<GpuActivity> activities = watch_step(steps, profiler);
   ctx_.listener = nullptr;
   return break_down(activities, seconds);
 }

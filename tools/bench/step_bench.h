@@ -69,7 +69,8 @@ class StepBench {
  private:
   StepReport step(RecordedStep& steps);
   std::vector<GpuActivity> watch_step(RecordedStep& steps, GpuProfiler& profiler);
-  Breakdown break_down_steps(TrainStep& train, const TargetLoss& loss, double seconds);
+  void watch_steps(RecordedStep& steps, TrainStep& train, const TargetLoss& loss, StepBenchResult& result);
+  Breakdown break_down_steps(TrainStep& train, const TargetLoss& loss, GpuProfiler& profiler, double seconds);
 
   Engine& engine_;
   ExecContext ctx_;  // of training steps
