@@ -9,6 +9,16 @@
 
 namespace ermoe {
 
+namespace {
+
+/// Whether both have rows, and rows of one kind.
+bool rows_alike(const Tensor& a, const Tensor& b) {
+  return a.shape().rank() > 0 && a.shape().rank() == b.shape().rank() && a.dtype() == b.dtype() &&
+         std::equal(a.shape().begin() + 1, a.shape().end(), b.shape().begin() + 1);
+}
+
+}  // namespace
+
 void check_root(int root, int size) { check(root >= 0 && root < size, "[broadcast] from rank {} of {}", root, size); }
 
 std::vector<int64_t> rows_of_ranks(const char* collective, const Tensor& one, const Tensor& many, std::span<const int64_t> rows, int rank,
@@ -28,9 +38,8 @@ std::vector<int64_t> rows_of_ranks(const char* collective, const Tensor& one, co
 
 int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows,
                         int size) {
-  const bool alike = send.shape().rank() > 0 && send.shape().rank() == recv.shape().rank() && send.dtype() == recv.dtype() &&
-                     std::equal(send.shape().begin() + 1, send.shape().end(), recv.shape().begin() + 1);
-  check(alike, "[all_to_all] send {} {} recv {} {}", name_of(send.dtype()), send.shape().str(), name_of(recv.dtype()), recv.shape().str());
+  check(rows_alike(send, recv), "[all_to_all] send {} {} recv {} {}", name_of(send.dtype()), send.shape().str(), name_of(recv.dtype()),
+        recv.shape().str());
   const auto add_up = [&](std::span<const int64_t> rows, const Tensor& t) {
     int64_t sum = 0;
     for (const int64_t n : rows) sum = n < 0 || n > t.shape()[0] - sum ? t.shape()[0] + 1 : sum + n;
@@ -44,9 +53,7 @@ int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, 
 }
 
 void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int size) {
-  const bool alike = send.defined() && recv.defined() && send.shape().rank() > 0 && recv.shape().rank() == send.shape().rank() &&
-                     send.dtype() == recv.dtype() && std::equal(send.shape().begin() + 1, send.shape().end(), recv.shape().begin() + 1);
-  check(alike, "[exchange_blocks] send and recv are not rows alike");
+  check(send.defined() && recv.defined() && rows_alike(send, recv), "[exchange_blocks] send and recv are not rows alike");
   const auto check_all = [&](std::span<const RowBlock> blocks, const Tensor& t, const char* which) {
     for (const RowBlock& b : blocks) {
       const bool fits = b.rank >= 0 && b.rank < size && b.begin >= 0 && b.rows >= 0 && b.begin + b.rows <= t.shape()[0];

@@ -44,7 +44,7 @@ class ParameterArena {
   std::span<Parameter* const> parameters() const { return parameters_; }
   /// All gradients of a role as one flat tensor, padding included (zero); without narrow ones and those of orthonormal factors.
   Tensor grads(Parameter::Role role) const { return grad_sections_[static_cast<size_t>(role)]; }
-  /// All narrow gradients likewise; empty where there are none. They are no part of any sum, over ranks either.
+  /// All narrow gradients likewise; empty where there are none. Nothing is added to them on this rank.
   Tensor narrow_grads() const { return narrow_grads_; }
   GradWrites grad_writes() const { return grad_writes_; }
   /// All values of a role; undefined for derived ones.
