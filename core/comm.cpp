@@ -50,7 +50,7 @@ void side_by_side(std::span<const RowBlock> blocks, int size, int64_t row, Fn&& 
 
 void Communicator::exchange_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv,
                                    std::span<const RowBlock> receives) {
-  check_blocks(send, sends, recv, receives, size());
+  check_blocks(send, sends, recv, receives, rank(), size());
   check(!send.device().is_cuda() && !recv.device().is_cuda(), "[exchange_blocks] tensors of a GPU");
   const std::vector<int64_t> to = rows_by_rank(sends, size()), from = rows_by_rank(receives, size());
   CachingAllocator memory(make_host_source());

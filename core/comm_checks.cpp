@@ -52,7 +52,8 @@ int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, 
   return std::accumulate(send.shape().begin() + 1, send.shape().end(), int64_t{1}, std::multiplies<>());
 }
 
-void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int size) {
+void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int rank,
+                  int size) {
   check(send.defined() && recv.defined() && rows_alike(send, recv), "[exchange_blocks] send and recv are not rows alike");
   const auto check_all = [&](std::span<const RowBlock> blocks, const Tensor& t, const char* which) {
     for (const RowBlock& b : blocks) {
@@ -63,6 +64,15 @@ void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Ten
   };
   check_all(sends, send, "send");
   check_all(receives, recv, "recv");
+  const auto own_rows = [&](std::span<const RowBlock> blocks) {
+    std::vector<int64_t> rows;
+    for (const RowBlock& b : blocks)
+      if (b.rank == rank) rows.push_back(b.rows);
+    return rows;
+  };
+  const std::vector<int64_t> sent = own_rows(sends), expected = own_rows(receives);
+  check(sent == expected, "[exchange_blocks] rank {} sends itself blocks of {} rows and expects {}", rank, fmt::join(sent, " "),
+        fmt::join(expected, " "));
 }
 
 }  // namespace ermoe

@@ -319,30 +319,18 @@ void NcclCommunicator::all_to_all(const Tensor& send, std::span<const int64_t> s
 void NcclCommunicator::exchange_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv,
                                        std::span<const RowBlock> receives) {
   if (on_host("exchange_blocks", send, recv)) return host_.exchange_blocks(send, sends, recv, receives);
-  check_blocks(send, sends, recv, receives, size());
+  check_blocks(send, sends, recv, receives, rank(), size());
   const ncclDataType_t type = type_of(send.dtype());
   const int64_t width = send.shape().with(0, 1).numel(), element = static_cast<int64_t>(size_of(send.dtype()));
   const auto count = [&](const RowBlock& b) { return static_cast<size_t>(b.rows * width); };
-  std::vector<RowBlock> own;  // of `recv`, that this rank sends itself
-  std::ranges::copy_if(receives, std::back_inserter(own), [&](const RowBlock& b) { return b.rank == rank(); });
+  const auto place = [&](const Tensor& t, const RowBlock& b) { return t.raw() + b.begin * width * element; };
   queue("exchange_blocks", send.bytes(), [&] {
     const cudaStream_t stream = shared_->stream.get();
-    for (size_t next = 0; const RowBlock& b : sends) {
-      const std::byte* const from = send.raw() + b.begin * width * element;
-      if (b.rank != rank()) {
-        if (b.rows > 0) require(ncclSend(from, count(b), type, b.rank, handle_->comm, stream), "ncclSend");
-        continue;
-      }
-      check(next < own.size() && own[next].rows == b.rows, "[exchange_blocks] rank {} sends itself {} rows that it does not expect", b.rank,
-            b.rows);
-      std::byte* const to = recv.raw() + own[next++].begin * width * element;
-      const cudaStream_t engine = shared_->stream.engine();
-      if (b.rows > 0)
-        cuda_check(cudaMemcpyAsync(to, from, count(b) * static_cast<size_t>(element), cudaMemcpyDeviceToDevice, engine), "copy");
+    for (const RowBlock& b : sends) {
+      if (b.rows > 0) require(ncclSend(place(send, b), count(b), type, b.rank, handle_->comm, stream), "ncclSend");
     }
     for (const RowBlock& b : receives) {
-      if (b.rank == rank() || b.rows == 0) continue;
-      require(ncclRecv(recv.raw() + b.begin * width * element, count(b), type, b.rank, handle_->comm, stream), "ncclRecv");
+      if (b.rows > 0) require(ncclRecv(place(recv, b), count(b), type, b.rank, handle_->comm, stream), "ncclRecv");
     }
   });
 }
