@@ -34,4 +34,5 @@ set(SOURCES
   subset.cpp
   synthetic.cpp
   tar.cpp
+  volume.cpp
 )
