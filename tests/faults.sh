@@ -17,7 +17,7 @@ if [ "$device" = cpu ]; then
   every=2     # steps between checkpoints
 else
   ranks=2
-  timeout_s=15
+  timeout_s=9
   at_once=2
   every=1
   export NCCL_NVLS_ENABLE=0

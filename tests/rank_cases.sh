@@ -70,10 +70,10 @@ ended() {
   awk -v most="$timeout_s" '{ exit $1 > most }' "lasted.$1" || { echo "        rank $1 ended late, after $(cat "lasted.$1") s"; return 1; }
 }
 
-# all_ended RANK…: waits until they have, at most 10 s and some.
+# all_ended RANK…: waits until they have, at most $timeout_s and some.
 all_ended() {
   local rank tries
-  for ((tries = 0; tries < 100; tries++)); do
+  for ((tries = 0; tries < 10 * timeout_s + 30; tries++)); do
     for rank in "$@"; do [ -f "end.$rank" ] || { sleep 0.1; continue 2; }; done
     return
   done

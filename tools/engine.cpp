@@ -1,7 +1,12 @@
 #include "tools/engine.h"
 
+#include "core/gather.h"
+#include "core/sockets.h"
+
 #include <cblas.h>
 #include <omp.h>
+
+#include <algorithm>
 
 namespace ermoe {
 
@@ -44,6 +49,15 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* 
   step_.workspace = &step_workspace_;
 }
 
+namespace {
+
+bool on_one_host(Communicator& ranks) {
+  const std::vector<std::string> hosts = gather_texts(ranks, host_name());
+  return std::ranges::count(hosts, hosts[0]) == std::ssize(hosts);
+}
+
+}  // namespace
+
 void Engine::spread_experts(int64_t together, int64_t chunks) {
   const int world = ctx.comm->size();
   check_input(
@@ -57,6 +71,7 @@ void Engine::spread_experts(int64_t together, int64_t chunks) {
     expert_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() / together));
     replica_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() % together));
   }
+  if (chunks == 0) chunks = expert_ranks_ == nullptr || on_one_host(*expert_ranks_) ? 1 : 4;
   for (ExecContext* c : {&ctx, &host_ctx_, &step_}) {
     c->expert_chunks = chunks;
     c->expert_ranks = expert_ranks_ ? expert_ranks_.get() : &alone;
