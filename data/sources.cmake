@@ -15,7 +15,11 @@ set(SOURCES
   gzip.cpp
   image.cpp
   image_files.cpp
+  intensity.cpp
   loader.cpp
+  nifti.cpp
+  nifti_header.cpp
+  nifti_writer.cpp
   packed.cpp
   plain_jpeg.cpp
   probe.cpp
@@ -35,4 +39,6 @@ set(SOURCES
   synthetic.cpp
   tar.cpp
   volume.cpp
+  volume_grid.cpp
+  volume_smoothing.cpp
 )
