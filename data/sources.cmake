@@ -12,6 +12,7 @@ set(SOURCES
   encode_png.cpp
   exif.cpp
   file_tree.cpp
+  folds.cpp
   gzip.cpp
   image.cpp
   image_files.cpp
@@ -31,6 +32,8 @@ set(SOURCES
   sources_tar.cpp
   sources_webdataset.cpp
   split_builder.cpp
+  subject_files.cpp
+  subject_table.cpp
   subset.cpp
   synthetic.cpp
   tar.cpp

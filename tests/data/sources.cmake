@@ -4,6 +4,7 @@ set(SOURCES
   decode_ahead_test.cpp
   decode_test.cpp
   file_sources_test.cpp
+  folds_test.cpp
   gzip_test.cpp
   image_files_test.cpp
   loader_test.cpp
@@ -13,6 +14,7 @@ set(SOURCES
   resize_test.cpp
   resized_crop_test.cpp
   sampler_test.cpp
+  subject_table_test.cpp
   subset_test.cpp
   synthetic_test.cpp
   tar_test.cpp
