@@ -22,8 +22,8 @@ std::vector<int64_t> rows_of_ranks(const char* collective, const Tensor& one, co
 int64_t row_of_exchange(const Tensor& send, std::span<const int64_t> send_rows, const Tensor& recv, std::span<const int64_t> recv_rows,
                         int size);
 
-/// Throws `Error` where the two tensors' rows differ, a block does not lie in its tensor or names none of `size` ranks, or what `rank`, this
-/// one, sends itself is not what it expects.
+/// Throws `Error` where the two tensors' rows differ, a block does not lie in its tensor or names none of `size` ranks, or what `rank`,
+/// this one, sends itself is not what it expects.
 void check_blocks(const Tensor& send, std::span<const RowBlock> sends, const Tensor& recv, std::span<const RowBlock> receives, int rank,
                   int size);
 

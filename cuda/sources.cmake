@@ -9,6 +9,7 @@ set(SOURCES
   kernels/attention_forward.cu
   kernels/attention_mean.cu
   kernels/augment.cu
+  kernels/augment_volume.cu
   kernels/balance_loss.cu
   kernels/basis_projection.cu
   kernels/column_sum.cu

@@ -12,10 +12,15 @@ set(SOURCES
   encode_png.cpp
   exif.cpp
   file_tree.cpp
+  folds.cpp
   gzip.cpp
   image.cpp
   image_files.cpp
+  intensity.cpp
   loader.cpp
+  nifti.cpp
+  nifti_header.cpp
+  nifti_writer.cpp
   packed.cpp
   plain_jpeg.cpp
   probe.cpp
@@ -31,8 +36,12 @@ set(SOURCES
   sources_tar.cpp
   sources_webdataset.cpp
   split_builder.cpp
+  subject_files.cpp
+  subject_table.cpp
   subset.cpp
   synthetic.cpp
   tar.cpp
   volume.cpp
+  volume_grid.cpp
+  volume_smoothing.cpp
 )

@@ -4,6 +4,7 @@
 
 #include "data/dataset.h"
 #include "data/file_tree.h"
+#include "data/part.h"
 
 #include <functional>
 #include <map>
@@ -13,8 +14,6 @@
 namespace ermoe {
 
 using Trees = std::vector<std::shared_ptr<const FileTree>>;
-
-enum class Part { train, validation, test };
 
 /// How labels become class numbers. `name`: by the sorted names. `text`: labels that are all whole numbers are the class
 /// numbers themselves; otherwise by the sorted names.
@@ -53,10 +52,6 @@ class SplitBuilder {
   std::vector<std::string> class_names_;
 };
 
-/// "train", "val", "valid", "validation", "test", also with "ing" and in capitals; nothing else.
-std::optional<Part> part_of_folder(std::string_view name);
-/// The part that a file's name speaks of in one of its words: "cifar10_train.tar.gz", "val-0003.tar".
-std::optional<Part> part_of_file(std::string_view path);
 void warn_with(const WarnFn& warn, const std::string& text);
 
 bool is_synthetic(const std::string& path);

@@ -6,6 +6,7 @@ set(SOURCES
   attention.cpp
   attention_mean.cpp
   augment.cpp
+  augment_volume.cpp
   balance_loss.cpp
   basis_projection.cpp
   cast.cpp
@@ -20,6 +21,7 @@ set(SOURCES
   cpu/attention.cpp
   cpu/attention_mean.cpp
   cpu/augment.cpp
+  cpu/augment_volume.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/blas.cpp

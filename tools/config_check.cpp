@@ -28,6 +28,25 @@ void check_range(const std::string& key, const std::vector<double>& values) {
   check_input(values.size() == 2 && values[0] <= values[1], "{} wants two values, the smaller one first", key);
 }
 
+/// What varies images varies no volumes, and the other way round.
+void check_augment(const RunConfig& config) {
+  const AugmentConfig& a = config.augment;
+  check_range("augment.crop_scale", a.crop_scale);
+  check_range("augment.crop_ratio", a.crop_ratio);
+  const bool volumes = config.model.dimensions == 3;
+  const auto only = [](bool wanted, const char* key, const char* what, const char* other) {
+    check_input(!wanted, "augment.{} is for {} alone, and the model takes {} (model.dimensions)", key, what, other);
+  };
+  const std::pair<const char*, bool> of_images[] = {
+      {"crop_padding", a.crop_padding > 0}, {"resized_crop", a.resized_crop}, {"randaugment_n", a.randaugment_n > 0},
+      {"erasing", a.erasing > 0},           {"mixup", a.mixup > 0},           {"cutmix", a.cutmix > 0}};
+  const std::pair<const char*, bool> of_volumes[] = {{"shift", a.shift > 0}, {"rotate", a.rotate > 0}, {"scale", a.scale > 0},
+                                                     {"gain", a.gain > 0},   {"gamma", a.gamma > 0},   {"bias", a.bias > 0},
+                                                     {"noise", a.noise > 0}};
+  for (const auto& [key, set] : of_images) only(volumes && set, key, "images", "volumes");
+  for (const auto& [key, set] : of_volumes) only(!volumes && set, key, "volumes", "images");
+}
+
 void check_loss(const RunConfig& config) {
   const auto& weights = config.loss.class_weights;
   const int64_t classes = config.model.classes;
@@ -75,8 +94,7 @@ std::vector<std::string> validate(const RunConfig& config) {
   const MoeConfig& moe = config.model.moe;
   check_input(moe.free_experts == 0 || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
               "moe.free_experts: nothing would ever fall back to them without a moe.threshold");
-  check_range("augment.crop_scale", config.augment.crop_scale);
-  check_range("augment.crop_ratio", config.augment.crop_ratio);
+  check_augment(config);
   check_loss(config);
   check_optim(config);
   check_train(config);

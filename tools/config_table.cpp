@@ -127,10 +127,22 @@ void add_loss(std::vector<Setting>& table) {
   loss.add("delta", &LossConfig::delta, above(0), "huber: error from which it grows linearly, in the target's unit");
 }
 
+void add_volume_augment(Section<AugmentConfig>& augment) {
+  augment.add("shift", &AugmentConfig::shift, between(0, 1024), "volumes: move along each axis by up to so many voxels; 0: off");
+  augment.add("rotate", &AugmentConfig::rotate, between(0, 180), "volumes: turn around each axis by up to so many degrees");
+  augment.add("scale", &AugmentConfig::scale, between(0, 1), "volumes: larger or smaller by up to this share");
+  augment.add("gain", &AugmentConfig::gain, between(0, 10), "volumes: brighter or darker by up to this share");
+  augment.add("gamma", &AugmentConfig::gamma, between(0, 10), "volumes: exponent of intensities, 1/(1 + this) to 1 + this");
+  augment.add("bias", &AugmentConfig::bias, between(0, 10),
+              "volumes: smooth field of brightness, the largest coefficient of its logarithm");
+  augment.add("noise", &AugmentConfig::noise, between(0, 100),
+              "volumes: largest standard deviation of noise inside the head, in the unit of normalised intensities");
+}
+
 void add_augment(std::vector<Setting>& table) {
   Section<AugmentConfig> augment(table, "augment", [](RunConfig& c) -> AugmentConfig& { return c.augment; });
   augment.add("crop_padding", &AugmentConfig::crop_padding, between(0, 1024), "pixels of border before a random crop; 0: off");
-  augment.add("flip", &AugmentConfig::flip, "mirror half of the images");
+  augment.add("flip", &AugmentConfig::flip, "mirror half of the images, or volumes, left to right");
   augment.add("resized_crop", &AugmentConfig::resized_crop, "a random part of each image, scaled to model.image_size");
   augment.add("crop_scale", &AugmentConfig::crop_scale, {.low = 0, .high = 1, .low_end = End::excluded},
               "augment.resized_crop: share of the area, from and to");
@@ -143,6 +155,7 @@ void add_augment(std::vector<Setting>& table) {
   augment.add("mix_probability", &AugmentConfig::mix_probability, between(0, 1), "share of batches that are mixed at all");
   augment.add("mix_switch", &AugmentConfig::mix_switch, between(0, 1), "share of cutmix where mixup is on too");
   augment.add("off_epochs", &AugmentConfig::off_epochs, at_least(0), "last epochs without mixup and cutmix");
+  add_volume_augment(augment);
 }
 
 void add_train(std::vector<Setting>& table) {
@@ -201,7 +214,7 @@ void add_parallel(std::vector<Setting>& table) {
 
 std::vector<Setting> make_table() {
   std::vector<Setting> table;
-  table.reserve(128);  // `add` hands out references
+  table.reserve(160);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
   for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})

@@ -28,8 +28,8 @@ struct DataConfig {
 };
 
 struct AugmentConfig {
-  int64_t crop_padding = 0;  // pixels of zero border before a random crop back to the image size
-  bool flip = false;
+  int64_t crop_padding = 0;                          // pixels of zero border before a random crop back to the image size
+  bool flip = false;                                 // mirror half of the images, or of the volumes, left to right
   bool resized_crop = false;                         // a random part of each photograph, scaled to the image size
   std::vector<double> crop_scale = {0.08, 1};        // its share of the area, from and to
   std::vector<double> crop_ratio = {0.75, 4.0 / 3};  // its width over its height, from and to
@@ -41,6 +41,12 @@ struct AugmentConfig {
   double mix_probability = 1.0;
   double mix_switch = 0.5;  // share of cutmix where both are on
   int64_t off_epochs = 0;   // the last N epochs go without mixup and cutmix
+  // Volumes: see VolumeAugment of ops/augment_volume.h, which `volume_augment` makes of them
+  double shift = 0;   // voxels
+  double rotate = 0;  // degrees
+  double scale = 0, gain = 0, gamma = 0;
+  double bias = 0;
+  double noise = 0;
 };
 
 /// `auto_`: a GPU where the build and the machine have one, else the CPU.

@@ -45,6 +45,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  volume_settings.cpp
 )
 set(PROGRAMS
   ermoe-bench

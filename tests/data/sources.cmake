@@ -4,16 +4,22 @@ set(SOURCES
   decode_ahead_test.cpp
   decode_test.cpp
   file_sources_test.cpp
+  folds_test.cpp
   gzip_test.cpp
   image_files_test.cpp
+  intensity_test.cpp
   loader_test.cpp
+  nifti_damage_test.cpp
+  nifti_test.cpp
   packed_sources_test.cpp
   plain_jpeg_test.cpp
   probe_test.cpp
   resize_test.cpp
   resized_crop_test.cpp
   sampler_test.cpp
+  subject_table_test.cpp
   subset_test.cpp
   synthetic_test.cpp
   tar_test.cpp
+  volume_grid_test.cpp
 )

@@ -6,6 +6,7 @@ set(SOURCES
   attention_mean_test.cpp
   attention_test.cpp
   augment_test.cpp
+  augment_volume_test.cpp
   balance_loss_test.cpp
   basis_projection_test.cpp
   cast_test.cpp

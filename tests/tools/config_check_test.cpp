@@ -73,6 +73,10 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"model.classes", [](RunConfig& c) { c.loss.kind = LossKind::l1, c.model.classes = 2; }},
       {"loss.class_weights", [](RunConfig& c) { c.loss.kind = LossKind::l2, c.loss.class_weights = {1}; }},
       {"loss.smoothing", [](RunConfig& c) { c.loss.kind = LossKind::huber, c.loss.smoothing = 0.1; }},
+      {"augment.shift", [](RunConfig& c) { c.augment.shift = 1; }},
+      {"augment.noise", [](RunConfig& c) { c.augment.noise = 0.1; }},
+      {"augment.crop_padding", [](RunConfig& c) { c.model.dimensions = 3, c.augment.crop_padding = 1; }},
+      {"augment.cutmix", [](RunConfig& c) { c.model.dimensions = 3, c.augment.cutmix = 1; }},
       {"data.mean",
        [](RunConfig& c) {
          c.data.mean = {0.5}, c.data.std = {1, 1};

@@ -20,4 +20,5 @@ set(SOURCES
   signals_test.cpp
   standouts_test.cpp
   tensorboard_test.cpp
+  volume_settings_test.cpp
 )
