@@ -43,5 +43,6 @@ set(SOURCES
   tar.cpp
   volume.cpp
   volume_grid.cpp
+  volume_reader.cpp
   volume_smoothing.cpp
 )

@@ -10,10 +10,11 @@ void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBat
   ExecContext ctx = outer.with_tape(nullptr);
   ctx.mode = Mode::eval;  // no dropout: the statistics of what evaluation will see
   for (int round = 0; round < 2; ++round) {
-    batches([&](const Tensor& images) {
+    batches([&](const ModelInput& input) {
       ForwardPass pass;
       pass.collect_statistics = true;
-      model.forward(ctx, Variable(images), pass);
+      pass.allow = input.allow;
+      model.forward(ctx, Variable(input.images), pass);
     });
     for (MoeLayer* layer : model.moe_layers()) {
       layer->router().reduce_statistics(ctx);

@@ -10,8 +10,13 @@
 
 namespace ermoe {
 
-/// Runs the model on a training micro-batch, images (B, C, S, S), so that statistics can be collected from it.
-using ForEachBatch = std::function<void(const std::function<void(const Tensor& images)>&)>;
+struct ModelInput {
+  Tensor images;      // (B, C, S, S), or (B, C, S, S, S) for volumes
+  Tensor allow = {};  // (B·T, E) u8: which experts a token may go to; undefined: all
+};
+
+/// Calls back with training micro-batches, so that statistics can be collected from them.
+using ForEachBatch = std::function<void(const std::function<void(const ModelInput&)>&)>;
 
 class AveragedWeights {
  public:

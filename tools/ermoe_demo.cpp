@@ -9,6 +9,7 @@
 #include "tools/config_check.h"
 #include "tools/demo_picture.h"
 #include "tools/evaluation.h"
+#include "tools/image_pipeline.h"
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/run_folder.h"
@@ -48,7 +49,7 @@ std::vector<size_t> layers_shown(size_t count) {
 /// Runs a model on single images of a data set and keeps what the picture needs.
 class Looker {
  public:
-  Looker(const ExecContext& ctx, LoadedModel& model, const Pipeline& pipeline)
+  Looker(const ExecContext& ctx, LoadedModel& model, const ImagePipeline& pipeline)
       : ctx_(ctx),
         model_(model),
         pipeline_(pipeline),
@@ -94,7 +95,7 @@ class Looker {
 
   ExecContext ctx_;
   LoadedModel& model_;
-  const Pipeline& pipeline_;
+  const ImagePipeline& pipeline_;
   SampleFormat format_;
   SampleReader reader_;
   std::vector<size_t> shown_;
@@ -158,7 +159,7 @@ int show(const Options& options) {
   Engine engine(threads, 0, options.device);
   LoadedModel model(engine, options.run, note);
   RunConfig config = model.config();
-  Pipeline pipeline(config, engine.staging, threads, note);
+  ImagePipeline pipeline(config, engine.staging, threads, note);
   check_input(pipeline.has_evaluation(), "{} has no images to evaluate on", config.data.path);
   model.use_average(pipeline.has_training() ? &pipeline : nullptr, note);
   const auto run = [&](ExpertOrder order) {

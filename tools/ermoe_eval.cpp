@@ -46,12 +46,12 @@ int evaluate_model(const Options& options) {
     config.data.overfit = config.data.limit = 0;
   }
   if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
-  Pipeline pipeline(config, engine.staging, threads, note);
-  pipeline.choose_decoder(engine.gpu.get());
-  model.use_average(!foreign && pipeline.has_training() ? &pipeline : nullptr, note);
-  choose_images(pipeline, options, model);
+  const auto pipeline = open_pipeline(config, engine.staging, threads, note);
+  pipeline->settle_on(engine.ctx, engine.gpu.get());
+  model.use_average(!foreign && pipeline->has_training() ? pipeline.get() : nullptr, note);
+  choose_images(*pipeline, options, model);
   const auto run = [&](ExpertOrder order) {
-    return evaluate(engine.ctx, model.model(), pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
+    return evaluate(engine.ctx, model.model(), *pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
   };
   EvaluationReport report{.checkpoint = model.folder(),
                           .step = model.step(),

@@ -7,6 +7,7 @@
 #include "tools/command_line.h"
 #include "tools/config_check.h"
 #include "tools/evaluation.h"
+#include "tools/image_pipeline.h"
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/prediction.h"

@@ -60,7 +60,7 @@ int64_t evaluation_batch(const TrainConfig& train) {
 }
 
 ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int64_t batch) {
-  return [&pipeline, ctx, batch](const std::function<void(const Tensor&)>& fn) {
+  return [&pipeline, ctx, batch](const std::function<void(const ModelInput&)>& fn) {
     pipeline.for_each_plain_batch(ctx, batch, statistics_count, fn);
   };
 }

@@ -73,7 +73,7 @@ void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {
   std::unique_ptr<Pipeline> own;
   if (training == nullptr && !buffers_of(*model_).empty()) {
     try {
-      own = std::make_unique<Pipeline>(config_, engine_.staging, 1, WarnFn{});
+      own = open_pipeline(config_, engine_.staging, 1, WarnFn{});
       training = own.get();
     } catch (const InputError& fault) {
       note(fmt::format(

@@ -2,6 +2,7 @@
 // settings come from models/config.h. Keys, help and checks: tools/config_table.cpp. Combinations: tools/config_check.h.
 #pragma once
 
+#include "data/intensity.h"
 #include "models/config.h"
 
 #include <cstdint>
@@ -25,6 +26,14 @@ struct DataConfig {
   int64_t limit = 0;       // use the first N training images only; 0: all
   int64_t overfit = 0;     // train and evaluate on the first N training images, unaugmented; 0: off
   double val_share = 0.1;  // split off the training images where the data set brings no evaluation split
+  // Of volumes (data/subject_table.h, data/volume_reader.h)
+  std::string table;    // of subjects and ages; empty: participants.tsv
+  std::string volumes;  // where a subject's volume lies; empty: as the table's column `path` says, or as in BIDS
+  std::string regions;  // where its map of regions lies, or one atlas for all; empty: none
+  double spacing = 2;   // mm between voxels
+  Normalize normalize = Normalize::mean;
+  int64_t folds = 0;  // of a cross-validation; 0: none
+  int64_t fold = 0;   // the one that is held out, from 1; 0: each in turn
 };
 
 struct AugmentConfig {

@@ -45,12 +45,11 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
   require_parts_of_batches(config, comm.size());
-  pipeline_ = std::make_unique<Pipeline>(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
+  pipeline_ = open_pipeline(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
   for (const std::string& warning : validate(config)) warn(warning);
   if (config.parallel.autotune) choose_expert_ranks(config);
   build(config, warn);
-  pipeline_->choose_decoder(engine_.gpu.get());
-  pipeline_->keep_on_device(engine_.ctx);
+  pipeline_->settle_on(engine_.ctx, engine_.gpu.get());
   pipeline_->seek({});
   steps_per_epoch_ = std::max<int64_t>(1, pipeline_->batches_per_epoch() / config.train.accumulate);
   total_steps_ = config.train.steps > 0 ? config.train.steps : config.train.epochs * steps_per_epoch_;
@@ -83,7 +82,7 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, loss);
 }
 
-void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training().size()); }
+void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training_size()); }
 
 void Session::on_phase(std::function<void(const char* phase)> fn) {
   phase_ = fn;
@@ -133,8 +132,7 @@ MicroBatch Session::make_batch(int64_t step, int64_t micro) {
   const bool mixing = step < total_steps_ - config_.augment.off_epochs * steps_per_epoch_;
   ExecContext ctx = engine_.ctx;
   ctx.part = part();
-  TrainingBatch batch = pipeline_->next(ctx, key, mixing);
-  return {.images = std::move(batch.images), .targets = std::move(batch.targets), .allow = {}};
+  return pipeline_->next(ctx, key, mixing);
 }
 
 MicroBatch Session::next_batch(int64_t micro) {
@@ -227,9 +225,9 @@ size_t Session::probe_evaluation() {
   if (!pipeline_->has_evaluation()) return 0;
   ExecContext ctx = engine_.ctx;
   ctx.mode = Mode::eval;
-  const int64_t images = pipeline_->evaluation().size(), batch = std::min(evaluation_batch(config_.train), images);
+  const int64_t images = pipeline_->evaluation_size(), batch = std::min(evaluation_batch(config_.train), images);
   const auto own = [&](int64_t rows) { return most_images_a_part(rows, ctx.comm->size()); };
-  const ForEachBatch statistics = [&](const std::function<void(const Tensor&)>& fn) { fn(noise(own(batch))); };
+  const ForEachBatch statistics = [&](const std::function<void(const ModelInput&)>& fn) { fn({.images = noise(own(batch))}); };
   std::vector<Tensor> live;
   for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
   engine_.reset_peak();

@@ -22,6 +22,7 @@ set(SOURCES
   evaluation.cpp
   evaluation_report.cpp
   font.cpp
+  image_pipeline.cpp
   input_bench.cpp
   inspection.cpp
   link_probe.cpp
@@ -45,6 +46,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  volume_pipeline.cpp
   volume_settings.cpp
 )
 set(PROGRAMS

@@ -89,16 +89,14 @@ bool Trainer::stop_requested() {
 }
 
 void Trainer::print_start() {
-  Pipeline& data = session_->pipeline();
+  const Pipeline& data = session_->pipeline();
   const Engine& engine = session_->engine();
   const char* precision = name_of(engine.compute_dtype(config_.train.precision));
   const std::string note = engine.device_note.empty() ? "" : fmt::format(" ({})", engine.device_note);
   const int ranks = engine.ctx.comm->size();
   const std::string each = engine.gpu && ranks > 1 ? fmt::format("{} GPUs, one a rank; rank 0's: ", ranks) : "";
   say(fmt::format("device   {}{}, computing in {}{}", each, engine.device_name(), precision, note));
-  say(fmt::format("data     {}: {} training and {} evaluation images of {} classes, {}x{}x{}", config_.data.path, data.training().size(),
-                  data.has_evaluation() ? data.evaluation().size() : 0, config_.model.classes, config_.model.image_size,
-                  config_.model.image_size, config_.model.channels));
+  say(fmt::format("data     {}: {}", config_.data.path, data.description()));
   print_model();
   print_parallel();
   planned_memory_ = session_->plan_memory();

@@ -232,7 +232,7 @@ TEST(Threshold, AQuantileSendsThatShareOfSlotsToFreeExperts) {
   tiny.differentiate();
   tiny.model.accept_step(tiny.bench.ctx);  // centered from here on: scores have moved once
   tiny.model.refresh(tiny.bench.ctx);
-  const ForEachBatch batches = [&](const auto& fn) { fn(tiny.images); };
+  const ForEachBatch batches = [&](const auto& fn) { fn({.images = tiny.images}); };
   recompute_statistics(tiny.bench.ctx, tiny.model, batches);
   tiny.differentiate();
   // The last two slots of a token may hold the same free expert once only, so a token below twice leaves one slot missing.
