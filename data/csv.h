@@ -1,4 +1,4 @@
-// Rows of a CSV or TSV text (RFC 4180): quoted fields may hold separators, line breaks and doubled quotes.
+// Rows of a CSV or TSV text (RFC 4180), read and written: quoted fields may hold separators, line breaks and doubled quotes.
 #pragma once
 
 #include <cstdint>
@@ -30,5 +30,8 @@ class CsvReader {
   int64_t line_ = 1;
   int64_t row_line_ = 0;
 };
+
+/// `text` as a field of a comma-separated row, in quotes where it has to be.
+std::string csv_field(const std::string& text);
 
 }  // namespace ermoe

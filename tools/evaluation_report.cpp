@@ -62,11 +62,39 @@ ordered_json routing_json(const RoutingMetrics& m) {
   return layer;
 }
 
+/// Accuracy, of all and by class, and who is taken for whom.
+void add_classes(const EvaluationReport& report, ordered_json& out) {
+  const Evaluation& e = report.result;
+  out["images"] = e.images;
+  out["accuracy"] = e.accuracy;
+  out["top5"] = e.top5;
+  out["loss"] = e.loss;
+  if (report.shuffled_accuracy) {
+    out["shuffled_accuracy"] = *report.shuffled_accuracy;
+    out["points_lost_shuffled"] = percent(e.accuracy - *report.shuffled_accuracy);
+  }
+  out["classes"] = ordered_json::array();
+  out["confusion"] = ordered_json::array();
+  const size_t classes = e.class_accuracy.size();
+  for (size_t y = 0; y < classes; ++y) {
+    const double accuracy = e.class_accuracy[y];
+    out["classes"].push_back({{"name", report.class_names[y]},
+                              {"images", images_of(e, y)},
+                              {"accuracy", accuracy < 0 ? ordered_json(nullptr) : ordered_json(accuracy)}});
+    const auto row = e.confusion.begin() + static_cast<std::ptrdiff_t>(y * classes);
+    out["confusion"].push_back(std::vector<int64_t>(row, row + static_cast<std::ptrdiff_t>(classes)));
+  }
+}
+
 }  // namespace
 
 std::string evaluation_text(const EvaluationReport& report) {
   const Evaluation& e = report.result;
   std::string text = fmt::format("model      {}, step {}{}\n", report.checkpoint, report.step, report.averaged ? ", averaged weights" : "");
+  if (report.regression) {
+    text += fmt::format("data       {}: {} volumes\nloss       {:.4f}\n\n", report.data, report.regression->plain.count, e.loss);
+    return text + regression_text(*report.regression) + routing_table(e.routing);
+  }
   text += fmt::format("data       {}: {} images of {} classes\n", report.data, e.images, report.class_names.size());
   text += fmt::format("top-1      {:.2f} %\ntop-5      {:.2f} %\nloss       {:.4f}\n", percent(e.accuracy), percent(e.top5), e.loss);
   if (report.shuffled_accuracy) {
@@ -83,27 +111,14 @@ std::string evaluation_json(const EvaluationReport& report) {
   out["step"] = report.step;
   out["averaged_weights"] = report.averaged;
   out["data"] = report.data;
-  out["images"] = e.images;
-  out["accuracy"] = e.accuracy;
-  out["top5"] = e.top5;
-  out["loss"] = e.loss;
-  if (report.shuffled_accuracy) {
-    out["shuffled_accuracy"] = *report.shuffled_accuracy;
-    out["points_lost_shuffled"] = percent(e.accuracy - *report.shuffled_accuracy);
+  if (report.regression) {
+    out["loss"] = e.loss;
+    out["regression"] = regression_json(*report.regression);
+  } else {
+    add_classes(report, out);
   }
   out["routing"] = ordered_json::array();
   for (const RoutingMetrics& m : e.routing) out["routing"].push_back(routing_json(m));
-  out["classes"] = ordered_json::array();
-  out["confusion"] = ordered_json::array();
-  const size_t classes = e.class_accuracy.size();
-  for (size_t y = 0; y < classes; ++y) {
-    const double accuracy = e.class_accuracy[y];
-    out["classes"].push_back({{"name", report.class_names[y]},
-                              {"images", images_of(e, y)},
-                              {"accuracy", accuracy < 0 ? ordered_json(nullptr) : ordered_json(accuracy)}});
-    const auto row = e.confusion.begin() + static_cast<std::ptrdiff_t>(y * classes);
-    out["confusion"].push_back(std::vector<int64_t>(row, row + static_cast<std::ptrdiff_t>(classes)));
-  }
   return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tools/evaluation.h"
+#include "tools/regression_report.h"
 
 #include <optional>
 #include <string>
@@ -18,9 +19,11 @@ struct EvaluationReport {
   std::vector<std::string> class_names;  // one a model output
   Evaluation result;
   std::optional<double> shuffled_accuracy;
+  std::optional<RegressionReport> regression = {};  // of a model that predicts a number: then nothing is said of classes
 };
 
-/// Lines for people: accuracy, loss, a table of the routing of each layer, accuracy by class (the worst, where there are many).
+/// Lines for people: accuracy (or the errors of a regression), loss, a table of the routing of each layer, accuracy by class (the worst,
+/// where there are many).
 std::string evaluation_text(const EvaluationReport& report);
 
 /// Everything, the confusion matrix and each expert's load included, as one JSON object.

@@ -1,6 +1,7 @@
 #include "tools/prediction.h"
 
 #include "core/error.h"
+#include "data/csv.h"
 
 #include <nlohmann/json.hpp>
 
@@ -21,14 +22,6 @@ std::vector<double> probabilities(const float* logits, size_t count, LossKind ki
   for (double& x : p) total += x = std::exp(x - largest);
   for (double& x : p) x /= total;
   return p;
-}
-
-/// A field of RFC 4180.
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return quoted + "\"";
 }
 
 }  // namespace

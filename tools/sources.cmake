@@ -1,4 +1,5 @@
 set(SOURCES
+  age_scatter.cpp
   append_file.cpp
   batch_source.cpp
   bench/comm_bench.cpp
@@ -37,6 +38,7 @@ set(SOURCES
   presets.cpp
   progress.cpp
   rank_agreement.cpp
+  regression_report.cpp
   run_folder.cpp
   session.cpp
   session_tuning.cpp

@@ -1,4 +1,5 @@
 set(SOURCES
+  age_scatter_test.cpp
   batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
@@ -15,8 +16,9 @@ set(SOURCES
   parallel_choice_test.cpp
   prediction_test.cpp
   progress_test.cpp
-  run_folder_test.cpp
   rank_agreement_test.cpp
+  regression_report_test.cpp
+  run_folder_test.cpp
   signals_test.cpp
   standouts_test.cpp
   tensorboard_test.cpp
