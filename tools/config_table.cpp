@@ -29,12 +29,21 @@ void add_data(std::vector<Setting>& table) {
            "train and evaluate on the first N images, unaugmented: a test of the set-up; 0: off")
       .short_name = "overfit";
   data.add("val_share", &DataConfig::val_share, from_to_below(0, 1),
-           "part of the training images held out where the data set has no evaluation split");
+           "part of the training samples held out where the data set has no evaluation split");
+  data.add("table", &DataConfig::table, "volumes: CSV or TSV of subjects with their ages; empty: participants.tsv");
+  data.add("volumes", &DataConfig::volumes,
+           "volumes: where a subject's lies, as in t1/{participant_id}.nii.gz; empty: as the table's column path says, or as in BIDS");
+  data.add("regions", &DataConfig::regions,
+           "volumes: where a subject's map of regions lies, with {participant_id}; or one atlas for all; empty: none");
+  data.add("spacing", &DataConfig::spacing, between(0.5, 50), "volumes: mm between voxels that they are resampled to");
+  data.add("normalize", &DataConfig::normalize, "volumes: what the brain's intensities are brought to");
+  data.add("folds", &DataConfig::folds, between(0, 1000), "volumes: parts of a cross-validation, alike in age; 0: none");
+  data.add("fold", &DataConfig::fold, between(0, 1000), "volumes: the part that is held out, from 1; 0: each in turn, a run for each");
 }
 
 void add_model(std::vector<Setting>& table) {
   Section<VitConfig> model(table, "model", [](RunConfig& c) -> VitConfig& { return c.model; });
-  model.add("dimensions", &VitConfig::dimensions, between(2, 3), "2: images; 3: volumes, cut into cubes (no reader for their files yet)");
+  model.add("dimensions", &VitConfig::dimensions, between(2, 3), "2: images; 3: volumes, cut into cubes");
   model.add("image_size", &VitConfig::image_size, between(0, 4096), "pixels a side, images are resized to it; 0: as the data");
   model.add("volume", &VitConfig::volume, between(1, 4096),
             "the three sides of volumes that are no cubes, as in 160,192,160; empty: model.image_size");
@@ -193,7 +202,7 @@ void add_checkpoint(std::vector<Setting>& table) {
   Section<CheckpointConfig> checkpoint(table, "checkpoint", [](RunConfig& c) -> CheckpointConfig& { return c.checkpoint; });
   checkpoint.add("every", &CheckpointConfig::every, at_least(0), "steps between checkpoints; 0: after every evaluation");
   checkpoint.add("keep", &CheckpointConfig::keep, at_least(1), "newest ones kept besides the best");
-  checkpoint.add("best", &CheckpointConfig::best, "what decides which one is the best");
+  checkpoint.add("best", &CheckpointConfig::best, "what decides which one is the best; accuracy: of a regression the mean error");
 }
 
 void add_parallel(std::vector<Setting>& table) {

@@ -2,9 +2,9 @@
 
 #include "core/gather.h"
 #include "models/config_rules.h"
-#include "ops/soft_targets.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace ermoe {
 
@@ -31,6 +31,13 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
   }
 }
 
+/// Adds what a regression says of a batch, whose numbers are `targets` (B, 1).
+void add_numbers(const LossConfig& loss, const Tensor& outputs, const Tensor& targets, std::span<const int64_t> samples, Evaluation& total) {
+  const std::vector<double> predicted = predicted_numbers(loss, outputs);
+  for (size_t b = 0; b < samples.size(); ++b)
+    total.predictions.push_back({.sample = samples[b], .truth = targets.data<float>()[b], .predicted = predicted[b]});
+}
+
 /// Other ranks may have images whose tokens come to experts here: with an image of zeros this one takes part.
 void take_part(const ExecContext& ctx, Vit& model, ForwardPass& pass) {
   if (ctx.expert_ranks->size() > 1)
@@ -51,6 +58,8 @@ void join_ranks(Communicator& comm, Evaluation& total, std::vector<int64_t>& hit
   for (auto* list : counts)
     for (int64_t& count : *list) count = static_cast<int64_t>(*at++);
   total.collector->gather(comm);
+  total.predictions = gather_from_all(comm, total.predictions);
+  std::ranges::sort(total.predictions, {}, &NumberPrediction::sample);
 }
 
 }  // namespace
@@ -81,11 +90,15 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     ForwardPass pass;
     pass.shuffle_experts = order == ExpertOrder::shuffled;
     if (in.labels.empty()) return take_part(ctx, model, pass);
-    const Variable logits = model.forward(ctx, Variable(in.images), pass);
-    const Tensor labels = Tensor::from<int32_t>(*ctx.allocator, {static_cast<int64_t>(in.labels.size())}, in.labels);
+    pass.allow = in.input.allow;
+    const Variable outputs = model.forward(ctx, Variable(in.input.images), pass);
     const auto count = static_cast<double>(in.labels.size());
-    total.loss += count * scalar_of(task_loss(ctx, plain, logits, soft_targets(ctx, labels, Y, 0)).value);
-    add_predictions(on_host(ctx, logits.value), in.labels, total, hits, seen);
+    total.loss += count * scalar_of(task_loss(ctx, plain, outputs, in.targets).value);
+    const Tensor read = on_host(ctx, outputs.value);
+    if (is_regression(loss.kind))
+      add_numbers(loss, read, on_host(ctx, in.targets), in.indices, total);
+    else
+      add_predictions(read, in.labels, total, hits, seen);
     total.collector->add(pass.routes, in.labels, in.indices, model.tokens());
     total.images += static_cast<int64_t>(in.labels.size());
     if (progress) progress(total.images);
@@ -97,6 +110,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
   total.top5 /= n;
   for (size_t y = 0; y < hits.size(); ++y)
     total.class_accuracy.push_back(seen[y] > 0 ? static_cast<double>(hits[y]) / static_cast<double>(seen[y]) : -1.0);
+  for (const NumberPrediction& p : total.predictions) total.mae += std::abs(p.predicted - p.truth) / n;
   total.routing = total.collector->metrics(previous);
   return total;
 }

@@ -14,6 +14,12 @@
 
 namespace ermoe {
 
+/// What a regression says of one sample.
+struct NumberPrediction {
+  int64_t sample = 0;  // of the data set
+  double truth = 0, predicted = 0;
+};
+
 struct Evaluation {
   int64_t images = 0;
   double loss = 0;                              // mean cross-entropy (or sigmoid) against the hard labels
@@ -21,6 +27,8 @@ struct Evaluation {
   double top5 = 0;                              // … among the first five
   std::vector<double> class_accuracy;           // (Y); -1 where a class has no image
   std::vector<int64_t> confusion;               // (Y, Y): true class, predicted class
+  std::vector<NumberPrediction> predictions;    // of a regression, by sample; nothing is said of classes then
+  double mae = 0;                               // of them: mean |predicted - true|
   std::vector<RoutingMetrics> routing;          // of each MoE layer
   std::shared_ptr<RoutingCollector> collector;  // for the next evaluation's churn
 };

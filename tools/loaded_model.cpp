@@ -37,10 +37,10 @@ RunConfig config_of(const TrainingProgress& progress, const std::string& folder)
   const std::string source = folder + "/state.json: config";
   RunConfig config;
   apply_json(config, parse_json(progress.config, source, kSettingsLimits), source);
-  require_classes_of_images(config, "what this program reads");
   const VitConfig& m = config.model;
-  check_input(m.image_size > 0 && m.channels > 0 && m.classes > 0, "{} lacks model.image_size, model.channels or model.classes", source);
-  check_input(std::ssize(config.data.mean) == m.channels && std::ssize(config.data.std) == m.channels,
+  check_input((m.image_size > 0 || !m.volume.empty()) && m.channels > 0 && m.classes > 0,
+              "{} lacks model.image_size (or model.volume), model.channels or model.classes", source);
+  check_input(m.dimensions == 3 || (std::ssize(config.data.mean) == m.channels && std::ssize(config.data.std) == m.channels),
               "{} lacks data.mean or data.std of {} channels", source, m.channels);
   return config;
 }

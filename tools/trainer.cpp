@@ -1,6 +1,7 @@
 #include "tools/trainer.h"
 
 #include "core/gather.h"
+#include "models/config_rules.h"
 #include "models/summary.h"
 #include "tools/config_io.h"
 #include "tools/link_probe.h"
@@ -16,6 +17,11 @@ constexpr double mebibyte = 1048576.0;
 constexpr double told_wait_share = 0.01;  // waiting for data that the user should know of
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
+
+/// What an evaluation is judged by, in words.
+std::string figure_of(const Evaluation& e, const LossConfig& loss) {
+  return is_regression(loss.kind) ? fmt::format("mean error {:.2f}", e.mae) : fmt::format("accuracy {:.2f} %", 100 * e.accuracy);
+}
 
 /// With `comm` of all ranks' images, which all ask then; without, of this rank's.
 StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes, Communicator* comm) {
@@ -267,8 +273,14 @@ void Trainer::evaluate() {
   last_evaluation_ = session_->evaluate({});
   const Evaluation& e = *last_evaluation_;
   TrainingProgress& now = session_->progress();
-  MetricsRow row{.step = now.step, .split = "eval", .values = {{"epoch", session_->epoch()}, {"loss", e.loss}, {"accuracy", e.accuracy}}};
-  row.values.emplace_back("top5", e.top5);
+  const bool numbers = is_regression(config_.loss.kind);
+  MetricsRow row{.step = now.step, .split = "eval", .values = {{"epoch", session_->epoch()}, {"loss", e.loss}}};
+  if (numbers) {
+    row.values.emplace_back("mae", e.mae);
+  } else {
+    row.values.emplace_back("accuracy", e.accuracy);
+    row.values.emplace_back("top5", e.top5);
+  }
   std::string gini;
   for (const RoutingMetrics& m : e.routing) {
     const std::string layer = fmt::format("block{}/", m.block);
@@ -276,9 +288,9 @@ void Trainer::evaluate() {
     gini += fmt::format(" {:.3f}", m.gini);
   }
   if (folder_) folder_->write(row);
-  say(fmt::format("epoch {:.1f}: test accuracy {:.2f} %, loss {:.4f}{}{}", session_->epoch(), 100 * e.accuracy, e.loss,
+  say(fmt::format("epoch {:.1f}: test {}, loss {:.4f}{}{}", session_->epoch(), figure_of(e, config_.loss), e.loss,
                   gini.empty() ? "" : ", load Gini by layer", gini));
-  const double value = config_.checkpoint.best == BestMetric::accuracy ? e.accuracy : -e.loss;
+  const double figure = numbers ? -e.mae : e.accuracy, value = config_.checkpoint.best == BestMetric::accuracy ? figure : -e.loss;
   const bool best = !now.has_best || value > now.best;
   if (best) {
     now.best = value;
@@ -313,8 +325,7 @@ void Trainer::finish() {
     say(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
                     100 * all_wait_seconds_ / all_seconds_));
   if (last_evaluation_)
-    say(fmt::format("done     test accuracy {:.2f} %, best checkpoint {}/checkpoints/{}", 100 * last_evaluation_->accuracy, path(),
-                    "best"));
+    say(fmt::format("done     test {}, best checkpoint {}/checkpoints/best", figure_of(*last_evaluation_, config_.loss), path()));
 }
 
 }  // namespace ermoe
