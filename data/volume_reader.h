@@ -33,8 +33,8 @@ class VolumeReader {
   /// Reads the atlas where there is one. Throws `InputError`.
   VolumeReader(std::shared_ptr<const FileTree> files, VolumeFormat format);
 
-  /// Throws `InputError` that names the subject: its file is damaged, a series, constant, has voxels that are not finite; its map of regions is
-  /// missing or on another grid.
+  /// Throws `InputError` that names the subject: its file is damaged, a series, constant, has voxels that are not finite; its map of
+  /// regions is missing or on another grid.
   PreparedVolume read(const Subject& subject) const;
   /// The box around the brain in voxels of `spacing`: nx, ny, nz. Throws likewise.
   std::array<int64_t, 3> brain_size(const Subject& subject) const;

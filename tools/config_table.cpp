@@ -39,6 +39,7 @@ void add_data(std::vector<Setting>& table) {
   data.add("normalize", &DataConfig::normalize, "volumes: what the brain's intensities are brought to");
   data.add("folds", &DataConfig::folds, between(0, 1000), "volumes: parts of a cross-validation, alike in age; 0: none");
   data.add("fold", &DataConfig::fold, between(0, 1000), "volumes: the part that is held out, from 1; 0: each in turn, a run for each");
+  data.add("fold_seed", &DataConfig::fold_seed, "volumes: deals subjects out to folds; the same for all runs that are to be compared");
 }
 
 void add_model(std::vector<Setting>& table) {
@@ -211,8 +212,9 @@ void add_parallel(std::vector<Setting>& table) {
                "of several processes: seconds within which the run ends where one of them dies or hangs");
   parallel.add("expert", &ParallelConfig::expert, at_least(1),
                "processes that hold a layer's experts together, each some of them; 1: each process holds all");
-  parallel.add("chunks", &ParallelConfig::chunks, at_least(0),
-               "parts in which rows travel to experts that other processes hold, one while another's experts compute; 0: 1 on one host, else 4");
+  parallel.add(
+      "chunks", &ParallelConfig::chunks, at_least(0),
+      "parts in which rows travel to experts that other processes hold, one while another's experts compute; 0: 1 on one host, else 4");
   parallel.add("reduce", &ParallelConfig::reduce,
                "what processes add up of experts' gradients: bf16 where the step computes in it by one micro-batch, or f32");
   parallel

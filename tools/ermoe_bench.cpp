@@ -56,7 +56,8 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", step.expert, "of the ranks that mpirun starts, how many hold the experts together")
       ->check(CLI::Range(1, 4096));
-  app.add_option("--chunks", step.chunks, "in which rows travel to them, one while another is computed; 0: 1 on one host, else 4")->check(CLI::Range(0, 4096));
+  app.add_option("--chunks", step.chunks, "in which rows travel to them, one while another is computed; 0: 1 on one host, else 4")
+      ->check(CLI::Range(0, 4096));
 }
 
 struct StepFlags {
@@ -136,7 +137,8 @@ void add_layer_flags(CLI::App& app, LayerFlags& flags) {
   app.add_option("--steps", layer.steps, "timed passes, forward and backward")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", layer.warmup, "untimed passes before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", layer.expert_ranks, "ranks that hold the experts together; 1: each holds all")->check(CLI::Range(1, 4096));
-  app.add_option("--chunks", layer.chunks, "in which rows travel to them, one while another is computed; 0: 1 on one host, else 4")->check(CLI::Range(0, 4096));
+  app.add_option("--chunks", layer.chunks, "in which rows travel to them, one while another is computed; 0: 1 on one host, else 4")
+      ->check(CLI::Range(0, 4096));
   app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay passes as one CUDA graph; spread experts never are");
 }
 

@@ -1,16 +1,25 @@
 // ermoe-eval: accuracy, confusion and routing of a trained model on a data set. The work is done in tools/evaluation.h.
 #include "core/comm.h"
 #include "core/error.h"
+#include "core/file_io.h"
+#include "data/encode_png.h"
+#include "models/config_rules.h"
+#include "tools/age_scatter.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
+#include "tools/cross_validation.h"
 #include "tools/evaluation_report.h"
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/thread_waiting.h"
+#include "tools/volume_prediction.h"
 
 #include <CLI/CLI.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <cstdio>
+#include <functional>
 
 namespace ermoe {
 namespace {
@@ -18,7 +27,7 @@ namespace {
 struct Options {
   DeviceChoice device = DeviceChoice::auto_;
   Precision precision = Precision::auto_;
-  std::string model, data, split;
+  std::string model, data, split, predictions, scatter, against;
   int64_t batch = 0, threads = 0;
   bool json = false, shuffle = false;
 };
@@ -32,7 +41,38 @@ void choose_images(Pipeline& pipeline, const Options& options, const LoadedModel
   if (options.split == "train" || (options.split.empty() && !pipeline.has_evaluation())) pipeline.evaluate_on_training();
 }
 
+/// Ages beside what corrects their bias: a line through what the model says of its training subjects, where they are at hand.
+RegressionReport regression_of(const Evaluation& result, Pipeline& pipeline, const RunConfig& config, const Options& options,
+                               const std::function<Evaluation(ExpertOrder)>& run) {
+  std::vector<AgePrediction> predictions = age_predictions(result, pipeline, config.data, options.split == "train" ? "train" : "val");
+  if (pipeline.has_training() && options.split != "train") {
+    pipeline.evaluate_on_training();
+    std::vector<double> truth, predicted;
+    for (const NumberPrediction& p : run(ExpertOrder::own).predictions) {
+      truth.push_back(p.truth);
+      predicted.push_back(p.predicted);
+    }
+    apply_correction(fit_bias(truth, predicted), predictions);
+  }
+  if (!options.predictions.empty()) write_file(options.predictions, predictions_csv(predictions));
+  if (!options.scatter.empty()) write_png(options.scatter, age_scatter(predictions, "predicted ages"));
+  return regression_report(predictions);
+}
+
+/// A cross-validation needs no model: what each fold predicted is there.
+int evaluate_folds(const Options& options) {
+  const std::vector<AgePrediction> all = held_out_predictions(options.model);
+  const RegressionReport report = regression_report(all);
+  if (!options.predictions.empty()) write_file(options.predictions, predictions_csv(all));
+  if (!options.scatter.empty()) write_png(options.scatter, age_scatter(all, "everyone held out once"));
+  std::fputs((options.json ? regression_json(report).dump(1) + "\n" : regression_text(report)).c_str(), stdout);
+  if (!options.against.empty()) std::fputs(compare_text(options.model, options.against).c_str(), stdout);
+  return 0;
+}
+
 int evaluate_model(const Options& options) {
+  if (models_in(options.model).size() > 1) return evaluate_folds(options);
+  check_input(options.against.empty(), "--against compares two cross-validations, and {} is none", options.model);
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
@@ -60,7 +100,8 @@ int evaluate_model(const Options& options) {
                           .class_names = model.class_names(),
                           .result = run(ExpertOrder::own),
                           .shuffled_accuracy = {}};
-  if (options.shuffle) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
+  if (is_regression(config.loss.kind)) report.regression = regression_of(report.result, *pipeline, config, options, run);
+  if (options.shuffle && !report.regression) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
   std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
   return 0;
 }
@@ -68,7 +109,9 @@ int evaluate_model(const Options& options) {
 int run(int argc, char** argv) {
   CLI::App app{"Evaluates a trained model: accuracy, loss, and how its experts were used.", "ermoe-eval"};
   Options options;
-  app.add_option("--run,--checkpoint", options.model, "run folder (its best checkpoint is taken) or a checkpoint's own folder")->required();
+  app.add_option("--run,--checkpoint", options.model,
+                 "run folder (its best checkpoint is taken), a checkpoint's own folder, or that of a cross-validation")
+      ->required();
   app.add_option("--data", options.data, "data set; as a rule the one that the run was trained on");
   app.add_option("--split", options.split, "test or train; as a rule test where there is one")->check(CLI::IsMember({"test", "train"}));
   app.add_option("--batch", options.batch, "images at a time; 0: as while training")->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
@@ -76,6 +119,9 @@ int run(int argc, char** argv) {
   add_precision_flag(app, options.precision);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   app.add_flag("--shuffle", options.shuffle, "evaluate once more with every token sent to the wrong experts");
+  app.add_option("--predictions", options.predictions, "of a regression: write everyone's to this CSV");
+  app.add_option("--scatter", options.scatter, "of a regression: draw them into this PNG");
+  app.add_option("--against", options.against, "of a cross-validation's folder: compare with another one of the same subjects");
   app.add_flag("--json", options.json, "print JSON, with the confusion matrix");
   if (!parse_flags(app, argc, argv)) {
     std::fputs(app.help().c_str(), stdout);

@@ -12,6 +12,7 @@
 #include "tools/main_guard.h"
 #include "tools/prediction.h"
 #include "tools/thread_waiting.h"
+#include "tools/volume_prediction.h"
 
 #include <CLI/CLI.hpp>
 
@@ -22,7 +23,7 @@ namespace {
 
 struct Options {
   DeviceChoice device = DeviceChoice::auto_;
-  std::string model;
+  std::string model, regions;
   std::vector<std::string> files;
   std::string format = "csv";
   int64_t top = 5, threads = 0;
@@ -56,22 +57,47 @@ int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& imag
   return loader.bad_files();
 }
 
+/// The ages of volumes; returns how many could not be read. Each of those is named on stderr.
+int64_t predict_volumes(Engine& engine, std::vector<LoadedModel>& models, const Options& options) {
+  check_input(options.regions.empty() || options.files.size() == 1, "--regions is the map of one volume, and {} are given",
+              options.files.size());
+  std::vector<VolumePrediction> predictions;
+  for (const std::string& file : options.files) {
+    try {
+      predictions.push_back(predict_volume(engine, models, file, {.regions = options.regions, .experts = options.top}));
+    } catch (const InputError& fault) {
+      complain(fault.what());
+    }
+  }
+  print(volume_predictions_text(predictions, options.format == "json" ? PredictionFormat::json : PredictionFormat::csv));
+  return std::ssize(options.files) - std::ssize(predictions);
+}
+
 int predict(const Options& options) {
-  const auto images = open_image_files(options.files);
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) complain("computing on the CPU: " + engine.device_note);
-  LoadedModel model(engine, options.model, complain);
-  model.use_average(nullptr, complain);
+  std::vector<LoadedModel> models;
+  for (const std::string& folder : models_in(options.model)) {
+    models.emplace_back(engine, folder, complain);
+    models.back().use_average(nullptr, complain);
+  }
+  LoadedModel& model = models.front();
+  if (model.config().model.dimensions == 3) return predict_volumes(engine, models, options) > 0 ? 1 : 0;
+  const auto images = open_image_files(options.files);
   return predict_all(engine, model, *images, options, threads) > 0 ? 1 : 0;
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Predicts the classes of images. A broken file is named and costs only itself; the exit code is then 1.", "ermoe-predict"};
+  CLI::App app{
+      "Predicts the classes of images, or the ages of brains: with a spread over the models of a cross-validation's folder, or over varied "
+      "copies. A broken file is named and costs only itself; the exit code is then 1.",
+      "ermoe-predict"};
   Options options;
   app.add_option("--run,--checkpoint", options.model, "run folder (its best checkpoint is taken) or a checkpoint's own folder")->required();
-  app.add_option("files", options.files, "images, or folders of images")->required();
-  app.add_option("--top", options.top, "classes an image [5]")->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
+  app.add_option("files", options.files, "images, or folders of images; NIfTI volumes, of which it says the age")->required();
+  app.add_option("--regions", options.regions, "of a volume: its map of regions, where the model's experts have such");
+  app.add_option("--top", options.top, "classes an image, or experts a volume [5]")->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
   app.add_option("--format", options.format, "csv or json [csv]")->check(CLI::IsMember({"csv", "json"}));
   add_device_flag(app, options.device);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));

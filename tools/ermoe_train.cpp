@@ -1,6 +1,7 @@
 // ermoe-train: trains, resumes, and evaluates while it trains. The loop is tools/trainer.h.
 #include "core/ranks.h"
 #include "tools/command_line.h"
+#include "tools/cross_validation.h"
 #include "tools/main_guard.h"
 #include "tools/thread_waiting.h"
 #include "tools/trainer.h"
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
       return 0;
     }
     ranks = ermoe::Ranks::join("ermoe-train", line.config.parallel.timeout);
+    if (ermoe::wants_cross_validation(line.config)) return ermoe::cross_validate(line.config, ranks.get());
     return ermoe::Trainer(line.config, ranks.get()).run();
   };
   return ermoe::guard_main("ermoe-train", train, [&](const std::string& message, int code) {

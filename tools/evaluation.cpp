@@ -32,7 +32,8 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
 }
 
 /// Adds what a regression says of a batch, whose numbers are `targets` (B, 1).
-void add_numbers(const LossConfig& loss, const Tensor& outputs, const Tensor& targets, std::span<const int64_t> samples, Evaluation& total) {
+void add_numbers(const LossConfig& loss, const Tensor& outputs, const Tensor& targets, std::span<const int64_t> samples,
+                 Evaluation& total) {
   const std::vector<double> predicted = predicted_numbers(loss, outputs);
   for (size_t b = 0; b < samples.size(); ++b)
     total.predictions.push_back({.sample = samples[b], .truth = targets.data<float>()[b], .predicted = predicted[b]});
@@ -72,6 +73,21 @@ ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int6
   return [&pipeline, ctx, batch](const std::function<void(const ModelInput&)>& fn) {
     pipeline.for_each_plain_batch(ctx, batch, statistics_count, fn);
   };
+}
+
+std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const Pipeline& pipeline, const DataConfig& data,
+                                           const std::string& split) {
+  std::vector<AgePrediction> all;
+  for (const NumberPrediction& p : evaluation.predictions) {
+    AgePrediction& one = all.emplace_back();
+    one.subject = pipeline.sample_name(p.sample);
+    one.age = p.truth;
+    one.predicted = p.predicted;
+    one.training_mean = pipeline.mean_target();
+    if (data.fold > 0) one.fold = static_cast<int>(data.fold);
+    one.split = split;
+  }
+  return all;
 }
 
 Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,

@@ -6,6 +6,7 @@
 #include "models/task_loss.h"
 #include "models/train_step.h"
 #include "tools/pipeline.h"
+#include "tools/regression_report.h"
 
 #include <cstdint>
 #include <functional>
@@ -41,6 +42,10 @@ int64_t evaluation_batch(const TrainConfig& train);
 
 /// The training batches, `batch` images each, from which the routing statistics of averaged weights are taken.
 ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int64_t batch);
+
+/// Of a regression: by subject, with the mean of the training targets. `split`: what the evaluated samples are called.
+std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const Pipeline& pipeline, const DataConfig& data,
+                                           const std::string& split);
 
 enum class ExpertOrder { own, shuffled };
 

@@ -73,7 +73,9 @@ void ImagePipeline::open(RunConfig& config) {
   }
 }
 
-const std::vector<std::string>& ImagePipeline::class_names() const { return (splits_.train ? *splits_.train : *splits_.test).class_names(); }
+const std::vector<std::string>& ImagePipeline::class_names() const {
+  return (splits_.train ? *splits_.train : *splits_.test).class_names();
+}
 
 bool ImagePipeline::number_classes(const std::vector<std::string>& names) {
   const std::vector<std::string> own = class_names();
@@ -209,7 +211,7 @@ void ImagePipeline::keep_on_device(const ExecContext& ctx) {
 }
 
 std::unique_ptr<BatchSource> ImagePipeline::open_batches(const ImageDataset& split, const Sampler& sampler, const LoaderOptions& options,
-                                                    Cursor at) const {
+                                                         Cursor at) const {
   const std::optional<ResidentSamples>& resident = &split == splits_.train.get() ? resident_train_ : resident_test_;
   if (resident) return resident_batches(*resident, sampler, host_, at);
   return streamed_batches(std::make_unique<Loader>(split, sampler, host_, options, at));
@@ -241,7 +243,8 @@ MicroBatch ImagePipeline::next(const ExecContext& ctx, RngKey key, bool mixing) 
   return ready;
 }
 
-void ImagePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn) {
+void ImagePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch,
+                                              const std::function<void(const EvaluationBatch&)>& fn) {
   check_input(splits_.test != nullptr, "{} has no images to evaluate on", config_->data.path);
   const Sampler sampler(splits_.test->size(),
                         {.rank = rank_, .world = world_, .batch = std::min(batch, splits_.test->size()), .mode = Mode::eval});
@@ -261,7 +264,8 @@ void ImagePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t ba
   }
 }
 
-void ImagePipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count, const std::function<void(const ModelInput&)>& fn) {
+void ImagePipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count,
+                                         const std::function<void(const ModelInput&)>& fn) {
   const ImageDataset& data = splits_.train ? *splits_.train : *splits_.test;
   const int64_t rows = std::min(std::max<int64_t>(batch, world_), data.size());  // every rank wants one
   const Sampler sampler(data.size(), {.seed = 1, .rank = rank_, .world = world_, .batch = rows, .mode = Mode::train});

@@ -28,6 +28,7 @@ class ImagePipeline final : public Pipeline {
   int64_t evaluation_size() const override { return splits_.test ? splits_.test->size() : 0; }
   const ImageDataset& evaluation() const { return *splits_.test; }
   std::string description() const override;
+  std::string sample_name(int64_t i) const override { return splits_.test->name(i); }
   const std::vector<std::string>& class_names() const override;
   bool number_classes(const std::vector<std::string>& names) override;
   void evaluate_on_training() override;

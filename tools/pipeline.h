@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,10 @@ class Pipeline {
   virtual const std::vector<std::string>& class_names() const = 0;
   /// Numbers the classes as a model does whose outputs have these names. False, and all stays, where a class is not among them.
   virtual bool number_classes(const std::vector<std::string>& names) = 0;
+  /// What the samples to evaluate on are called: a file, a subject.
+  virtual std::string sample_name(int64_t i) const = 0;
+  /// Of a regression the mean of the training targets, which who knows nothing would say.
+  virtual std::optional<double> mean_target() const { return std::nullopt; }
   /// Evaluates on the training samples. Before the first `next`.
   virtual void evaluate_on_training() = 0;
 
@@ -62,8 +67,7 @@ class Pipeline {
   virtual void prefetch(const ExecContext&) {}
 
   /// Calls `fn` with this rank's part of every evaluation batch in order; without anything where it has none.
-  virtual void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch,
-                                         const std::function<void(const EvaluationBatch&)>& fn) = 0;
+  virtual void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn) = 0;
   /// Calls `fn` with the first `count` training batches, unaugmented: for routing statistics.
   virtual void for_each_plain_batch(const ExecContext& ctx, int64_t batch, int64_t count,
                                     const std::function<void(const ModelInput&)>& fn) = 0;

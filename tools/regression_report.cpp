@@ -117,11 +117,17 @@ ordered_json regression_json(const RegressionReport& report) {
   return out;
 }
 
+namespace {
+
+std::string number(const std::optional<double>& value) { return value ? fmt::format("{:.4f}", *value) : std::string(); }
+
+}  // namespace
+
 std::string predictions_csv(std::span<const AgePrediction> predictions) {
-  std::string text = "participant_id,age,predicted,corrected,fold,split\n";
+  std::string text = "participant_id,age,predicted,corrected,training_mean,fold,split\n";
   for (const AgePrediction& p : predictions)
-    text += fmt::format("{},{},{:.4f},{},{},{}\n", csv_field(p.subject), p.age, p.predicted,
-                        p.corrected ? fmt::format("{:.4f}", *p.corrected) : "", p.fold ? std::to_string(*p.fold) : "", csv_field(p.split));
+    text += fmt::format("{},{},{:.4f},{},{},{},{}\n", csv_field(p.subject), p.age, p.predicted, number(p.corrected),
+                        number(p.training_mean), p.fold ? std::to_string(*p.fold) : "", csv_field(p.split));
   return text;
 }
 

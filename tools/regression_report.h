@@ -40,7 +40,7 @@ std::string paired_text(const std::string& a, const std::string& b, const Paired
 /// The same figures; null for what is undefined or not there.
 nlohmann::ordered_json regression_json(const RegressionReport& report);
 
-/// A CSV: participant_id,age,predicted,corrected,fold,split; fields without a value are empty.
+/// A CSV: participant_id,age,predicted,corrected,training_mean,fold,split; fields without a value are empty.
 std::string predictions_csv(std::span<const AgePrediction> predictions);
 
 }  // namespace ermoe

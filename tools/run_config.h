@@ -32,8 +32,9 @@ struct DataConfig {
   std::string regions;  // where its map of regions lies, or one atlas for all; empty: none
   double spacing = 2;   // mm between voxels
   Normalize normalize = Normalize::mean;
-  int64_t folds = 0;  // of a cross-validation; 0: none
-  int64_t fold = 0;   // the one that is held out, from 1; 0: each in turn
+  int64_t folds = 0;       // of a cross-validation; 0: none
+  int64_t fold = 0;        // the one that is held out, from 1; 0: each in turn
+  uint64_t fold_seed = 0;  // deals subjects out to folds
 };
 
 struct AugmentConfig {

@@ -16,6 +16,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  cross_validation.cpp
   decoder_choice.cpp
   demo_picture.cpp
   device_choice.cpp
@@ -49,6 +50,7 @@ set(SOURCES
   thread_waiting.cpp
   trainer.cpp
   volume_pipeline.cpp
+  volume_prediction.cpp
   volume_settings.cpp
 )
 set(PROGRAMS

@@ -317,6 +317,8 @@ void Trainer::finish() {
                     session_->progress().step, session_->total_steps(), path()));
     return;
   }
+  if (folder_ && last_evaluation_ && is_regression(config_.loss.kind))
+    write_file(path() + "/predictions.csv", predictions_csv(age_predictions(*last_evaluation_, session_->pipeline(), config_.data, "val")));
   const AllocatorStats memory = session_->engine().memory();
   const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
   say(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,

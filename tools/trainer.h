@@ -25,6 +25,9 @@ class Trainer {
   /// Trains to the end or until a signal. Returns the exit code: 0 in both cases.
   int run();
 
+  /// Whether all steps are done; a signal ends `run` before.
+  bool finished() const { return session_->finished(); }
+
   /// `fn` is told with a literal what this rank does from now on: "the backward pass" of step `step`.
   void on_phase(std::function<void(int64_t step, const char* phase)> fn) { on_phase_ = std::move(fn); }
 

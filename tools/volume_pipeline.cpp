@@ -80,8 +80,8 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
   const auto files = open_tree(config.data.path);
   std::vector<Subject> train, test;
   split(read_subjects(*files, {.table = config.data.table, .path_template = config.data.volumes, .warn = warn_}), train, test);
-  reader_.emplace(files, VolumeFormat{.size = {}, .spacing = config.data.spacing, .normalize = config.data.normalize,
-                                      .regions = config.data.regions});
+  reader_.emplace(
+      files, VolumeFormat{.size = {}, .spacing = config.data.spacing, .normalize = config.data.normalize, .regions = config.data.regions});
   fill_in_sizes(train.empty() ? test : train);
   require_memory(std::ssize(train) + std::ssize(test));
   train_ = load(train);
@@ -104,7 +104,7 @@ void VolumePipeline::split(std::vector<Subject> subjects, std::vector<Subject>& 
   }
   std::vector<int> folds;
   if (data.folds > 0)
-    folds = stratified_folds(ages, ids, static_cast<int>(data.folds), config_->train.seed);
+    folds = stratified_folds(ages, ids, static_cast<int>(data.folds), data.fold_seed);
   else if (!own && data.val_share > 0)
     folds = stratified_folds(ages, ids, std::max(2, static_cast<int>(std::lround(1 / data.val_share))), config_->train.seed);
   const int held_out = data.folds > 0 ? static_cast<int>(data.fold) - 1 : 0;
@@ -140,10 +140,11 @@ void VolumePipeline::require_memory(int64_t volumes) const {
   const int64_t kinds = reader_->format().regions.empty() ? 1 : 2;
   const double wanted = static_cast<double>(volumes * nx * ny * nz * kinds) * sizeof(float);
   const auto there = available_memory();
-  check_input(!there || wanted < 0.8 * *there,
-              "{}: {} volumes of {}x{}x{} voxels take {:.1f} GiB of memory, and {:.1f} are free: a larger data.spacing or a smaller model.volume "
-              "needs less",
-              config_->data.path, volumes, nx, ny, nz, wanted / (1 << 30), there.value_or(0) / (1 << 30));
+  check_input(
+      !there || wanted < 0.8 * *there,
+      "{}: {} volumes of {}x{}x{} voxels take {:.1f} GiB of memory, and {:.1f} are free: a larger data.spacing or a smaller model.volume "
+      "needs less",
+      config_->data.path, volumes, nx, ny, nz, wanted / (1 << 30), there.value_or(0) / (1 << 30));
 }
 
 VolumeSet VolumePipeline::load(const std::vector<Subject>& subjects) const {
@@ -208,6 +209,12 @@ std::string VolumePipeline::description() const {
                      config_->data.spacing, fold);
 }
 
+std::optional<double> VolumePipeline::mean_target() const {
+  if (train_.size() == 0) return std::nullopt;
+  const std::vector<double> ages = train_.ages();
+  return std::reduce(ages.begin(), ages.end()) / static_cast<double>(ages.size());
+}
+
 void VolumePipeline::evaluate_on_training() {
   check_input(train_.size() > 0, "{} has no training volumes", config_->data.path);
   test_ = train_;
@@ -232,8 +239,8 @@ void VolumePipeline::seek(Cursor at) {
   const int64_t micro = config_->train.batch / config_->train.accumulate;
   check_input(micro >= 1 && micro <= train_.size(), "train.batch is {} in {} micro-batches, but {} has {} training volumes",
               config_->train.batch, config_->train.accumulate, config_->data.path, train_.size());
-  sampler_.emplace(train_.size(), SamplerOptions{
-                                      .seed = config_->train.seed, .rank = rank_, .world = world_, .batch = micro, .mode = Mode::train});
+  sampler_.emplace(train_.size(),
+                   SamplerOptions{.seed = config_->train.seed, .rank = rank_, .world = world_, .batch = micro, .mode = Mode::train});
   cursor_ = at;
 }
 

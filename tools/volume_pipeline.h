@@ -29,6 +29,8 @@ class VolumePipeline final : public Pipeline {
   int64_t training_size() const override { return train_.size(); }
   int64_t evaluation_size() const override { return test_.size(); }
   std::string description() const override;
+  std::string sample_name(int64_t i) const override { return test_.subjects[static_cast<size_t>(i)].id; }
+  std::optional<double> mean_target() const override;
   const std::vector<std::string>& class_names() const override { return names_; }
   bool number_classes(const std::vector<std::string>&) override { return true; }
   void evaluate_on_training() override;
