@@ -12,6 +12,7 @@ set(SOURCES
   kernels/augment_volume.cu
   kernels/balance_loss.cu
   kernels/basis_projection.cu
+  kernels/bin_targets.cu
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
@@ -47,6 +48,7 @@ set(SOURCES
   kernels/project_off.cu
   kernels/qk_norm.cu
   kernels/randaugment.cu
+  kernels/region_mask.cu
   kernels/regression_loss.cu
   kernels/router_stats.cu
   kernels/routing_plan.cu

@@ -16,6 +16,7 @@ set(SOURCES
   optim.cpp
   recorded_step.cpp
   regression_metrics.cpp
+  regions.cpp
   router_ermoe.cpp
   router_linear.cpp
   routing_metrics.cpp

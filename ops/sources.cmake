@@ -9,6 +9,7 @@ set(SOURCES
   augment_volume.cpp
   balance_loss.cpp
   basis_projection.cpp
+  bin_targets.cpp
   cast.cpp
   column_sum.cpp
   combine.cpp
@@ -24,6 +25,7 @@ set(SOURCES
   cpu/augment_volume.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
+  cpu/bin_targets.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -52,6 +54,7 @@ set(SOURCES
   cpu/project_off.cpp
   cpu/qk_norm.cpp
   cpu/randaugment.cpp
+  cpu/region_mask.cpp
   cpu/regression_loss.cpp
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
@@ -86,6 +89,7 @@ set(SOURCES
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp
+  region_mask.cpp
   regression_loss.cpp
   router_stats.cpp
   routing_plan.cpp

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "models/config_rules.h"
+#include "models/regions.h"
 #include "tools/config_sections.h"
 
 #include <algorithm>
@@ -57,7 +58,8 @@ void add_model(std::vector<Setting>& table) {
   model.add("heads", &VitConfig::heads, between(1, 1024), "attention heads; they divide the width");
   model.add("mlp_ratio", &VitConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
             "hidden width of dense blocks, in units of D");
-  model.add("classes", &VitConfig::classes, between(0, 1 << 24), "outputs: as many as classes, 1 for a regression; 0: as the data");
+  model.add("classes", &VitConfig::classes, between(0, 1 << 24),
+            "outputs: as many as classes, 1 for a regression, or as many as loss.bins; 0: as the data and the loss want");
   model.add("pool", &VitConfig::pool, "what the head reads: the class token, or the average of the patches");
   model.add("positions", &VitConfig::positions, "position embedding");
   model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
@@ -92,7 +94,16 @@ void add_routing(Section<MoeConfig>& moe) {
   Setting& threshold = moe.add("threshold", &MoeConfig::threshold, "lowest score that qualifies: none, a number, or quantile:0.1");
   threshold.kind = Kind::rule;
   threshold.check_syntax = [](const std::string& value) { parse_threshold(value); };
-  moe.add("free_experts", &MoeConfig::free_experts, between(0, 4096), "unscored experts that take tokens below the threshold");
+  moe.add("free_experts", &MoeConfig::free_experts, between(0, 4096),
+          "unscored experts that take tokens below the threshold, and those that moe.regions keeps from the others");
+  Setting& regions =
+      moe.add("regions", &MoeConfig::regions,
+              "volumes: which labels of the region map each scored expert has, as in 0:1,2;1:3, or a .json file; empty: all");
+  regions.check_syntax = [](const std::string& value) { parse_regions(value); };
+  // A run keeps the regions themselves: the file may change.
+  regions.put = [](RunConfig& c, const Value& value) { c.model.moe.regions = regions_text(parse_regions(std::get<std::string>(value))); };
+  moe.add("region_share", &MoeConfig::region_share, from_to_below(0, 1),
+          "moe.regions: share of a patch's voxels above which its token may go to an expert of that region");
   moe.add("combine", &MoeConfig::combine, "weights of the chosen experts");
   moe.add("noise", &MoeConfig::noise, at_least(0), "vmoe: deviation of the logits' noise, in units of 1/E");
   moe.add("importance_weight", &MoeConfig::importance_weight, at_least(0), "vmoe: weight of the importance loss");
@@ -131,10 +142,15 @@ void add_optim(std::vector<Setting>& table) {
 void add_loss(std::vector<Setting>& table) {
   Section<LossConfig> loss(table, "loss", [](RunConfig& c) -> LossConfig& { return c.loss; });
   loss.add("kind", &LossConfig::kind,
-           "of classes: softmax cross-entropy, or a sigmoid each; of one number (no reader for such targets yet): l1, l2, huber");
+           "of classes: softmax cross-entropy, or a sigmoid each; of a number: l1, l2, huber, or soft_labels over loss.bins");
   loss.add("smoothing", &LossConfig::smoothing, from_to_below(0, 1), "share of the target spread over all classes");
   loss.add("class_weights", &LossConfig::class_weights, at_least(0), "one a class; empty: all 1");
   loss.add("delta", &LossConfig::delta, above(0), "huber: error from which it grows linearly, in the target's unit");
+  Setting& bins = loss.add("bins", &LossConfig::bins, "soft_labels: low:high or low:high:width in the target's unit, one output a bin");
+  bins.check_syntax = [](const std::string& value) { parse_bins(value); };
+  loss.add("sigma", &LossConfig::sigma, above(0), "soft_labels: deviation of the normal distribution around the target, in its unit");
+  loss.add("target_mean", &LossConfig::target_mean, "l1, l2, huber: the model learns (target - mean) / scale");
+  loss.add("target_scale", &LossConfig::target_scale, at_least(0), "l1, l2, huber: 0: mean and deviation of the training targets");
 }
 
 void add_volume_augment(Section<AugmentConfig>& augment) {

@@ -119,15 +119,15 @@ ordered_json regression_json(const RegressionReport& report) {
 
 namespace {
 
-std::string number(const std::optional<double>& value) { return value ? fmt::format("{:.4f}", *value) : std::string(); }
+std::string field_of(const std::optional<double>& value) { return value ? fmt::format("{:.4f}", *value) : std::string(); }
 
 }  // namespace
 
 std::string predictions_csv(std::span<const AgePrediction> predictions) {
   std::string text = "participant_id,age,predicted,corrected,training_mean,fold,split\n";
   for (const AgePrediction& p : predictions)
-    text += fmt::format("{},{},{:.4f},{},{},{},{}\n", csv_field(p.subject), p.age, p.predicted, number(p.corrected),
-                        number(p.training_mean), p.fold ? std::to_string(*p.fold) : "", csv_field(p.split));
+    text += fmt::format("{},{},{:.4f},{},{},{},{}\n", csv_field(p.subject), p.age, p.predicted, field_of(p.corrected),
+                        field_of(p.training_mean), p.fold ? std::to_string(*p.fold) : "", csv_field(p.split));
   return text;
 }
 

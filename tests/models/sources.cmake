@@ -6,9 +6,11 @@ set(SOURCES
   optim_test.cpp
   recorded_step_test.cpp
   regression_metrics_test.cpp
+  regions_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp
+  task_loss_test.cpp
   train_step_test.cpp
   vit_test.cpp
   volume_test.cpp

@@ -9,6 +9,7 @@ set(SOURCES
   augment_volume_test.cpp
   balance_loss_test.cpp
   basis_projection_test.cpp
+  bin_targets_test.cpp
   cast_test.cpp
   column_sum_test.cpp
   combine_test.cpp
@@ -40,6 +41,7 @@ set(SOURCES
   project_off_test.cpp
   qk_norm_test.cpp
   randaugment_test.cpp
+  region_mask_test.cpp
   regression_loss_test.cpp
   router_stats_test.cpp
   routing_plan_test.cpp
