@@ -33,7 +33,7 @@ class Resumed {
 
   void read(char* to, size_t bytes) {
     const size_t n = std::min(bytes, head_.size());
-    std::memcpy(to, head_.data(), n);
+    if (n > 0) std::memcpy(to, head_.data(), n);
     head_.remove_prefix(n);
     if (n < bytes) reader_.read_exactly(to + n, bytes - n);
   }
