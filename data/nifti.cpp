@@ -33,7 +33,7 @@ class Resumed {
 
   void read(char* to, size_t bytes) {
     const size_t n = std::min(bytes, head_.size());
-    std::memcpy(to, head_.data(), n);
+    if (n > 0) std::memcpy(to, head_.data(), n);
     head_.remove_prefix(n);
     if (n < bytes) reader_.read_exactly(to + n, bytes - n);
   }
@@ -169,12 +169,17 @@ Volume read_nifti(std::string_view bytes, const std::string& name) {
   return read_voxels(header, head, reader);
 }
 
-void require_sound(const Volume& volume, const std::string& name) {
-  const auto is_bad = [](float v) { return !std::isfinite(v); };
-  const auto bad = std::ranges::count_if(volume.values, is_bad);
-  check_input(bad == 0, "{}: {} of {} voxels are not finite numbers", name, bad, volume.values.size());
+std::string fault_of(const Volume& volume) {
+  const auto bad = std::ranges::count_if(volume.values, [](float v) { return !std::isfinite(v); });
+  if (bad > 0) return fmt::format("{} of {} voxels are not finite numbers", bad, volume.values.size());
+  if (volume.values.empty()) return "has no voxels";
   const auto [low, high] = std::ranges::minmax_element(volume.values);
-  check_input(low != high && *low < *high, "{}: every voxel has the same value, {}", name, volume.values.empty() ? 0 : *low);
+  return *low < *high ? "" : fmt::format("every voxel has the same value, {}", *low);
+}
+
+void require_sound(const Volume& volume, const std::string& name) {
+  const std::string fault = fault_of(volume);
+  check_input(fault.empty(), "{}: {}", name, fault);
 }
 
 }  // namespace ermoe

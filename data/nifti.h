@@ -56,8 +56,9 @@ Volume read_nifti(const std::string& path);
 /// The same from a file's bytes, which messages call `name`. Not for pairs.
 Volume read_nifti(std::string_view bytes, const std::string& name);
 
-/// Refuses a volume that nothing can be learned from, one with voxels that are not finite or with one value alone, by an `InputError`
-/// that begins with `name`.
+/// Why nothing can be learned from a volume: voxels that are not finite, or one value in all of them. Empty where neither is so.
+std::string fault_of(const Volume& volume);
+/// Throws `InputError`, `name` and the fault, where there is one.
 void require_sound(const Volume& volume, const std::string& name);
 
 /// NIfTI's names of the spaces that world positions may be in.

@@ -6,7 +6,9 @@
 #include "core/safetensors.h"
 #include "data/decode.h"
 #include "data/gzip.h"
+#include "data/nifti.h"
 #include "data/tar.h"
+#include "data/volume_grid.h"
 
 #include <nlohmann/json.hpp>
 
@@ -73,6 +75,15 @@ FileReport describe_safetensors(const Content& c) {
   uint64_t bytes = 0;
   for (const auto& [name, stored] : file.tensors()) bytes += stored.bytes;
   return {"safetensors", fmt::format("safetensors, {} of {} bytes", plural(file.tensors().size(), "tensor", "tensors"), bytes)};
+}
+
+bool is_nifti_file(const Content& c) { return is_nifti(c.head); }
+
+FileReport describe_nifti(const Content& c) {
+  const NiftiHeader header = read_nifti_header(c.path);
+  const auto& size = read_nifti(c.path).grid.size;
+  const std::string format = fmt::format("NIfTI-{}", header.version);
+  return {format, fmt::format("{} volume, {} x {} x {}, axes {}", format, size[0], size[1], size[2], orientation_text(header.grid))};
 }
 
 /// Bytes of one element by IDX type code; 0 where there is no such type.
@@ -175,8 +186,8 @@ struct Probe {
 
 // The first match decides: formats with a magic number stand before those that are told by less.
 constexpr Probe probes[] = {
-    {is_image, describe_image}, {is_tar_archive, describe_tar}, {is_safetensors, describe_safetensors}, {is_idx, describe_idx},
-    {is_cifar, describe_cifar}, {is_json, describe_json},       {is_gzip_file, describe_gzip},
+    {is_image, describe_image}, {is_nifti_file, describe_nifti}, {is_tar_archive, describe_tar}, {is_safetensors, describe_safetensors},
+    {is_idx, describe_idx},     {is_cifar, describe_cifar},      {is_json, describe_json},       {is_gzip_file, describe_gzip},
 };
 
 }  // namespace

@@ -2,7 +2,7 @@
 # Installs what building, testing and the demo need, from the system's own packages (Debian 12, Ubuntu 24.04 or newer).
 #   third_party/install.sh           what is missing to build and test
 #   third_party/install.sh --demo    also the demo's data set
-#   third_party/install.sh --golden  also what makes the golden files (PyTorch), used by CI
+#   third_party/install.sh --golden  also what makes the golden files (PyTorch) and reads NIfTI beside us (nibabel), used by CI
 # As root it installs; otherwise it prints the command that would.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ packages=(build-essential cmake ninja-build libopenblas-openmp-dev nlohmann-json
 for option in "$@"; do
   case "$option" in
     --demo) packages+=(dataset-fashion-mnist) ;;
-    --golden) packages+=(python3-torch python3-numpy) ;;
+    --golden) packages+=(python3-torch python3-numpy python3-nibabel) ;;
     --checks) packages+=(clang-format universal-ctags) ;;
     *) echo "install.sh: $option is not an option; --demo, --golden and --checks are" >&2; exit 2 ;;
   esac

@@ -1,12 +1,17 @@
 #include "tools/inspection.h"
 
+#include "core/enum_names.h"
 #include "core/error.h"
 #include "core/file_io.h"
 #include "data/file_tree.h"
+#include "data/intensity.h"
+#include "data/nifti.h"
 #include "data/probe.h"
+#include "data/volume_grid.h"
 #include "models/checkpoint_store.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <mutex>
 #include <vector>
@@ -115,10 +120,49 @@ Inspection inspect_run(const std::string& folder, const WarnFn& note) {
   return {fmt::format("  run        {} checkpoints, the last whole one of step {}\n", checkpoint_steps(folder).size(), found.step), ""};
 }
 
+std::string describe_values(const std::vector<float>& values) {
+  double low = HUGE_VAL, high = -HUGE_VAL, sum = 0;
+  int64_t finite = 0, zeros = 0;
+  for (const float v : values) {
+    if (!std::isfinite(v)) continue;
+    ++finite;
+    zeros += v == 0 ? 1 : 0;
+    low = std::min(low, double{v});
+    high = std::max(high, double{v});
+    sum += v;
+  }
+  if (finite == 0) return "  values     none that is finite\n";
+  return fmt::format("  values     from {:.6g} to {:.6g}, mean {:.6g}; {:.1f} % are 0\n", low, high, sum / static_cast<double>(finite),
+                     100.0 * static_cast<double>(zeros) / static_cast<double>(values.size()));
+}
+
+Inspection inspect_volume(const std::string& path, const WarnFn& note) {
+  const NiftiHeader header = read_nifti_header(path);
+  const Volume volume = read_nifti(path);
+  const auto& size = volume.grid.size;
+  const Point3 mm = volume.grid.spacing();
+  Inspection result;
+  result.text =
+      fmt::format("  file       NIfTI-{} volume, {}, {} endian\n", header.version, enum_name(header.type), enum_name(header.order));
+  result.text +=
+      fmt::format("  size       {} x {} x {} voxels of {:.4g} x {:.4g} x {:.4g} mm\n", size[0], size[1], size[2], mm[0], mm[1], mm[2]);
+  result.text += fmt::format("  axes       {}, by its {}\n", orientation_text(volume.grid), enum_name(header.affine_source));
+  if (header.scaled())
+    result.text += fmt::format("  scale      {:.6g} times what is stored, plus {:.6g}\n", header.slope, header.intercept);
+  result.text += describe_values(volume.values);
+  // The file is sound; what is in it may be of no use.
+  if (const std::string fault = fault_of(volume); !fault.empty())
+    note(fmt::format("{}: {}: no model learns from it", path, fault));
+  else if (const auto warning = looks_unstripped(volume, path))
+    note(*warning);
+  return result;
+}
+
 /// An archive or a table may be sound without being a data set.
 Inspection inspect_one_file(const std::string& path, Look look, int threads, const WarnFn& note) {
   const std::string ending = extension(path);
   if (ending == "csv" || ending == "tsv") return describe_dataset(open_dataset(path, {.warn = note}), look, threads);
+  if (is_volume_name(path)) return inspect_volume(path, note);
   const FileReport report = inspect_file(path);
   const std::string line = fmt::format("  file       {}\n", report.description);
   if (!is_archive_name(path) && ending != "bin") return {line, ""};

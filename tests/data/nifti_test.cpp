@@ -76,6 +76,12 @@ TEST(Nifti, ASlopeThatIsNoneIsNotApplied) {
   EXPECT_THROW(read_nifti(make_nifti(fields, stored_types()[0], random).bytes, "made"), InputError);
 }
 
+TEST(Nifti, WhatScalesToZeroIsZero) {
+  NiftiFields fields{.version = 2, .datatype = 2, .slope = 1.0 / 3, .intercept = -7};
+  const Volume volume = read_nifti(NiftiBytes(fields).bytes() + std::string(24, 21), "made");
+  for (const float v : volume.values) EXPECT_EQ(v, 0);
+}
+
 TEST(Nifti, AQformTurnsByItsQuaternion) {
   std::mt19937 random(3);
   in_every_layout([&](int version, ByteOrder order) {

@@ -5,6 +5,7 @@
 #include "data/encode_png.h"
 #include "tests/data/gzip_writer.h"
 #include "tests/data/image_samples.h"
+#include "tests/data/nifti_files.h"
 #include "tests/data/tar_writer.h"
 #include "tests/data/test_data.h"
 #include "tests/scratch.h"
@@ -59,6 +60,13 @@ TEST_F(Inspect, RecognisesFormatsByContent) {
   EXPECT_EQ(line(gzip("nothing known")), "13 bytes of no format known here, gzip-compressed");
   EXPECT_EQ(line("\x02\0\0\0\0\0\0\0{}"s), "safetensors, 0 tensors of 0 bytes");
   EXPECT_EQ(report(idx).format, "IDX");
+  for (const ByteOrder order : {ByteOrder::little, ByteOrder::big}) {
+    for (const int version : {1, 2}) {
+      const std::string volume = NiftiBytes({.version = version, .order = order}).bytes() + std::string(96, 'v');
+      EXPECT_EQ(line(gzip(volume)), fmt::format("NIfTI-{} volume, 2 x 3 x 4, axes LAS, gzip-compressed", version));
+      EXPECT_TRUE(line(volume.substr(0, volume.size() - 9)).starts_with("refused: its NIfTI header claims"));
+    }
+  }
 }
 
 TEST_F(Inspect, RefusesBrokenFiles) {
