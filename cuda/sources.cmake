@@ -47,6 +47,7 @@ set(SOURCES
   kernels/project_off.cu
   kernels/qk_norm.cu
   kernels/randaugment.cu
+  kernels/region_mask.cu
   kernels/regression_loss.cu
   kernels/router_stats.cu
   kernels/routing_plan.cu

@@ -45,6 +45,8 @@ struct MoeConfig {
   double momentum = 0.05;  // of the running means, deviations and histogram
   Threshold threshold = "none";
   int64_t free_experts = 0;
+  std::string regions;        // "0:1,2;1:3": labels of each scored expert's region (models/regions.h); empty: no mask
+  double region_share = 0.1;  // of a patch's voxels, above which it covers a region
   CombineRule combine = CombineRule::normalized;
   // Routers with logits
   double noise = 1.0;  // vmoe: standard deviation of the logits' noise, in units of 1/E

@@ -2,6 +2,7 @@
 
 #include "core/enum_names.h"
 #include "core/error.h"
+#include "models/regions.h"
 
 #include <algorithm>
 #include <charconv>
@@ -105,6 +106,28 @@ void check_router(const MoeConfig& moe) {
               moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));
 }
 
+void check_regions(const VitConfig& m) {
+  const MoeConfig& moe = m.moe;
+  if (moe.regions.empty()) return;
+  Regions regions;
+  try {
+    regions = parse_regions(moe.regions);
+  } catch (const InputError& e) {
+    fail_input("moe.regions: {}", e.what());
+  }
+  check_input(m.dimensions == 3, "moe.regions: maps of regions go with volumes (model.dimensions 3), not with images");
+  check_input(moe.router == RouterKind::ermoe,
+              "moe.regions: only moe.router ermoe has free experts, which tokens outside of all regions want, not {}",
+              enum_name(moe.router));
+  check_input(moe.free_experts >= 1, "moe.free_experts: moe.regions wants one at least, where tokens outside of all regions go");
+  check_input(std::ssize(regions) <= moe.experts, "moe.regions: expert {} does not exist; moe.experts {} are 0 to {}", regions.size() - 1,
+              moe.experts, moe.experts - 1);
+  regions.resize(static_cast<size_t>(moe.experts));
+  const auto bare = std::ranges::find_if(regions, [](const auto& labels) { return labels.empty(); });
+  check_input(bare == regions.end(), "moe.regions: expert {} of moe.experts {} has no labels, so no token could go to it",
+              bare - regions.begin(), moe.experts);
+}
+
 std::vector<std::string> router_warnings(const MoeConfig& moe) {
   std::vector<std::string> warnings;
   if (moe.router != RouterKind::ermoe) return warnings;
@@ -113,6 +136,10 @@ std::vector<std::string> router_warnings(const MoeConfig& moe) {
   }
   if (parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none && moe.free_experts == 0 && !moe.standardize) {
     warnings.emplace_back("moe.threshold changes nothing without moe.free_experts or moe.standardize: the next best scores fill in");
+  }
+  if (!moe.regions.empty() && parse_threshold(moe.threshold).kind == ThresholdRule::Kind::none && moe.combine != CombineRule::softmax) {
+    warnings.emplace_back(
+        "moe.regions without moe.threshold: a free expert enters with a score of 0, so beside a regional one it weighs next to nothing");
   }
   return warnings;
 }
@@ -201,6 +228,7 @@ std::vector<std::string> check_model(const VitConfig& model) {
     fail_input("moe.threshold: {}", e.what());
   }
   check_router(moe);
+  check_regions(model);
   const int64_t full = std::min(expert_hidden(model), model.width);
   check_input(moe.expert != ExpertKind::eigen || factor_rank(model) <= full,
               "moe.rank: {} lies above {}, the smaller of an expert's hidden width and model.width", factor_rank(model), full);

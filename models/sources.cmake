@@ -15,6 +15,7 @@ set(SOURCES
   moe.cpp
   optim.cpp
   recorded_step.cpp
+  regions.cpp
   router_ermoe.cpp
   router_linear.cpp
   routing_metrics.cpp

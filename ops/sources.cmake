@@ -52,6 +52,7 @@ set(SOURCES
   cpu/project_off.cpp
   cpu/qk_norm.cpp
   cpu/randaugment.cpp
+  cpu/region_mask.cpp
   cpu/regression_loss.cpp
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
@@ -87,6 +88,7 @@ set(SOURCES
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp
+  region_mask.cpp
   regression_loss.cpp
   router_stats.cpp
   routing_plan.cpp

@@ -92,8 +92,8 @@ std::vector<std::string> validate(const RunConfig& config) {
   check_data(config);
   auto warnings = check_model(config.model);
   const MoeConfig& moe = config.model.moe;
-  check_input(moe.free_experts == 0 || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
-              "moe.free_experts: nothing would ever fall back to them without a moe.threshold");
+  check_input(moe.free_experts == 0 || !moe.regions.empty() || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
+              "moe.free_experts: nothing would ever fall back to them without a moe.threshold or moe.regions");
   check_augment(config);
   check_loss(config);
   check_optim(config);

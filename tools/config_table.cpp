@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "models/config_rules.h"
+#include "models/regions.h"
 #include "tools/config_sections.h"
 
 #include <algorithm>
@@ -82,7 +83,16 @@ void add_routing(Section<MoeConfig>& moe) {
   Setting& threshold = moe.add("threshold", &MoeConfig::threshold, "lowest score that qualifies: none, a number, or quantile:0.1");
   threshold.kind = Kind::rule;
   threshold.check_syntax = [](const std::string& value) { parse_threshold(value); };
-  moe.add("free_experts", &MoeConfig::free_experts, between(0, 4096), "unscored experts that take tokens below the threshold");
+  moe.add("free_experts", &MoeConfig::free_experts, between(0, 4096),
+          "unscored experts that take tokens below the threshold, and those that moe.regions keeps from the others");
+  Setting& regions =
+      moe.add("regions", &MoeConfig::regions,
+              "volumes: which labels of the region map each scored expert has, as in 0:1,2;1:3, or a .json file; empty: all");
+  regions.check_syntax = [](const std::string& value) { parse_regions(value); };
+  // A run keeps the regions themselves: the file may change.
+  regions.put = [](RunConfig& c, const Value& value) { c.model.moe.regions = regions_text(parse_regions(std::get<std::string>(value))); };
+  moe.add("region_share", &MoeConfig::region_share, from_to_below(0, 1),
+          "moe.regions: share of a patch's voxels above which its token may go to an expert of that region");
   moe.add("combine", &MoeConfig::combine, "weights of the chosen experts");
   moe.add("noise", &MoeConfig::noise, at_least(0), "vmoe: deviation of the logits' noise, in units of 1/E");
   moe.add("importance_weight", &MoeConfig::importance_weight, at_least(0), "vmoe: weight of the importance loss");

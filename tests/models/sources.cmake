@@ -5,6 +5,7 @@ set(SOURCES
   moe_test.cpp
   optim_test.cpp
   recorded_step_test.cpp
+  regions_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp

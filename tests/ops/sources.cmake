@@ -41,6 +41,7 @@ set(SOURCES
   project_off_test.cpp
   qk_norm_test.cpp
   randaugment_test.cpp
+  region_mask_test.cpp
   regression_loss_test.cpp
   router_stats_test.cpp
   routing_plan_test.cpp

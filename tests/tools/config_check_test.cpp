@@ -47,6 +47,8 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"moe.free_experts", [](RunConfig& c) { c.model.moe.free_experts = 1; }},
       {"moe.free_experts",
        [](RunConfig& c) { c.model.moe.free_experts = 1, c.model.moe.threshold = "0.1", c.model.moe.router = RouterKind::vmoe; }},
+      {"moe.free_experts", [](RunConfig& c) { c.model.dimensions = 3, c.model.moe.experts = 2, c.model.moe.regions = "0:1;1:2"; }},
+      {"moe.regions", [](RunConfig& c) { c.model.moe.regions = "0:1", c.model.moe.free_experts = 1; }},
       {"moe.capacity_train", [](RunConfig& c) { c.model.moe.capacity_train = 1; }},
       {"moe.threshold", [](RunConfig& c) { c.model.moe.threshold = "quantile:0"; }},
       {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "1,8"; }},
@@ -116,6 +118,9 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) { c.model.moe.layers = "last:8"; },
       [](RunConfig& c) {
         c.model.dimensions = 3, c.model.volume = {8, 12, 4}, c.loss.kind = LossKind::l1;
+      },
+      [](RunConfig& c) {
+        c.model.dimensions = 3, c.model.moe.experts = 2, c.model.moe.regions = "0:1,2;1:3", c.model.moe.free_experts = 1;
       },
       [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = CombineRule::raw; },
   };

@@ -3,10 +3,12 @@
 
 #include "core/enum_names.h"
 #include "core/error.h"
+#include "tests/scratch.h"
 #include "tools/config_io.h"
 
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <set>
 
 namespace ermoe {
@@ -34,7 +36,8 @@ void set(RunConfig& config, std::string_view key, std::string_view text) {
 std::string other_value(const Setting& setting, const RunConfig& defaults) {
   const std::string now = to_text(setting.get(defaults));
   std::vector<std::string> candidates = setting.choices;
-  for (const char* c : {"true", "false", "2", "3", "0.25", "0.5", "last:1", "0.25,0.5", "30", "some text"}) candidates.emplace_back(c);
+  for (const char* c : {"true", "false", "2", "3", "0.25", "0.5", "last:1", "0:1", "0.25,0.5", "30", "some text"})
+    candidates.emplace_back(c);
   for (const auto& candidate : candidates) {
     if (candidate == now) continue;
     RunConfig config;
@@ -135,6 +138,18 @@ TEST(ConfigTable, NumbersAreReadStrictly) {
   for (const char* bad : {"8,0,8", "8,8,4097", "8,,8", "8,1.5,8", "8x8x8"}) {
     EXPECT_THROW(set(config, "model.volume", bad), InputError) << bad;
   }
+}
+
+TEST(ConfigTable, RegionsAreKeptThemselvesAndNotTheirFile) {
+  testing::ScratchFolder folder;
+  const std::string path = folder.file("regions.json");
+  std::ofstream(path) << R"({"1": [3], "0": [2, 1]})";
+  RunConfig config;
+  set(config, "moe.regions", path);
+  EXPECT_EQ(config.model.moe.regions, "0:1,2;1:3");
+  set(config, "moe.regions", "");
+  EXPECT_EQ(config.model.moe.regions, "");
+  EXPECT_TRUE(refusal([&] { set(config, "moe.regions", "0:x"); }).starts_with("--moe.regions: \"x\" is no label"));
 }
 
 TEST(ConfigTable, RefusalsNameKeyRangeAndChoices) {
