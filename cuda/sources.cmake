@@ -12,6 +12,7 @@ set(SOURCES
   kernels/augment_volume.cu
   kernels/balance_loss.cu
   kernels/basis_projection.cu
+  kernels/bin_targets.cu
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu

@@ -70,7 +70,7 @@ struct VitConfig {
   int64_t depth = 8;         // L
   int64_t heads = 6;         // H
   double mlp_ratio = 4.0;    // F / D of dense blocks
-  int64_t classes = 10;      // Y: outputs; 1 for a regression
+  int64_t classes = 10;      // Y: outputs; 1 for a regression, or as many as loss.bins
   Pool pool = Pool::token;
   Positions positions = Positions::learned;
   bool qk_norm = false;
@@ -99,13 +99,21 @@ struct OptimConfig {
   double ema = 0;              // decay of the averaged weights; 0: none
 };
 
-enum class LossKind { cross_entropy, sigmoid, l1, l2, huber };
+enum class LossKind { cross_entropy, sigmoid, l1, l2, huber, soft_labels };
+
+/// "low:high" or "low:high:width" in the target's unit: "10:100" are 90 bins of 1.
+using BinRule = std::string;
 
 struct LossConfig {
   LossKind kind = LossKind::cross_entropy;
   double smoothing = 0.0;
   std::vector<double> class_weights;  // empty: all 1
   double delta = 1.0;                 // huber: where its square becomes a line, in the target's unit
+  BinRule bins = "10:100";            // soft_labels: one output a bin
+  double sigma = 1.0;                 // soft_labels: deviation of the target around its number, in the target's unit
+  // l1, l2, huber: the model's output is (number - mean) / scale. Scale 0: still to be read off the training targets.
+  double target_mean = 0.0;
+  double target_scale = 1.0;
 };
 
 }  // namespace ermoe

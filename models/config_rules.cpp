@@ -216,7 +216,26 @@ Shape patch_weight_shape(const VitConfig& model) {
   return model.dimensions == 3 ? Shape{D, C, side, side, side} : Shape{D, C, side, side};
 }
 
-bool is_regression(LossKind kind) { return kind == LossKind::l1 || kind == LossKind::l2 || kind == LossKind::huber; }
+bool is_regression(LossKind kind) { return kind != LossKind::cross_entropy && kind != LossKind::sigmoid; }
+
+Bins parse_bins(const BinRule& bins) {
+  const std::string_view text = bins;
+  const size_t first = text.find(':'), second = first == std::string_view::npos ? first : text.find(':', first + 1);
+  const auto refuse = [&] { fail_input("must be low:high or low:high:width as in 10:100 or 10:100:2, not \"{}\"", text.substr(0, 60)); };
+  if (first == std::string_view::npos) refuse();
+  const auto low = parse_finite(text.substr(0, first)), high = parse_finite(text.substr(first + 1, second - first - 1));
+  const auto width = second == std::string_view::npos ? std::optional<double>(1) : parse_finite(text.substr(second + 1));
+  if (!low || !high || !width || !(*width > 0) || !(*low < *high)) refuse();
+  const double count = std::round((*high - *low) / *width);
+  check_input(count >= 2 && count <= 4096 && std::abs(*low + count * *width - *high) <= 1e-9 * (*high - *low),
+              "\"{}\" is no whole number of bins, or not from 2 to 4096 of them", text.substr(0, 60));
+  return {.low = *low, .width = *width, .count = static_cast<int64_t>(count)};
+}
+
+int64_t outputs_of(const LossConfig& loss) {
+  if (!is_regression(loss.kind)) return 0;
+  return loss.kind == LossKind::soft_labels ? parse_bins(loss.bins).count : 1;
+}
 
 std::vector<std::string> check_model(const VitConfig& model) {
   check_shape(model);

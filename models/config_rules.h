@@ -4,6 +4,7 @@
 
 #include "core/shape.h"
 #include "models/config.h"
+#include "ops/bin_targets.h"
 
 #include <cstdint>
 #include <string>
@@ -43,8 +44,14 @@ Shape patch_grid(const VitConfig& model);
 /// (D, C, P, P[, P]), as a convolution of that many dimensions is stored.
 Shape patch_weight_shape(const VitConfig& model);
 
-/// True where the model's output is a number to come close to, not the score of a class.
+/// True where targets are numbers to come close to, not classes.
 bool is_regression(LossKind kind);
+
+/// Throws InputError unless `bins` is "low:high" or "low:high:width" with a whole number of bins, 2 to 4096.
+Bins parse_bins(const BinRule& bins);
+
+/// Outputs that a model for this loss wants: 1, or as many as bins; 0 where that is the number of classes, which the data know.
+int64_t outputs_of(const LossConfig& loss);
 
 /// Throws InputError naming the keys that cannot be had together; returns warnings about settings that are allowed but
 /// odd. Image size, channels and classes may still be 0 (read off the data later): their checks wait.

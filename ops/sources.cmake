@@ -9,6 +9,7 @@ set(SOURCES
   augment_volume.cpp
   balance_loss.cpp
   basis_projection.cpp
+  bin_targets.cpp
   cast.cpp
   column_sum.cpp
   combine.cpp
@@ -24,6 +25,7 @@ set(SOURCES
   cpu/augment_volume.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
+  cpu/bin_targets.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp

@@ -47,6 +47,14 @@ void check_augment(const RunConfig& config) {
   for (const auto& [key, set] : of_volumes) only(!volumes && set, key, "volumes", "images");
 }
 
+void check_bins(const BinRule& bins) {
+  try {
+    parse_bins(bins);
+  } catch (const InputError& e) {
+    fail_input("loss.bins: {}", e.what());
+  }
+}
+
 void check_loss(const RunConfig& config) {
   const auto& weights = config.loss.class_weights;
   const int64_t classes = config.model.classes;
@@ -55,7 +63,10 @@ void check_loss(const RunConfig& config) {
   check_input(weights.empty() || *std::max_element(weights.begin(), weights.end()) > 0, "loss.class_weights are all 0");
   if (!is_regression(config.loss.kind)) return;
   const std::string_view kind = enum_name(config.loss.kind);
-  check_input(classes == 0 || classes == 1, "model.classes: loss.kind {} wants one output, not {}", kind, classes);
+  if (config.loss.kind == LossKind::soft_labels) check_bins(config.loss.bins);
+  const int64_t outputs = outputs_of(config.loss);
+  check_input(classes == 0 || classes == outputs, "model.classes: loss.kind {} wants {} output{}, not {}", kind, outputs,
+              outputs == 1 ? "" : "s", classes);
   check_input(weights.empty(), "loss.class_weights: loss.kind {} knows no classes", kind);
   check_input(config.loss.smoothing == 0, "loss.smoothing: loss.kind {} knows no classes", kind);
 }

@@ -48,7 +48,8 @@ void add_model(std::vector<Setting>& table) {
   model.add("heads", &VitConfig::heads, between(1, 1024), "attention heads; they divide the width");
   model.add("mlp_ratio", &VitConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
             "hidden width of dense blocks, in units of D");
-  model.add("classes", &VitConfig::classes, between(0, 1 << 24), "outputs: as many as classes, 1 for a regression; 0: as the data");
+  model.add("classes", &VitConfig::classes, between(0, 1 << 24),
+            "outputs: as many as classes, 1 for a regression, or as many as loss.bins; 0: as the data and the loss want");
   model.add("pool", &VitConfig::pool, "what the head reads: the class token, or the average of the patches");
   model.add("positions", &VitConfig::positions, "position embedding");
   model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
@@ -131,10 +132,15 @@ void add_optim(std::vector<Setting>& table) {
 void add_loss(std::vector<Setting>& table) {
   Section<LossConfig> loss(table, "loss", [](RunConfig& c) -> LossConfig& { return c.loss; });
   loss.add("kind", &LossConfig::kind,
-           "of classes: softmax cross-entropy, or a sigmoid each; of one number (no reader for such targets yet): l1, l2, huber");
+           "of classes: softmax cross-entropy, or a sigmoid each; of a number: l1, l2, huber, or soft_labels over loss.bins");
   loss.add("smoothing", &LossConfig::smoothing, from_to_below(0, 1), "share of the target spread over all classes");
   loss.add("class_weights", &LossConfig::class_weights, at_least(0), "one a class; empty: all 1");
   loss.add("delta", &LossConfig::delta, above(0), "huber: error from which it grows linearly, in the target's unit");
+  Setting& bins = loss.add("bins", &LossConfig::bins, "soft_labels: low:high or low:high:width in the target's unit, one output a bin");
+  bins.check_syntax = [](const std::string& value) { parse_bins(value); };
+  loss.add("sigma", &LossConfig::sigma, above(0), "soft_labels: deviation of the normal distribution around the target, in its unit");
+  loss.add("target_mean", &LossConfig::target_mean, "l1, l2, huber: the model learns (target - mean) / scale");
+  loss.add("target_scale", &LossConfig::target_scale, at_least(0), "l1, l2, huber: 0: mean and deviation of the training targets");
 }
 
 void add_volume_augment(Section<AugmentConfig>& augment) {

@@ -92,6 +92,13 @@ inline VitConfig vit_from_data() {
   return model;
 }
 
+/// A loss whose target_mean and target_scale (0) are read off the data.
+inline LossConfig loss_from_data() {
+  LossConfig loss;
+  loss.target_scale = 0;
+  return loss;
+}
+
 /// What ranks send each other of the gradients of experts' matrices. bf16: where a step computes in it, and makes them by one
 /// micro-batch; else f32.
 enum class ReduceDtype { bf16, f32 };
@@ -109,7 +116,7 @@ struct RunConfig {
   DataConfig data;
   VitConfig model = vit_from_data();
   OptimConfig optim;
-  LossConfig loss;
+  LossConfig loss = loss_from_data();
   AugmentConfig augment;
   TrainConfig train;
   CheckpointConfig checkpoint;

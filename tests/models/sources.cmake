@@ -9,6 +9,7 @@ set(SOURCES
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp
+  task_loss_test.cpp
   train_step_test.cpp
   vit_test.cpp
   volume_test.cpp

@@ -9,6 +9,7 @@ set(SOURCES
   augment_volume_test.cpp
   balance_loss_test.cpp
   basis_projection_test.cpp
+  bin_targets_test.cpp
   cast_test.cpp
   column_sum_test.cpp
   combine_test.cpp

@@ -73,6 +73,9 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
          c.model.dimensions = 3, c.model.volume = {8, 8, 9};
        }},
       {"model.classes", [](RunConfig& c) { c.loss.kind = LossKind::l1, c.model.classes = 2; }},
+      {"model.classes", [](RunConfig& c) { c.loss.kind = LossKind::soft_labels, c.model.classes = 1; }},
+      {"loss.bins", [](RunConfig& c) { c.loss.kind = LossKind::soft_labels, c.loss.bins = "10:9"; }},
+      {"loss.smoothing", [](RunConfig& c) { c.loss.kind = LossKind::soft_labels, c.loss.smoothing = 0.1; }},
       {"loss.class_weights", [](RunConfig& c) { c.loss.kind = LossKind::l2, c.loss.class_weights = {1}; }},
       {"loss.smoothing", [](RunConfig& c) { c.loss.kind = LossKind::huber, c.loss.smoothing = 0.1; }},
       {"augment.shift", [](RunConfig& c) { c.augment.shift = 1; }},
@@ -119,6 +122,8 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) {
         c.model.dimensions = 3, c.model.volume = {8, 12, 4}, c.loss.kind = LossKind::l1;
       },
+      [](RunConfig& c) { c.loss.kind = LossKind::soft_labels, c.model.classes = 90; },
+      [](RunConfig& c) { c.loss.kind = LossKind::soft_labels, c.model.classes = 0; },
       [](RunConfig& c) {
         c.model.dimensions = 3, c.model.moe.experts = 2, c.model.moe.regions = "0:1,2;1:3", c.model.moe.free_experts = 1;
       },

@@ -36,7 +36,7 @@ void set(RunConfig& config, std::string_view key, std::string_view text) {
 std::string other_value(const Setting& setting, const RunConfig& defaults) {
   const std::string now = to_text(setting.get(defaults));
   std::vector<std::string> candidates = setting.choices;
-  for (const char* c : {"true", "false", "2", "3", "0.25", "0.5", "last:1", "0:1", "0.25,0.5", "30", "some text"})
+  for (const char* c : {"true", "false", "2", "3", "0.25", "0.5", "last:1", "0:1", "0:30", "0.25,0.5", "30", "some text"})
     candidates.emplace_back(c);
   for (const auto& candidate : candidates) {
     if (candidate == now) continue;
