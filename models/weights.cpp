@@ -4,11 +4,22 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 
 namespace ermoe {
 
-uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata) {
+namespace {
+
+/// Metadata of a file: sides of the grid of patches, as in "10x12x10", which the shape of pos_embed does not tell.
+constexpr const char* grid_key = "patch_grid";
+
+std::string grid_text(const Shape& grid) { return fmt::format("{}", fmt::join(grid, "x")); }
+
+}  // namespace
+
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, std::map<std::string, std::string> metadata) {
+  metadata.emplace(grid_key, grid_text(model.grid()));
   return write_slices(path, saved_slices(model, ctx.comm->rank()), *ctx.comm, metadata);
 }
 
@@ -39,9 +50,28 @@ struct StoredGrid {
   Shape sides;
 };
 
-/// The grid of stored (1, p + patches, D) positions, which do not say it themselves: the model's own where as many patches
+/// The grid that the file says it has; empty where it does not, or where that is none of so many sides.
+Shape named_grid(const SafetensorsFile& file, int rank) {
+  const auto found = file.metadata().find(grid_key);
+  if (found == file.metadata().end()) return {};
+  std::vector<int64_t> sides;
+  for (std::string_view rest = found->second; !rest.empty();) {
+    const size_t end = std::min(rest.find('x'), rest.size());
+    int64_t side = 0;
+    const auto [stop, error] = std::from_chars(rest.data(), rest.data() + end, side);
+    if (error != std::errc{} || stop != rest.data() + end || side < 1 || side > 4096) return {};
+    sides.push_back(side);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return std::ssize(sides) == rank ? Shape(sides) : Shape();
+}
+
+/// The grid of stored (1, p + patches, D) positions: what the file says; where it does not (timm's), the model's own if as many patches
 /// are there, else a square or a cube; p is 0 or 1.
-StoredGrid grid_of(const std::string& path, const Shape& shape, const Shape& own) {
+StoredGrid grid_of(const SafetensorsFile& file, const Shape& shape, const Shape& own) {
+  const Shape named = named_grid(file, own.rank());
+  for (int64_t prefix : {0, 1})
+    if (named.rank() > 0 && shape[1] - prefix == named.numel()) return {prefix, named};
   for (int64_t prefix : {0, 1}) {
     const int64_t patches = shape[1] - prefix;
     if (patches > 0 && patches == own.numel()) return {prefix, own};
@@ -51,7 +81,12 @@ StoredGrid grid_of(const std::string& path, const Shape& shape, const Shape& own
     const std::vector<int64_t> sides(static_cast<size_t>(own.rank()), std::llround(std::pow(patches, 1.0 / own.rank())));
     if (patches > 0 && Shape(sides).numel() == shape[1] - prefix) return {prefix, Shape(sides)};
   }
-  fail_input("{}: pos_embed {} is no {} grid of patches", path, shape.str(), own.rank() == 3 ? "cubic" : "square");
+  fail_input("{}: pos_embed {} is no {} grid of patches", file.path(), shape.str(), own.rank() == 3 ? "cubic" : "square");
+}
+
+/// Positions of as many patches as the model's in another grid.
+bool moved_patches(const SafetensorsFile& file, const SavedSlice& slice, const Vit& model) {
+  return slice.name == "pos_embed" && grid_of(file, slice.whole, model.grid()).sides != model.grid();
 }
 
 void adapt(const SafetensorsFile& file, const SavedSlice& slice, const Vit& model, LoadReport& report) {
@@ -63,7 +98,7 @@ void adapt(const SafetensorsFile& file, const SavedSlice& slice, const Vit& mode
   }
   const bool positions = slice.name == "pos_embed" && stored.rank() == 3 && stored[0] == 1 && stored[2] == slice.whole[2];
   check_input(positions, "{}: {}", file.path(), shapes);
-  const StoredGrid from = grid_of(file.path(), stored, model.grid());
+  const StoredGrid from = grid_of(file, stored, model.grid());
   CachingAllocator host(make_host_source());
   const Tensor original = file.load(slice.name, host, slice.part.dtype());
   copy(resize_positions(original, from.prefix, from.sides, model.prefix_tokens(), model.grid()), slice.part);
@@ -80,7 +115,7 @@ LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vi
   for (const SavedSlice& slice : slices) {
     if (!file.has(slice.name))
       report.missing.push_back(slice.name);
-    else if (file.shape(slice.name) == slice.whole)
+    else if (file.shape(slice.name) == slice.whole && !moved_patches(file, slice, model))
       file.load_part(slice.name, slice.first, slice.part);
     else
       adapt(file, slice, model, report);

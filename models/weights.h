@@ -11,9 +11,9 @@
 
 namespace ermoe {
 
-/// Writes every parameter (factors, not what is derived from them) and buffer. All ranks of ctx.comm call it, each writes what it has,
-/// and all throw where one fails. Returns the file's CRC-32.
-uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, const std::map<std::string, std::string>& metadata = {});
+/// Writes every parameter (factors, not what is derived from them) and buffer, and beside `metadata` the grid of patches. All ranks of
+/// ctx.comm call it, each writes what it has, and all throw where one fails. Returns the file's CRC-32.
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, std::map<std::string, std::string> metadata = {});
 
 /// Writes the averages of parameters, likewise.
 uint32_t save_average(const ExecContext& ctx, const std::string& path, const MovingAverage& average);

@@ -1,4 +1,5 @@
 // The vision transformer on volumes: the same model as on images, trained towards a number.
+#include "core/safetensors.h"
 #include "models/weights.h"
 #include "tests/gpu_bench.h"
 #include "tests/models/tiny_training.h"
@@ -177,7 +178,37 @@ TEST(VolumeWeights, StartAModelOfAnotherGrid) {
   TinyModel same(tiny_volume({8, 12, 4}), DType::f32, 3);
   load_weights(same.bench.ctx, path, same.model);
   expect_same(to.values(), same.values());
-  EXPECT_THROW(init_from_weights(from.bench.ctx, path, from.model), InputError);  // six patches are no cube
+  // Six patches are no cube: the file says which grid they are.
+  EXPECT_EQ(init_from_weights(from.bench.ctx, path, from.model).adapted, std::vector<std::string>{"pos_embed: 2x3x1 to 2x2x2"});
+  TinyModel turned(tiny_volume({4, 8, 12}), DType::f32, 4);  // as many patches, elsewhere
+  EXPECT_EQ(init_from_weights(turned.bench.ctx, path, turned.model).adapted, std::vector<std::string>{"pos_embed: 2x3x1 to 1x2x3"});
+  EXPECT_TRUE(init_from_weights(same.bench.ctx, path, same.model).adapted.empty());
+  EXPECT_TRUE(same_bits(same.parameter("pos_embed").value, to.parameter("pos_embed").value));
+}
+
+/// Writes the weights of a model without what this program says beside them.
+void save_bare(Vit& model, const std::string& path, const SafetensorsFile::Metadata& metadata = {}) {
+  std::vector<NamedTensor> tensors;
+  for (const Parameter* p : parameters_of(model))
+    if (p->role != Parameter::Role::derived && p->shape.numel() > 0) tensors.push_back({p->name, p->value});
+  for (const Buffer* b : buffers_of(model)) tensors.push_back({b->name, b->value});
+  write_safetensors(path, tensors, metadata);
+}
+
+TEST(VolumeWeights, OfAnUnknownGridAreACubeOrTheModelsOwn) {
+  ScratchFolder folder;
+  const std::string path = folder.file("model.safetensors");
+  TinyModel six(tiny_volume({8, 12, 4}), DType::f32), also_six(tiny_volume({4, 8, 12}), DType::f32, 2),
+      cube(tiny_volume({8, 8, 8}), DType::f32, 3);
+  save_bare(six.model, path);
+  EXPECT_TRUE(init_from_weights(also_six.bench.ctx, path, also_six.model).adapted.empty());
+  for (const char* nonsense : {"2x3", "2x3xx1", "2x3x-1", "9x9x9", ""}) {
+    save_bare(six.model, path, {{"patch_grid", nonsense}});
+    EXPECT_TRUE(init_from_weights(also_six.bench.ctx, path, also_six.model).adapted.empty());
+    EXPECT_THROW(init_from_weights(cube.bench.ctx, path, cube.model), InputError);
+  }
+  save_bare(cube.model, path);
+  EXPECT_EQ(init_from_weights(six.bench.ctx, path, six.model).adapted, std::vector<std::string>{"pos_embed: 2x2x2 to 2x3x1"});
 }
 
 TEST(VolumeWeights, OfABoxFitABoxWithoutAClassToken) {
