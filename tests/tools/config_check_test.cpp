@@ -47,7 +47,7 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"moe.free_experts", [](RunConfig& c) { c.model.moe.free_experts = 1; }},
       {"moe.free_experts",
        [](RunConfig& c) { c.model.moe.free_experts = 1, c.model.moe.threshold = "0.1", c.model.moe.router = RouterKind::vmoe; }},
-      {"moe.free_experts", [](RunConfig& c) { c.model.dimensions = 3, c.model.moe.experts = 1, c.model.moe.regions = "0:1"; }},
+      {"moe.free_experts", [](RunConfig& c) { c.model.dimensions = 3, c.model.moe.experts = 2, c.model.moe.regions = "0:1;1:2"; }},
       {"moe.regions", [](RunConfig& c) { c.model.moe.regions = "0:1", c.model.moe.free_experts = 1; }},
       {"moe.capacity_train", [](RunConfig& c) { c.model.moe.capacity_train = 1; }},
       {"moe.threshold", [](RunConfig& c) { c.model.moe.threshold = "quantile:0"; }},
@@ -101,9 +101,7 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"optim.cooldown_steps", [](RunConfig& c) { c.optim.cooldown_steps = 6, c.optim.warmup_steps = 5, c.train.steps = 10; }},
       {"train.epochs", [](RunConfig& c) { c.train.epochs = 0; }},
       {"train.batch", [](RunConfig& c) { c.train.accumulate = 3; }},
-#if !defined(ERMOE_WITH_CUDA)
       {"train.device", [](RunConfig& c) { c.train.device = DeviceChoice::cuda; }},
-#endif
       {"train.resume", [](RunConfig& c) { c.train.resume = c.train.init = "x"; }},
       {"train.freeze", [](RunConfig& c) { c.train.freeze = {""}; }},
   };
