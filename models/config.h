@@ -74,7 +74,8 @@ struct VitConfig {
   Pool pool = Pool::token;
   Positions positions = Positions::learned;
   bool qk_norm = false;
-  double layer_scale = 0;  // initial γ; 0: none
+  double layer_scale = 0;     // initial γ; 0: none
+  bool center_input = false;  // the mean of the training inputs is taken off each, voxel by voxel: what all have in common says nothing
   double dropout = 0;
   double drop_path = 0;    // stochastic depth, linear in depth up to this
   bool recompute = false;  // keep only block inputs while training

@@ -79,6 +79,7 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
   const int64_t D = config.width;
   patch_embed_.weight.shape = patch_weight_shape(config);
   patch_embed_.bias.shape = {D};
+  if (config.center_input) input_shift_.shape = input_shape(config, 1);
   cls_token_.shape = {1, 1, D};
   head_.weight.full_precision = head_.bias.full_precision = true;
   pos_embed_.shape = {1, tokens(), D};
@@ -144,11 +145,25 @@ void Vit::init(const ExecContext& ctx, RngKey key) {
   refresh(ctx);
 }
 
+void Vit::center_inputs(const Tensor& mean, double deviation) {
+  check(config_.center_input && mean.numel() == input_shift_.value.numel() && mean.dtype() == input_shift_.value.dtype(),
+        "[vit] a mean {} {} for inputs {}", name_of(mean.dtype()), mean.shape().str(), input_shift_.shape.str());
+  const auto times = [](const Tensor& t, double factor, const Tensor& to) {
+    dispatch_float(t.dtype(), "center_inputs", [&](auto tag) {
+      using T = decltype(tag);
+      std::transform(t.data<T>(), t.data<T>() + t.numel(), to.data<T>(), [&](T v) { return static_cast<T>(factor * v); });
+    });
+  };
+  times(mean, -1, input_shift_.value);
+  if (deviation > 0) times(patch_embed_.weight.value, 1 / deviation, patch_embed_.weight.value);
+}
+
 Variable Vit::embed(const ExecContext& ctx, const Variable& images) {
   const Shape& s = images.shape();
   check(s.rank() > 0 && s == input_shape(config_, s[0]), "[vit] images {} but the model wants (B, {}, {})", s.str(), config_.channels,
         fmt::join(image_sides(config_), ", "));
-  Variable x = patch_embed(ctx, cast(ctx, images, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias, config_.patch_margin);
+  const Variable centred = config_.center_input ? add_rows(ctx, images, Variable(input_shift_.value)) : images;
+  Variable x = patch_embed(ctx, cast(ctx, centred, arena_->compute_dtype()), patch_embed_.weight, patch_embed_.bias, config_.patch_margin);
   if (prefix_tokens() > 0) x = concat_tokens(ctx, cls_token_, x);
   const Variable positions = sincos_.defined() ? Variable(sincos_) : Variable(pos_embed_);
   return dropout(ctx, add_rows(ctx, x, positions), config_.dropout, ctx.rng.fold(1));
@@ -280,6 +295,7 @@ int64_t Vit::depth_of(const std::string& name) const {
 }
 
 void Vit::visit(const std::string& prefix, const Visitor& visitor) {
+  if (config_.center_input) visitor(join(prefix, "input_shift"), input_shift_);
   if (prefix_tokens() > 0) visitor(join(prefix, "cls_token"), cls_token_);
   if (config_.positions == Positions::learned) visitor(join(prefix, "pos_embed"), pos_embed_);
   patch_embed_.visit(join(prefix, "patch_embed.proj"), visitor);

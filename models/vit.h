@@ -51,6 +51,10 @@ class Vit final : public Module {
   /// The initial values; on the host.
   void init(const ExecContext& ctx, RngKey key);
 
+  /// With model.center_input, after init and before move_to: what is taken off every input, `mean` (C, S, S) or (C, S, S, S) in the model's
+  /// dtype. A `deviation` of what is left then scales the patches' weights, so that tokens begin at a size of about 1; 0 leaves them.
+  void center_inputs(const Tensor& mean, double deviation);
+
   /// images (B, C, S, S), or volumes (B, C, S, S, S) whose sides may differ -> logits (B, Y).
   Variable forward(const ExecContext& ctx, const Variable& images, ForwardPass& pass);
 
@@ -104,6 +108,7 @@ class Vit final : public Module {
   VitConfig config_;
   Shape grid_;
   Linear patch_embed_;   // weight (D, C, P, P[, P]), each side longer by two margins
+  Buffer input_shift_;   // (1, C, S, S[, S]) of centred inputs: - their mean
   Parameter cls_token_;  // (1, 1, D)
   Parameter pos_embed_;  // (1, T, D) where positions are learned
   Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter

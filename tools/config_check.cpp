@@ -107,6 +107,7 @@ std::vector<std::string> validate(const RunConfig& config) {
   const MoeConfig& moe = config.model.moe;
   check_input(moe.free_experts == 0 || !moe.regions.empty() || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
               "moe.free_experts: nothing would ever fall back to them without a moe.threshold or moe.regions");
+  check_input(!config.model.center_input || config.model.dimensions == 3, "model.center_input is for volumes (model.dimensions)");
   check_augment(config);
   check_loss(config);
   check_optim(config);

@@ -64,6 +64,8 @@ void add_model(std::vector<Setting>& table) {
   model.add("positions", &VitConfig::positions, "position embedding");
   model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
   model.add("layer_scale", &VitConfig::layer_scale, at_least(0), "initial scale of each residual branch; 0: none");
+  model.add("center_input", &VitConfig::center_input,
+            "volumes: take the mean training volume off each: what all brains have in common says nothing");
   model.add("dropout", &VitConfig::dropout, from_to_below(0, 1), "probability");
   model.add("drop_path", &VitConfig::drop_path, from_to_below(0, 1), "stochastic depth of the last block, linear in depth");
   model.add("recompute", &VitConfig::recompute, "keep only block inputs while training: less memory, more time");

@@ -19,6 +19,11 @@ namespace ermoe {
 
 class Gpu;
 
+struct InputStatistics {
+  Tensor mean;           // (C, S, S[, S]) f32
+  double deviation = 0;  // root mean square of what is left
+};
+
 struct EvaluationBatch {
   ModelInput input;
   Tensor targets;                // (B, Y) f32, hard; of a regression (B, 1)
@@ -46,6 +51,8 @@ class Pipeline {
   virtual std::string sample_name(int64_t i) const = 0;
   /// Of a regression the mean of the training targets, which who knows nothing would say.
   virtual std::optional<double> mean_target() const { return std::nullopt; }
+  /// Of the training inputs, on the host, where model.center_input wants it; undefined elsewhere.
+  virtual InputStatistics input_statistics() const { return {}; }
   /// Evaluates on the training samples. Before the first `next`.
   virtual void evaluate_on_training() = 0;
 

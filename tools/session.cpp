@@ -2,7 +2,6 @@
 
 #include "core/gather.h"
 #include "models/config_rules.h"
-#include "ops/soft_targets.h"
 #include "tools/config_check.h"
 #include "tools/memory_advice.h"
 #include "tools/parallel_choice.h"
@@ -67,6 +66,8 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
     const LoadReport report = init_from_weights(host, weights, *model_);
     if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
   }
+  if (const InputStatistics inputs = pipeline_->input_statistics(); inputs.mean.defined())
+    model_->center_inputs(inputs.mean, config.train.init.empty() ? inputs.deviation : 0);
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
   const DType compute = engine_.compute_dtype(config.train.precision);
   const bool shared = ctx.comm->size() > 1;
@@ -200,6 +201,15 @@ Tensor Session::noise(int64_t images) const {
   return on_device_of(engine_.ctx, input);
 }
 
+/// Targets like those of a batch, likewise: each class alike, or a number that every loss takes.
+Tensor Session::some_targets(const ExecContext& ctx, int64_t images) const {
+  const bool numbers = is_regression(config_.loss.kind);
+  const int64_t outputs = numbers ? 1 : config_.model.classes;
+  const Tensor targets = ctx.empty({images, outputs}, DType::f32);
+  fill(targets, numbers ? config_.loss.target_mean : 1.0 / static_cast<double>(outputs));
+  return targets;
+}
+
 /// A dry run of one micro-batch of noise of so many images, forward and backward: its highest live bytes above what was live before.
 size_t Session::probe_activations(int64_t images) {
   ExecContext ctx = engine_.step_ctx();
@@ -209,8 +219,7 @@ size_t Session::probe_activations(int64_t images) {
   engine_.reset_peak();
   train_step_->begin(ctx, 1);
   {
-    const Tensor targets = ctx.empty({images, config_.model.classes}, DType::f32);
-    fill(targets, 1.0 / static_cast<double>(config_.model.classes));
+    const Tensor targets = some_targets(ctx, images);
     train_step_->micro_batch(ctx, noise(images), [&](const ExecContext& c, const Variable& y) { return (*loss_)(c, y, targets); });
   }
   const size_t peak = engine_.memory().peak;
@@ -241,8 +250,7 @@ size_t Session::probe_evaluation() {
       if (rows == 0) continue;
       ForwardPass pass;
       const Variable logits = model_->forward(ctx, Variable(noise(rows)), pass);
-      const Tensor labels = Tensor::zeros(*ctx.allocator, {rows}, DType::i32);
-      (*loss_)(ctx, logits, soft_targets(ctx, labels, config_.model.classes, 0));
+      (*loss_)(ctx, logits, some_targets(ctx, rows));
     }
   }
   const std::vector<Buffer*> buffers = buffers_of(*model_);

@@ -76,6 +76,7 @@ class Session {
   double time_steps();
   void drop_model();
   Tensor noise(int64_t images) const;
+  Tensor some_targets(const ExecContext& ctx, int64_t images) const;
   size_t probe_activations(int64_t images);
   std::string advice();
   size_t probe_evaluation();

@@ -87,6 +87,7 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
   train_ = load(train);
   test_ = load(test);
   if (train_.size() > 0) fit_targets(config.loss, train_.ages());
+  if (config.model.center_input && train_.size() > 0) measure_inputs();
   if (config.model.classes == 0) config.model.classes = outputs_of(config.loss);
 }
 
@@ -195,6 +196,24 @@ VolumeSet VolumePipeline::load(const std::vector<Subject>& subjects) const {
   if (regions) set.labels = labels.slice(0, rows);
   if (const auto doubt = reader_->doubt(set.subjects[0]); doubt && warn_) warn_(*doubt);
   return set;
+}
+
+void VolumePipeline::measure_inputs() {
+  const int64_t n = train_.size(), voxels = train_.volumes.numel() / n;
+  statistics_.mean = Tensor::empty(host_, train_.volumes.slice(0, 1).shape(), DType::f32, "data set");
+  const float* const all = train_.volumes.data<float>();
+  double squares = 0;
+  for (int64_t v = 0; v < voxels; ++v) {
+    double sum = 0, square = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const double x = all[i * voxels + v];
+      sum += x;
+      square += x * x;
+    }
+    statistics_.mean.data<float>()[v] = static_cast<float>(sum / static_cast<double>(n));
+    squares += square / static_cast<double>(n) - (sum / static_cast<double>(n)) * (sum / static_cast<double>(n));
+  }
+  statistics_.deviation = std::sqrt(std::max(squares / static_cast<double>(voxels), 1e-12));
 }
 
 std::string VolumePipeline::description() const {

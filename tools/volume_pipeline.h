@@ -31,6 +31,7 @@ class VolumePipeline final : public Pipeline {
   std::string description() const override;
   std::string sample_name(int64_t i) const override { return test_.subjects[static_cast<size_t>(i)].id; }
   std::optional<double> mean_target() const override;
+  InputStatistics input_statistics() const override { return statistics_; }
   const std::vector<std::string>& class_names() const override { return names_; }
   bool number_classes(const std::vector<std::string>&) override { return true; }
   void evaluate_on_training() override;
@@ -61,6 +62,7 @@ class VolumePipeline final : public Pipeline {
   void fill_in_sizes(const std::vector<Subject>& subjects);
   VolumeSet load(const std::vector<Subject>& subjects) const;
   void require_memory(int64_t volumes) const;
+  void measure_inputs();
   Picked pick(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
   Tensor ages_of(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
 
@@ -72,6 +74,7 @@ class VolumePipeline final : public Pipeline {
   std::vector<std::string> names_{"age"};
   std::optional<VolumeReader> reader_;
   VolumeSet train_, test_;
+  InputStatistics statistics_;
   std::optional<RegionMask> regions_;
   std::optional<Sampler> sampler_;
   Cursor cursor_;
