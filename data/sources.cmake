@@ -1,4 +1,6 @@
 set(SOURCES
+  align.cpp
+  align_measure.cpp
   csv.cpp
   dataset.cpp
   decode.cpp
@@ -35,4 +37,5 @@ set(SOURCES
   synthetic.cpp
   tar.cpp
   volume.cpp
+  volume_levels.cpp
 )
