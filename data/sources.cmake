@@ -17,7 +17,11 @@ set(SOURCES
   gzip.cpp
   image.cpp
   image_files.cpp
+  intensity.cpp
   loader.cpp
+  nifti.cpp
+  nifti_header.cpp
+  nifti_writer.cpp
   packed.cpp
   plain_jpeg.cpp
   probe.cpp
@@ -38,4 +42,6 @@ set(SOURCES
   tar.cpp
   volume.cpp
   volume_levels.cpp
+  volume_grid.cpp
+  volume_smoothing.cpp
 )
