@@ -1,6 +1,7 @@
 set(SOURCES
   align.cpp
   align_measure.cpp
+  align_samples.cpp
   csv.cpp
   dataset.cpp
   decode.cpp

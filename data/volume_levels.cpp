@@ -1,6 +1,7 @@
 #include "data/volume_levels.h"
 
 #include "core/error.h"
+#include "data/volume_grid.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,38 +11,6 @@ namespace {
 
 constexpr double kWidthOfSigma = 2.3548200450309493;  // full width at half maximum of a Gaussian of sigma 1
 constexpr int64_t kBins = 256;
-
-std::vector<float> gaussian(double sigma) {
-  const auto radius = static_cast<int64_t>(std::ceil(3 * sigma));
-  std::vector<float> taps(static_cast<size_t>(2 * radius + 1));
-  double sum = 0;
-  for (int64_t i = -radius; i <= radius; ++i) sum += std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma));
-  for (int64_t i = -radius; i <= radius; ++i)
-    taps[static_cast<size_t>(i + radius)] = static_cast<float>(std::exp(-0.5 * static_cast<double>(i * i) / (sigma * sigma)) / sum);
-  return taps;
-}
-
-/// Lines along one axis: `inner` neighbours lie side by side, and the axis' voxels lie `inner` apart.
-void smooth_axis(Volume& volume, size_t axis, double sigma) {
-  const std::vector<float> taps = gaussian(sigma);
-  const auto radius = static_cast<int64_t>(taps.size() / 2);
-  int64_t inner = 1;
-  for (size_t a = 0; a < axis; ++a) inner *= volume.grid.size[a];
-  const int64_t n = volume.grid.size[axis], block = inner * n, blocks = volume.grid.voxels() / block;
-  const std::vector<float> from = volume.values;
-#pragma omp parallel for schedule(static) collapse(2)
-  for (int64_t b = 0; b < blocks; ++b) {
-    for (int64_t i = 0; i < n; ++i) {
-      float* out = volume.values.data() + b * block + i * inner;
-      std::fill(out, out + inner, 0.0f);
-      for (int64_t t = -radius; t <= radius; ++t) {
-        const float* in = from.data() + b * block + std::clamp<int64_t>(i + t, 0, n - 1) * inner;
-        const float tap = taps[static_cast<size_t>(t + radius)];
-        for (int64_t j = 0; j < inner; ++j) out[j] += tap * in[j];
-      }
-    }
-  }
-}
 
 /// Every `step`-th voxel of each axis, starting so that both ends lose alike.
 Volume thin_out(const Volume& volume, const std::array<int64_t, 3>& step) {
@@ -72,18 +41,11 @@ Volume coarser(const Volume& volume, double width, double wanted) {
     step[a] = std::max<int64_t>(1, static_cast<int64_t>(wanted / mm[a] + 1e-3));
     step[a] = std::min(step[a], std::max<int64_t>(1, volume.grid.size[a] / 4));  // a thin volume keeps its few slices
   }
-  return thin_out(smooth(volume, std::sqrt(wanted * wanted - width * width) / kWidthOfSigma), step);
+  const double sigma = std::sqrt(wanted * wanted - width * width) / kWidthOfSigma;
+  return thin_out(smooth(volume, {sigma / mm[0], sigma / mm[1], sigma / mm[2]}), step);
 }
 
 }  // namespace
-
-Volume smooth(const Volume& volume, double sigma_mm) {
-  Volume out = volume;
-  const Point3 mm = volume.grid.spacing();
-  for (size_t a = 0; a < 3; ++a)
-    if (sigma_mm / mm[a] > 0.1) smooth_axis(out, a, sigma_mm / mm[a]);
-  return out;
-}
 
 std::vector<Volume> coarser_copies(const Volume& volume, std::span<const double> spacings_mm) {
   check(!spacings_mm.empty() && std::ranges::is_sorted(spacings_mm, std::greater<>()), "[coarser_copies] spacings fall");

@@ -1,5 +1,5 @@
 // Coarser and coarser copies of a volume, and what of it is not background: what alignment starts from.
-// Read next: data/align_measure.h.
+// Read next: data/align_samples.h.
 #pragma once
 
 #include "data/volume.h"
@@ -8,10 +8,6 @@
 #include <vector>
 
 namespace ermoe {
-
-/// Convolved with a Gaussian of `sigma_mm` along each axis of the grid, cut off at three sigma; the outermost voxels go on beyond
-/// the border. 0 copies.
-Volume smooth(const Volume& volume, double sigma_mm);
 
 /// For each of `spacings_mm` (largest first) a copy smoothed to that width (full width at half maximum) and thinned out to voxels of at
 /// most that size; a volume that is coarser already stays as it is. Each is made from the next finer one.

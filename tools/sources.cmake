@@ -1,4 +1,6 @@
 set(SOURCES
+  align_picture.cpp
+  align_volumes.cpp
   append_file.cpp
   batch_source.cpp
   bench/comm_bench.cpp

@@ -3,7 +3,7 @@
 
 #include "core/rng.h"
 #include "data/align.h"
-#include "data/align_measure.h"
+#include "data/align_samples.h"
 #include "data/volume_levels.h"
 
 #include <algorithm>

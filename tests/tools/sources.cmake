@@ -1,4 +1,5 @@
 set(SOURCES
+  align_volumes_test.cpp
   batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
