@@ -95,7 +95,7 @@ Grid template_grid(const Volume& fixed, double mm) { return grid_with_spacing(to
 TEST(AlignBrains, RegionsOfSubjectsOverlapMoreAfterwards) {
   ERMOE_REQUIRE_TEST_DATA(path, "ixi_t1_2mm.tar");
   const auto tree = open_archive(path);
-  const std::vector<Volume> brains = volumes_of(*tree, "t1_brain/", 20), regions = volumes_of(*tree, "/regions/", 20);
+  const std::vector<Volume> brains = volumes_of(*tree, "t1_brain/", 20), regions = volumes_of(*tree, "regions/", 20);
   const std::vector<Volume> fixed = volumes_of(*tree, "ch2bet.nii.gz", 1);
   ASSERT_EQ(brains.size(), 20u);
   ASSERT_EQ(regions.size(), 20u);

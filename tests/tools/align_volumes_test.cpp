@@ -141,9 +141,9 @@ TEST(AlignPicture, IsRightSideUp) {
     for (int64_t j = 0; j < 60; ++j)
       for (int64_t i = 0; i < 60; ++i) {
         const Point3 x = volume.grid.to_world({static_cast<double>(i), static_cast<double>(j), static_cast<double>(k)});
-        const bool arms = (std::abs(x[1]) < 6 && std::abs(x[2]) < 6 && x[0] > 0 && x[0] < 40) ||
-                          (std::abs(x[0]) < 6 && std::abs(x[2]) < 6 && x[1] > 0 && x[1] < 40) ||
-                          (std::abs(x[0]) < 6 && std::abs(x[1]) < 6 && x[2] > 0 && x[2] < 40);
+        const bool arms = (std::abs(x[1]) < 10 && std::abs(x[2]) < 10 && x[0] > 0 && x[0] < 40) ||
+                          (std::abs(x[0]) < 10 && std::abs(x[2]) < 10 && x[1] > 0 && x[1] < 40) ||
+                          (std::abs(x[0]) < 10 && std::abs(x[1]) < 10 && x[2] > 0 && x[2] < 40);
         volume.values.push_back(arms ? 100.0f : 0.0f);
       }
   const Image image = draw_alignment(volume, volume, {}, "arms");
