@@ -1,4 +1,7 @@
 set(SOURCES
+  align.cpp
+  align_measure.cpp
+  align_samples.cpp
   csv.cpp
   dataset.cpp
   decode.cpp
@@ -42,6 +45,7 @@ set(SOURCES
   synthetic.cpp
   tar.cpp
   volume.cpp
+  volume_levels.cpp
   volume_grid.cpp
   volume_reader.cpp
   volume_smoothing.cpp

@@ -1,5 +1,7 @@
 // ermoe-data: looks at data before anything is trained on it. What it finds out is in tools/inspection.h.
+#include "core/enum_names.h"
 #include "core/error.h"
+#include "tools/align_volumes.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
 #include "tools/input_bench.h"
@@ -46,6 +48,25 @@ CLI::App* add_photos(CLI::App& app, MadePhotos& photos) {
   return made;
 }
 
+CLI::App* add_align(CLI::App& app, AlignVolumes& work) {
+  CLI::App* align = app.add_subcommand("align", fmt::format("brings brain volumes to a template; {}", kAlignExpectations));
+  align->add_option("images", work.images, "volumes (.nii, .nii.gz), or folders of them")->required();
+  align->add_option("--to", work.fixed, "the template, a volume")->required();
+  align->add_option("--out", work.out, "folder for NAME_aligned.nii.gz, .json (the matrix) and .png (to look at)")->required();
+  align->add_option("--labels", work.labels, "region maps on the voxels of the volumes, in the same order, or a folder of them");
+  align->add_option("--spacing", work.spacing, "mm between the voxels written; the template's own where not given")
+      ->check(CLI::Range(0.2, 20.0));
+  const auto model = [&work](const std::string& name) { work.options.model = *parse_enum<AlignModel>(name); };
+  align->add_option_function<std::string>("--model", model, "rigid (6 degrees of freedom), similarity (7) or affine (12, as a rule)")
+      ->check(CLI::IsMember(std::vector<std::string>{"rigid", "similarity", "affine"}));
+  const auto measure = [&work](const std::string& name) { work.options.measure = *parse_enum<AlignMeasure>(name); };
+  align
+      ->add_option_function<std::string>("--measure", measure,
+                                         "mutual_information (as a rule) or correlation, where intensities mean the same in both")
+      ->check(CLI::IsMember(std::vector<std::string>{"mutual_information", "correlation"}));
+  return align;
+}
+
 void run_bench(BenchFlags& flags) {
   flags.bench.threads = resolve_threads(flags.threads);
   Engine engine(flags.bench.threads, 0, flags.device);
@@ -53,7 +74,7 @@ void run_bench(BenchFlags& flags) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Inspects data files and data sets, and measures how fast they are read.", "ermoe-data"};
+  CLI::App app{"Inspects data files and data sets, measures how fast they are read, aligns volumes.", "ermoe-data"};
   std::string path;
   bool decode = false;
   int64_t threads = 0;
@@ -66,13 +87,20 @@ int run(int argc, char** argv) {
   BenchFlags bench_flags;
   MadePhotos photos;
   const CLI::App* bench = add_bench(app, bench_flags);
+  AlignVolumes alignment;
   const CLI::App* made = add_photos(app, photos);
+  const CLI::App* align = add_align(app, alignment);
   if (!parse_flags(app, argc, argv)) {
     std::fputs(app.help().c_str(), stdout);
     return 0;
   }
   if (bench->parsed()) {
     run_bench(bench_flags);
+    return 0;
+  }
+  if (align->parsed()) {
+    align_volumes(
+        alignment, [](const std::string& line) { std::printf("%s\n", line.c_str()), std::fflush(stdout); }, note);
     return 0;
   }
   if (made->parsed()) {

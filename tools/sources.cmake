@@ -1,5 +1,7 @@
 set(SOURCES
   age_scatter.cpp
+  align_picture.cpp
+  align_volumes.cpp
   append_file.cpp
   batch_source.cpp
   bench/comm_bench.cpp

@@ -1,4 +1,6 @@
 set(SOURCES
+  align_brains_test.cpp
+  align_test.cpp
   corrupt_core_test.cpp
   corrupt_test.cpp
   decode_ahead_test.cpp

@@ -1,5 +1,6 @@
 set(SOURCES
   age_scatter_test.cpp
+  align_volumes_test.cpp
   batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
