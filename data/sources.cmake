@@ -17,6 +17,10 @@ set(SOURCES
   image_files.cpp
   loader.cpp
   packed.cpp
+  phantom.cpp
+  phantom_field.cpp
+  phantom_predictor.cpp
+  phantom_regions.cpp
   plain_jpeg.cpp
   probe.cpp
   resident.cpp
