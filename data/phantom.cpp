@@ -184,16 +184,22 @@ Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const 
   for (size_t a = 0; a < 3; ++a) center[a] = static_cast<double>(fine_.size[a] - 1) * fine_.step / 2;
   const Affine affine = random_affine(center, settings_.shape, stream(key, Draw::affine));
 
-  std::array<double, planted_regions> amount = person.effects, reached{};
+  std::array<double, planted_regions> amount = person.effects, reached{}, step{}, gain{};
+  gain.fill(1);
   double worst = 0;
   for (int round = 0; round < rounds; ++round) {
     VectorField velocity = base;
     for (size_t r = 0; r < planted_regions; ++r) velocity.add(growth_[r], amount[r]);
+    const std::array<double, planted_regions> before = reached;
     reached = effects_of(flow(velocity, 1), affine.determinant());
     worst = 0;
     for (size_t r = 0; r < planted_regions; ++r) worst = std::max(worst, std::abs(person.effects[r] - reached[r]));
     if (worst < close_enough) return {flow(velocity, -1), affine.inverse(), reached};
-    for (size_t r = 0; r < planted_regions; ++r) amount[r] += person.effects[r] - reached[r];
+    for (size_t r = 0; r < planted_regions; ++r) {  // the secant method, one region at a time
+      if (round > 0 && std::abs(step[r]) > 1e-4) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 1.5);
+      step[r] = (person.effects[r] - reached[r]) / gain[r];
+      amount[r] += step[r];
+    }
   }
   fail("the regions' volumes miss what is planted by {:.1f} %: plant less (a smaller deviation or a narrower range of ages)", 100 * worst);
 }

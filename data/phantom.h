@@ -29,8 +29,8 @@ constexpr size_t planted_regions = 4;
 std::span<const PhantomRegion> phantom_regions();
 
 /// Labels of `phantom_regions` on the brain's grid. `atlas` has the numbers of AAL (Tzourio-Mazoyer et al., NeuroImage 2002), 1 to
-/// 116; it knows no ventricles, which are found as the three largest dark pieces deep inside the brain (darker than 0.6 of the
-/// brain's median, 25 mm or more from outside in steps along the axes, in no region or in the deep grey matter). Brain is where the
+/// 116. It knows no ventricles: the lateral ones are the largest connected piece that is dark (below 0.55 of the brain's median) and
+/// deep inside (25 mm from outside in steps along the axes), in no region of the atlas or in its deep grey matter. Brain is where the
 /// intensity is above 0. Throws `InputError` where the grids differ, the atlas has another's numbers, or a planted region is missing.
 Volume phantom_region_map(const Volume& brain, const Volume& atlas);
 

@@ -128,8 +128,8 @@ double jacobian_in(const VectorField& field, const Cell& cell, const std::array<
     for (size_t corner = 0; corner < 8; ++corner) {
       if ((corner & bit) != 0) continue;
       const float w = ((corner >> b & 1) != 0 ? cell.t[b] : 1 - cell.t[b]) * ((corner >> c & 1) != 0 ? cell.t[c] : 1 - cell.t[c]);
-      const float* low = &field.mm[static_cast<size_t>(3 * (cell.base + offsets[corner]))];
-      const float* high = &field.mm[static_cast<size_t>(3 * (cell.base + offsets[corner | bit]))];
+      const float* low = &field.mm[static_cast<size_t>(4 * (cell.base + offsets[corner]))];
+      const float* high = &field.mm[static_cast<size_t>(4 * (cell.base + offsets[corner | bit]))];
       for (size_t d = 0; d < 3; ++d) m[d][axis] += static_cast<double>(w * (high[d] - low[d]));
     }
     for (size_t d = 0; d < 3; ++d) m[d][axis] /= field.lattice.step;
@@ -152,10 +152,10 @@ Point3 VectorField::at(const Point3& place) const {
   const Cell cell = cell_of(lattice, place);
   const std::array<int64_t, 8> offsets = corners(lattice);
   const std::array<float, 8> weights = corner_weights(cell.t);
-  std::array<float, 3> sum{};
+  std::array<float, 4> sum{};
   for (size_t c = 0; c < 8; ++c) {
-    const float* v = &mm[static_cast<size_t>(3 * (cell.base + offsets[c]))];
-    for (size_t d = 0; d < 3; ++d) sum[d] += weights[c] * v[d];
+    const float* v = &mm[static_cast<size_t>(4 * (cell.base + offsets[c]))];
+    for (size_t d = 0; d < 4; ++d) sum[d] += weights[c] * v[d];
   }
   return {sum[0], sum[1], sum[2]};
 }
@@ -176,7 +176,7 @@ VectorField flow(const VectorField& velocity, double scale) {
     size_t p = 0;
     for (int64_t k = 0; k < l.size[2]; ++k)
       for (int64_t j = 0; j < l.size[1]; ++j)
-        for (int64_t i = 0; i < l.size[0]; ++i, p += 3) {
+        for (int64_t i = 0; i < l.size[0]; ++i, p += 4) {
           const Point3 there = now.at({static_cast<double>(i) * l.step + now.mm[p], static_cast<double>(j) * l.step + now.mm[p + 1],
                                        static_cast<double>(k) * l.step + now.mm[p + 2]});
           for (size_t d = 0; d < 3; ++d) next.mm[p + d] = now.mm[p + d] + static_cast<float>(there[d]);
@@ -225,7 +225,7 @@ VectorField field_of_divergence(const Lattice& lattice, const std::vector<float>
     const std::array<int64_t, 3> at{p % size[0], p / size[0] % size[1], p / stride[2]};
     for (size_t d = 0; d < 3; ++d) {
       const int64_t low = at[d] > 0 ? p - stride[d] : p, high = at[d] + 1 < size[d] ? p + stride[d] : p;
-      field.mm[static_cast<size_t>(3 * p) + d] =
+      field.mm[static_cast<size_t>(4 * p) + d] =
           (potential[static_cast<size_t>(high)] - potential[static_cast<size_t>(low)]) / static_cast<float>(2 * lattice.step);
     }
   }
@@ -249,7 +249,7 @@ VectorField random_field(const Lattice& lattice, double knot_mm, double rms_mm, 
   VectorField field(lattice);
   for (size_t d = 0; d < 3; ++d) {
     const std::vector<float> one = random_scalar(lattice, knot_mm, rms_mm, key.fold(d));
-    for (size_t p = 0; p < one.size(); ++p) field.mm[3 * p + d] = one[p];
+    for (size_t p = 0; p < one.size(); ++p) field.mm[4 * p + d] = one[p];
   }
   return field;
 }

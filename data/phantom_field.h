@@ -48,9 +48,9 @@ float interpolate(const Lattice& lattice, const std::vector<float>& values, cons
 /// A velocity, or a displacement: places x go to x + field(x).
 struct VectorField {
   Lattice lattice;
-  std::vector<float> mm;  // (points, 3)
+  std::vector<float> mm;  // (points, 4): x, y, z and a 0, which lets one instruction take all
 
-  explicit VectorField(const Lattice& l = {}) : lattice(l), mm(static_cast<size_t>(3 * l.points()), 0.0f) {}
+  explicit VectorField(const Lattice& l = {}) : lattice(l), mm(static_cast<size_t>(4 * l.points()), 0.0f) {}
   Point3 at(const Point3& place) const;
   /// Adds `scale` times another field on the same lattice.
   void add(const VectorField& other, double scale);

@@ -8,7 +8,7 @@
 namespace ermoe {
 namespace {
 
-constexpr std::array<PhantomRegion, 10> regions{{{1, "ventricles", 0.010},
+constexpr std::array<PhantomRegion, 10> regions{{{1, "ventricles", 0.015},
                                                  {2, "hippocampus", -0.005},
                                                  {3, "frontal", -0.003},
                                                  {4, "temporal", -0.003},
@@ -20,7 +20,7 @@ constexpr std::array<PhantomRegion, 10> regions{{{1, "ventricles", 0.010},
                                                  {10, "white_matter_other"}}};
 constexpr int ventricles = 1, deep_grey = 8, unlabelled = 10;
 constexpr double ventricle_depth_mm = 25;
-constexpr size_t ventricle_pieces = 3;  // the bodies with the third ventricle, and the two atria
+constexpr float ventricle_darkness = 0.55f;  // of the brain's median; at 0.6 they join the cisterns behind the thalamus
 
 /// Of AAL's numbers up to and including each.
 struct Upto {
@@ -69,9 +69,9 @@ std::vector<uint8_t> deep_inside(const Volume& brain, int64_t steps) {
   return deep;
 }
 
-/// The connected pieces of what is marked, largest first. Unmarks everything.
-std::vector<std::vector<int64_t>> pieces(const Grid& grid, std::vector<uint8_t>& marked) {
-  std::vector<std::vector<int64_t>> found;
+/// The largest connected piece of what is marked. Unmarks everything.
+std::vector<int64_t> largest_piece(const Grid& grid, std::vector<uint8_t>& marked) {
+  std::vector<int64_t> largest;
   for (size_t start = 0; start < marked.size(); ++start) {
     if (marked[start] == 0) continue;
     std::vector<int64_t> piece{static_cast<int64_t>(start)};
@@ -82,10 +82,9 @@ std::vector<std::vector<int64_t>> pieces(const Grid& grid, std::vector<uint8_t>&
         marked[static_cast<size_t>(q)] = 0;
         piece.push_back(q);
       });
-    found.push_back(std::move(piece));
+    if (piece.size() > largest.size()) largest = std::move(piece);
   }
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.size() > b.size(); });
-  return found;
+  return largest;
 }
 
 float median_of_brain(const Volume& brain) {
@@ -98,15 +97,13 @@ float median_of_brain(const Volume& brain) {
 }
 
 void mark_ventricles(const Volume& brain, Volume& map) {
-  const float dark = 0.6f * median_of_brain(brain);
+  const float dark = ventricle_darkness * median_of_brain(brain);
   std::vector<uint8_t> marked = deep_inside(brain, std::llround(ventricle_depth_mm / brain.grid.spacing()[0]));
   for (size_t p = 0; p < marked.size(); ++p) {
     const int label = static_cast<int>(map.values[p]);
     if (brain.values[p] >= dark || (label != unlabelled && label != deep_grey)) marked[p] = 0;
   }
-  const std::vector<std::vector<int64_t>> found = pieces(brain.grid, marked);
-  for (size_t n = 0; n < std::min(found.size(), ventricle_pieces); ++n)
-    for (const int64_t p : found[n]) map.values[static_cast<size_t>(p)] = ventricles;
+  for (const int64_t p : largest_piece(brain.grid, marked)) map.values[static_cast<size_t>(p)] = ventricles;
 }
 
 }  // namespace

@@ -8,6 +8,9 @@ set(SOURCES
   image_files_test.cpp
   loader_test.cpp
   packed_sources_test.cpp
+  phantom_field_test.cpp
+  phantom_predictor_test.cpp
+  phantom_test.cpp
   plain_jpeg_test.cpp
   probe_test.cpp
   resize_test.cpp
