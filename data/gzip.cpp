@@ -132,13 +132,34 @@ size_t GzipReader::expected_size() const {
   else
     std::memcpy(tail, input_.data() + input_.size() - sizeof tail, std::min(input_.size(), sizeof tail));
   const uint64_t claim = tail[0] | tail[1] << 8 | tail[2] << 16 | uint64_t{tail[3]} << 24;
-  return static_cast<size_t>(std::min(claim, source_size_ * max_ratio));
+  return static_cast<size_t>(std::min(claim, most_content()));
 }
+
+uint64_t GzipReader::most_content() const { return compressed() ? source_size_ * max_ratio : source_size_; }
 
 std::string gunzip(std::string_view compressed, const std::string& name, size_t max_bytes) {
   GzipReader reader(compressed, name);
   check_input(reader.compressed(), "{}: is no gzip data", name);
   return reader.read_rest(max_bytes);
+}
+
+std::string gzipped(std::string_view bytes) {
+  z_stream z{};
+  check(deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, gzip_format, 8, Z_DEFAULT_STRATEGY) == Z_OK, "[gzip] zlib could not be set up");
+  std::string out(deflateBound(&z, bytes.size()), '\0');
+  z.next_out = reinterpret_cast<Bytef*>(out.data());
+  size_t left = bytes.size();
+  z.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
+  int result = Z_OK;
+  while (result == Z_OK) {
+    if (z.avail_in == 0) left -= z.avail_in = static_cast<uInt>(std::min(left, most_at_once));
+    z.avail_out = static_cast<uInt>(std::min(out.size() - z.total_out, most_at_once));
+    result = deflate(&z, left == 0 ? Z_FINISH : Z_NO_FLUSH);
+  }
+  out.resize(z.total_out);
+  deflateEnd(&z);
+  check(result == Z_STREAM_END, "[gzip] zlib could not compress {} bytes", bytes.size());
+  return out;
 }
 
 std::string read_plain_or_gzip(const std::string& path, size_t max_bytes) { return GzipReader(path).read_rest(max_bytes); }

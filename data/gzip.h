@@ -36,6 +36,8 @@ class GzipReader {
   const std::string& name() const { return name_; }
   /// Whether the source is gzip.
   bool compressed() const { return stream_ != nullptr; }
+  /// The most bytes of content that the source can hold: its size, or what deflate could have made so small.
+  uint64_t most_content() const;
   /// Bytes given out so far.
   uint64_t position() const { return position_; }
 
@@ -69,6 +71,9 @@ class GzipReader {
 
 /// The content of a gzip stream in memory. Throws `InputError` naming `name` where it is damaged, no gzip, or more than `max_bytes`.
 std::string gunzip(std::string_view compressed, const std::string& name, size_t max_bytes);
+
+/// `bytes` as one gzip member, which carries no name and no time: the same bytes give the same member.
+std::string gzipped(std::string_view bytes);
 
 /// The whole content of a file, inflated where it is gzip. Throws `InputError` where it is missing, damaged, or more than `max_bytes`.
 std::string read_plain_or_gzip(const std::string& path, size_t max_bytes);

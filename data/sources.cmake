@@ -15,7 +15,11 @@ set(SOURCES
   gzip.cpp
   image.cpp
   image_files.cpp
+  intensity.cpp
   loader.cpp
+  nifti.cpp
+  nifti_header.cpp
+  nifti_writer.cpp
   packed.cpp
   phantom.cpp
   phantom_field.cpp
@@ -39,4 +43,6 @@ set(SOURCES
   synthetic.cpp
   tar.cpp
   volume.cpp
+  volume_grid.cpp
+  volume_smoothing.cpp
 )

@@ -6,7 +6,10 @@ set(SOURCES
   file_sources_test.cpp
   gzip_test.cpp
   image_files_test.cpp
+  intensity_test.cpp
   loader_test.cpp
+  nifti_damage_test.cpp
+  nifti_test.cpp
   packed_sources_test.cpp
   phantom_field_test.cpp
   phantom_predictor_test.cpp
@@ -19,4 +22,5 @@ set(SOURCES
   subset_test.cpp
   synthetic_test.cpp
   tar_test.cpp
+  volume_grid_test.cpp
 )
