@@ -23,6 +23,7 @@ struct ExecContext {
   Communicator* comm = nullptr;           // of all ranks
   Communicator* expert_ranks = nullptr;   // of those that hold a layer's experts together, each some of them
   Communicator* replica_ranks = nullptr;  // of those that hold the same experts
+  int64_t expert_chunks = 1;              // in which a layer's rows travel between the expert ranks
   Tape* tape = nullptr;                   // null: no gradients
   OpListener* listener = nullptr;         // of the ops that run; null: nobody asks
   Device device;

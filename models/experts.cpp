@@ -109,6 +109,10 @@ Variable ExpertBank::forward(const ExecContext& ctx, const Variable& rows, const
   return grouped_mlp(ctx, rows, {.w1 = W1_.parameter(), .b1 = b1_, .w2 = W2_.parameter(), .b2 = b2_}, plan);
 }
 
+Variable ExpertBank::forward(const ExecContext& ctx, const Variable& rows, const RowTravel& travel) {
+  return spread_mlp(ctx, *ctx.expert_ranks, rows, {.w1 = W1_.parameter(), .b1 = b1_, .w2 = W2_.parameter(), .b2 = b2_}, travel);
+}
+
 Variable ExpertBank::right_factor(const ExecContext& ctx) {
   if (shared_basis_ == nullptr) return factors_.V1;
   return join_basis(ctx, *shared_basis_, factors_.V1, dims_.free_experts > 0 ? Variable(factors_.free_V1) : Variable(), basis_part());

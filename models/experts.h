@@ -10,6 +10,7 @@
 #include "ops/join_basis.h"
 #include "ops/orthogonal_step.h"
 #include "ops/routing_plan.h"
+#include "ops/spread_mlp.h"
 
 namespace ermoe {
 
@@ -51,6 +52,8 @@ class ExpertBank final : public Module {
 
   /// rows (M, D) sorted by expert as `plan`, of the held experts, says -> (M, D): W2 gelu(W1 x + b1) + b2 of each row's expert.
   Variable forward(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
+  /// The same of rows of all experts, which travel to the ranks that hold them and back.
+  Variable forward(const ExecContext& ctx, const Variable& rows, const RowTravel& travel);
 
   /// What is made from parameters alone, for who makes it together with other layers' (models/matrix_bundle.h): W1 and W2 of eigen
   /// experts, but for W1 where V1 has a part in the router's basis.

@@ -1,6 +1,6 @@
 #include "models/moe.h"
 
-#include "models/expert_exchange.h"
+#include "models/expert_travel.h"
 #include "models/router_ermoe.h"
 #include "models/router_linear.h"
 #include "ops/attach_loss.h"
@@ -55,8 +55,7 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
 /// Here, or on the ranks that hold them.
 Variable MoeLayer::run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan) {
   if (experts_->share().holds_all()) return experts_->forward(ctx, rows, plan);
-  const ExpertExchange exchange(ctx, plan, experts_->share());
-  return exchange.bring_back(ctx, experts_->forward(ctx, exchange.send(ctx, rows), exchange.plan()));
+  return experts_->forward(ctx, rows, expert_travel(ctx, plan, experts_->share()));
 }
 
 void MoeLayer::share_out(const ExpertShare& share, bool saves_held) {

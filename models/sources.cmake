@@ -4,8 +4,8 @@ set(SOURCES
   checkpoint_store.cpp
   config_rules.cpp
   direct_buckets.cpp
-  expert_exchange.cpp
   expert_share.cpp
+  expert_travel.cpp
   experts.cpp
   gathered_parameter.cpp
   grad_sync.cpp

@@ -15,7 +15,7 @@ struct GroupedLinear {
   void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
     const auto* starts = offsets.data<int32_t>();
     if (out.wants(0)) grouped_backward_input(ctx, dims, w, starts, dy, out.into(0));
-    grouped_backward_parameters(ctx, dims, x, starts, dy, out, 1, 2);
+    grouped_backward_parameters(ctx, dims, x, starts, dy, parameter_slot(out, 1), parameter_slot(out, 2));
   }
 };
 

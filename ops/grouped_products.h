@@ -31,12 +31,14 @@ inline void grouped_backward_input(const ExecContext& ctx, const GroupedLinearDi
   });
 }
 
-/// dw_e (+)= dyᵀ x and db_e (+)= Σ dy, the gradients of the node's inputs `weight` and `bias`, where they are wanted. A parameter
-/// whose gradient is narrow gets it rounded once, from float sums.
+/// Where the gradient of the node's input i, a parameter, goes; nowhere where nobody wants it.
+inline GradSlot parameter_slot(GradWriter& out, size_t i) { return out.wants(i) ? out.into_master(i) : GradSlot{}; }
+
+/// dw_e (+)= dyᵀ x and db_e (+)= Σ dy, where either has a place. A parameter whose gradient is narrow gets it rounded once, from float
+/// sums.
 inline void grouped_backward_parameters(const ExecContext& ctx, const GroupedLinearDims& dims, const Tensor& x, const int32_t* starts,
-                                        const Tensor& dy, GradWriter& out, size_t weight, size_t bias) {
-  if (!out.wants(weight) && !out.wants(bias)) return;
-  const GradSlot dw = out.wants(weight) ? out.into_master(weight) : GradSlot{}, db = out.wants(bias) ? out.into_master(bias) : GradSlot{};
+                                        const Tensor& dy, const GradSlot& dw, const GradSlot& db) {
+  if (!dw.dst.defined() && !db.dst.defined()) return;
   dispatch_compute(x.dtype(), "grouped_linear", [&](auto tag) {
     using T = decltype(tag);
     on_device(

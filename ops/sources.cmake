@@ -65,7 +65,6 @@ set(SOURCES
   dispatch.cpp
   dropout.cpp
   embedding.cpp
-  exchange_rows.cpp
   gather_samples.cpp
   gather_slots.cpp
   gelu.cpp
@@ -93,6 +92,7 @@ set(SOURCES
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp
+  spread_mlp.cpp
   step_results.cpp
   subspace_cosine.cpp
   tokens.cpp

@@ -189,6 +189,8 @@ void add_parallel(std::vector<Setting>& table) {
                "of several processes: seconds within which the run ends where one of them dies or hangs");
   parallel.add("expert", &ParallelConfig::expert, at_least(1),
                "processes that hold a layer's experts together, each some of them; 1: each process holds all");
+  parallel.add("chunks", &ParallelConfig::chunks, at_least(1),
+               "parts in which rows travel to experts that other processes hold: one travels while another's experts compute");
   parallel.add("reduce", &ParallelConfig::reduce,
                "what processes add up of experts' gradients: bf16 where the step computes in it by one micro-batch, or f32");
   parallel

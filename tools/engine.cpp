@@ -44,7 +44,7 @@ Engine::Engine(int threads, uint64_t seed, const DeviceDecision& device, Ranks* 
   step_.workspace = &step_workspace_;
 }
 
-void Engine::spread_experts(int64_t together) {
+void Engine::spread_experts(int64_t together, int64_t chunks) {
   const int world = ctx.comm->size();
   check_input(
       world % together == 0,
@@ -58,6 +58,7 @@ void Engine::spread_experts(int64_t together) {
     replica_ranks_ = ctx.comm->split(static_cast<int>(ctx.comm->rank() % together));
   }
   for (ExecContext* c : {&ctx, &host_ctx_, &step_}) {
+    c->expert_chunks = chunks;
     c->expert_ranks = expert_ranks_ ? expert_ranks_.get() : &alone;
     c->replica_ranks = replica_ranks_ ? replica_ranks_.get() : c->comm;
   }

@@ -38,9 +38,9 @@ struct Engine {
   SelfCommunicator alone;  // where there are no other ranks
   ExecContext ctx;
 
-  /// From here on so many ranks, side by side, hold a layer's experts together; the number divides that of all. All ranks call it,
-  /// while there is no model or recorded work of this engine.
-  void spread_experts(int64_t ranks);
+  /// From here on so many ranks, side by side, hold a layer's experts together, to whom rows travel in so many chunks; the number of
+  /// ranks divides that of all. All ranks call it, while there is no model or recorded work of this engine.
+  void spread_experts(int64_t ranks, int64_t chunks);
 
   /// A context for training steps: `ctx` with memory of their own on a GPU.
   const ExecContext& step_ctx() const { return gpu ? step_ : ctx; }

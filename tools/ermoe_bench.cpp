@@ -56,6 +56,7 @@ void add_step_flags(CLI::App& app, StepBenchOptions& step) {
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", step.expert, "of the ranks that mpirun starts, how many hold the experts together")
       ->check(CLI::Range(1, 4096));
+  app.add_option("--chunks", step.chunks, "in which rows travel to them, one while another is computed")->check(CLI::Range(1, 4096));
 }
 
 struct StepFlags {
@@ -135,6 +136,7 @@ void add_layer_flags(CLI::App& app, LayerFlags& flags) {
   app.add_option("--steps", layer.steps, "timed passes, forward and backward")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", layer.warmup, "untimed passes before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", layer.expert_ranks, "ranks that hold the experts together; 1: each holds all")->check(CLI::Range(1, 4096));
+  app.add_option("--chunks", layer.chunks, "in which rows travel to them, one while another is computed")->check(CLI::Range(1, 4096));
   app.add_flag("--op-by-op", flags.op_by_op, "on a GPU, do not replay passes as one CUDA graph; spread experts never are");
 }
 
@@ -235,7 +237,7 @@ int run_layer(const Common& common, LayerFlags flags, std::unique_ptr<Ranks>& ra
               flags.bench.expert_ranks, world, world == 1 ? "" : "s");
   if (flags.op_by_op) flags.bench.running = Running::op_by_op;
   return run_on_ranks(common, flags.bench.precision, *ranks, [&](Engine& engine, const auto& add) {
-    engine.spread_experts(flags.bench.expert_ranks);
+    engine.spread_experts(flags.bench.expert_ranks, flags.bench.chunks);
     add(flags.bench, LayerBench(engine, flags.bench).run());
   });
 }
@@ -281,7 +283,7 @@ int bench(int argc, char** argv, std::unique_ptr<Ranks>& ranks) {
   const bool first = !ranks || ranks->world().rank() == 0;
   const int threads = resolve_threads(common.threads, ranks ? ranks_on_same_cores(ranks->world()) : 1);
   Engine engine(threads, 0, common.device, ranks.get());
-  engine.spread_experts(step.bench.expert);
+  engine.spread_experts(step.bench.expert, step.bench.chunks);
   if (ranks) ranks->watch().at(1, "measuring");
   if (first && !engine.device_note.empty()) std::fprintf(stderr, "note: %s\n", engine.device_note.c_str());
   DType dtype = DType::f32;

@@ -94,6 +94,7 @@ enum class ReduceDtype { bf16, f32 };
 struct ParallelConfig {
   double timeout = 60;  // seconds within which a run ends where one of its ranks dies or hangs
   int64_t expert = 1;   // ranks that hold a layer's experts together; 1: each holds all
+  int64_t chunks = 2;   // in which rows travel to experts of other ranks
   ReduceDtype reduce = ReduceDtype::bf16;
   bool autotune = false;  // try each number of expert ranks before training, and take the fastest
 };

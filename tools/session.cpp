@@ -40,7 +40,7 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
     : config_(config),
       threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(ranks->world()) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
-  if (!config.parallel.autotune) engine_.spread_experts(config.parallel.expert);
+  if (!config.parallel.autotune) engine_.spread_experts(config.parallel.expert, config.parallel.chunks);
   require_data(config);
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;

@@ -32,7 +32,7 @@ void Session::choose_expert_ranks(RunConfig& config) {
   std::vector<TimedChoice> timed;
   for (const int64_t M : choices) {
     if (choices.size() == 1) break;
-    engine_.spread_experts(M);
+    engine_.spread_experts(M, config.parallel.chunks);
     try {
       build(config, [](const std::string&) {});
       timed.push_back({.expert_ranks = M, .seconds = time_steps()});
@@ -43,7 +43,7 @@ void Session::choose_expert_ranks(RunConfig& config) {
     drop_model();
   }
   config.parallel.expert = timed.empty() ? 1 : fastest_of(timed).expert_ranks;
-  engine_.spread_experts(config.parallel.expert);
+  engine_.spread_experts(config.parallel.expert, config.parallel.chunks);
   tuning_ = timed.empty() ? fmt::format("parallel autotune has nothing to choose: {} rank{}, {} experts a layer", ranks,
                                         ranks == 1 ? "" : "s", sizes.experts)
                           : describe_timings(timed, timed_steps);

@@ -18,7 +18,6 @@ set(SOURCES
   dispatch_test.cpp
   dropout_test.cpp
   embedding_test.cpp
-  exchange_rows_test.cpp
   gather_samples_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp
@@ -48,6 +47,7 @@ set(SOURCES
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
+  spread_mlp_test.cpp
   step_results_test.cpp
   subspace_cosine_test.cpp
   tokens_test.cpp

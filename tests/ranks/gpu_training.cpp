@@ -132,6 +132,7 @@ bool agrees(Engine& engine, const Case& c) {
   alone.comm = alone.expert_ranks = alone.replica_ranks = &self;
   shared.expert_ranks = c.together > 1 ? experts.get() : &self;
   shared.replica_ranks = replicas.get();
+  shared.expert_chunks = 3;  // of four experts each
   GpuTraining one(engine, alone, model_config(c.basis), c.compute), all(engine, shared, model_config(c.basis), c.compute);
   double first = 0, want = 0, got = 0;
   for (int64_t i = 0; i < steps; ++i) {

@@ -83,6 +83,7 @@ class Training {
       ctx.comm = &ranks->world;
       ctx.expert_ranks = ranks->experts.get();
       ctx.replica_ranks = ranks->replicas.get();
+      ctx.expert_chunks = 2;
       tiny_.model.move_to(ctx, dtype);
     }
     ctx.part = part_of_batch(batch, ctx.comm->rank(), ctx.comm->size());

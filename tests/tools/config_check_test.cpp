@@ -92,7 +92,9 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"optim.cooldown_steps", [](RunConfig& c) { c.optim.cooldown_steps = 6, c.optim.warmup_steps = 5, c.train.steps = 10; }},
       {"train.epochs", [](RunConfig& c) { c.train.epochs = 0; }},
       {"train.batch", [](RunConfig& c) { c.train.accumulate = 3; }},
+#if !defined(ERMOE_WITH_CUDA)
       {"train.device", [](RunConfig& c) { c.train.device = DeviceChoice::cuda; }},
+#endif
       {"train.resume", [](RunConfig& c) { c.train.resume = c.train.init = "x"; }},
       {"train.freeze", [](RunConfig& c) { c.train.freeze = {""}; }},
   };

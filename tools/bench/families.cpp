@@ -16,6 +16,7 @@ struct Row {
 constexpr Row table[] = {
     {"grouped_linear", Family::experts},
     {"grouped_mlp", Family::experts},
+    {"grouped_mlp_products", Family::experts},
     {"grouped_products", Family::experts},
 
     {"linear", Family::dense},

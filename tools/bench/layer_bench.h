@@ -18,6 +18,7 @@ struct LayerBenchOptions {
   int64_t steps = 20;
   int64_t warmup = 5;        // in which the router's statistics settle, too
   int64_t expert_ranks = 1;  // ranks that hold the experts together, as Engine::spread_experts was told
+  int64_t chunks = 2;        // in which rows travel to them, likewise
   Running running = Running::recorded;
 };
 

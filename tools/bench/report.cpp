@@ -225,6 +225,7 @@ void BenchReport::add(const LayerBenchOptions& options, const LayerBenchResult& 
                {"router", enum_name(options.layer)},
                {"tokens", r.tokens},
                {"expert_ranks", options.expert_ranks},
+               {"chunks", options.chunks},
                {"rows", r.slots},
                {"most_rows", r.most_rows},
                {"sent_bytes", r.sent_bytes}};

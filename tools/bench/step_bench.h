@@ -35,6 +35,7 @@ struct StepBenchOptions {
   int64_t steps = 20;
   int64_t warmup = 5;
   int64_t expert = 1;  // ranks that hold the experts together
+  int64_t chunks = 2;  // in which rows travel to them
   Breaking breaking = Breaking::families;
   Running running = Running::recorded;
 };
