@@ -1,6 +1,7 @@
 #include "data/phantom.h"
 
 #include "core/error.h"
+#include "data/volume_grid.h"
 
 #include <algorithm>
 #include <cmath>
@@ -42,6 +43,11 @@ std::vector<std::vector<float>> label_shares(const Lattice& fine, const std::vec
     for (std::vector<float>& share : shares) share[q] /= std::max(count[q], 1.0f);
   }
   return shares;
+}
+
+/// With a Gaussian window of deviation `sigma` points along each axis.
+std::vector<float> blurred(const std::array<int64_t, 3>& size, const std::vector<float>& values, double sigma) {
+  return smooth({{size, {}}, values}, {sigma, sigma, sigma}).values;
 }
 
 /// Small turns, scalings and shifts about `center`.

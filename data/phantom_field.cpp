@@ -91,17 +91,6 @@ AxisMap splines(int64_t n, double points_per_knot) {
   return map;
 }
 
-AxisMap gaussian(int64_t n, double sigma) {
-  AxisMap map(n, n);
-  const auto reach = static_cast<int64_t>(std::ceil(4 * sigma));
-  double sum = 0;
-  for (int64_t d = -reach; d <= reach; ++d) sum += std::exp(-0.5 * static_cast<double>(d * d) / (sigma * sigma));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = std::max<int64_t>(0, i - reach); j <= std::min(n - 1, i + reach); ++j)
-      map.at(i, j) = static_cast<float>(std::exp(-0.5 * static_cast<double>((i - j) * (i - j)) / (sigma * sigma)) / sum);
-  return map;
-}
-
 /// The eight points' offsets from the lowest of a cell, x fastest.
 std::array<int64_t, 8> corners(const Lattice& l) {
   const int64_t y = l.size[0], z = l.size[0] * l.size[1];
@@ -252,13 +241,6 @@ VectorField random_field(const Lattice& lattice, double knot_mm, double rms_mm, 
     for (size_t p = 0; p < one.size(); ++p) field.mm[4 * p + d] = one[p];
   }
   return field;
-}
-
-std::vector<float> blurred(const std::array<int64_t, 3>& size, const std::vector<float>& values, double sigma) {
-  std::array<int64_t, 3> same = size;
-  std::vector<float> out = values;
-  for (size_t axis = 0; axis < 3; ++axis) out = apply(gaussian(same[axis], sigma), axis, same, out);
-  return out;
 }
 
 }  // namespace ermoe

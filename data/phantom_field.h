@@ -75,7 +75,4 @@ VectorField random_field(const Lattice& lattice, double knot_mm, double rms_mm, 
 /// The same as one number a point, with a deviation of `rms`.
 std::vector<float> random_scalar(const Lattice& lattice, double knot_mm, double rms, RngKey key);
 
-/// Averages with a Gaussian window of deviation `sigma` points along each axis; what lies outside counts as 0.
-std::vector<float> blurred(const std::array<int64_t, 3>& size, const std::vector<float>& values, double sigma);
-
 }  // namespace ermoe

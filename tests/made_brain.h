@@ -22,7 +22,8 @@ inline float made_brain_label(const Point3& mm, double depth) {
   };
   if (within({-32, -12, -22}, {11, 20, 11})) return 37;  // hippocampus
   if (within({32, -12, -22}, {11, 20, 11})) return 38;
-  if (within({-26, 8, 8}, {9, 14, 9}) || within({26, 8, 8}, {9, 14, 9})) return 71;  // deep grey
+  if (within({-26, 8, 8}, {9, 14, 9}) || within({26, 8, 8}, {9, 14, 9})) return 71;    // deep grey
+  if (within({-44, 14, 4}, {6, 16, 9}) || within({44, 14, 4}, {6, 16, 9})) return 29;  // insula
   if (depth < 0.72) return 0;
   if (mm[2] < -12) return mm[1] < -30 ? 91.0f : 85.0f;  // cerebellum, temporal
   if (mm[1] > 20) return 7;                             // frontal

@@ -13,6 +13,7 @@ set(SOURCES
   golden_test.cpp
   memory_advice_test.cpp
   parallel_choice_test.cpp
+  phantom_set_test.cpp
   prediction_test.cpp
   progress_test.cpp
   run_folder_test.cpp
