@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <utility>
 
 namespace ermoe {
 namespace {
@@ -130,7 +131,8 @@ Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings
     // Thin regions feel less than the divergence on the lattice says; after this the first guess of an amount is nearly right.
     constexpr double probe = 0.1;
     VectorField unit(coarse_);
-    unit.add(growth_[r], probe / effects_of(flow(growth_[r], probe), 1)[r]);
+    Places found = places_;
+    unit.add(growth_[r], probe / effects_of(flow(growth_[r], -probe), 1, found)[r]);
     growth_[r] = unit;
   }
   // Voxels of the subjects are larger than the template's: each averages what lies in it.
@@ -157,25 +159,44 @@ void Phantom::plan_growth(size_t region, const std::vector<std::vector<float>>& 
   for (size_t p = 0; p < yields.size(); ++p) divergence[p] -= yields[p] * static_cast<float>(grown / given);
   growth_[region] = field_of_divergence(coarse_, divergence);
 
+  place_evenly(region);
+}
+
+/// Some 20,000 places in a region: every so manieth voxel's middle of a large one, the middles of voxels' eighths in a small one.
+void Phantom::place_evenly(size_t region) {
   constexpr int64_t enough = 20000;
-  const auto voxels = std::count(labels_.values.begin(), labels_.values.end(), static_cast<float>(label));
+  const auto label = static_cast<float>(phantom_regions()[region].label);
+  const auto voxels = std::count(labels_.values.begin(), labels_.values.end(), label);
   const int64_t every = std::max<int64_t>(1, voxels / enough);
+  const std::vector<double> offsets = 4 * voxels < enough ? std::vector<double>{-0.25, 0.25} : std::vector<double>{0};
   int64_t seen = 0;
   for (int64_t p = 0; p < fine_.points(); ++p) {
-    if (labels_.values[static_cast<size_t>(p)] != static_cast<float>(label) || seen++ % every != 0) continue;
-    const int64_t i = p % fine_.size[0], j = p / fine_.size[0] % fine_.size[1], k = p / (fine_.size[0] * fine_.size[1]);
-    places_[region].push_back(
-        {static_cast<double>(i) * fine_.step, static_cast<double>(j) * fine_.step, static_cast<double>(k) * fine_.step});
+    if (labels_.values[static_cast<size_t>(p)] != label || seen++ % every != 0) continue;
+    const std::array<int64_t, 3> at{p % fine_.size[0], p / fine_.size[0] % fine_.size[1], p / (fine_.size[0] * fine_.size[1])};
+    const auto mm = [&](size_t axis, double offset) { return (static_cast<double>(at[axis]) + offset) * fine_.step; };
+    for (const double x : offsets)
+      for (const double y : offsets)
+        for (const double z : offsets) places_[region].push_back({mm(0, x), mm(1, y), mm(2, z)});
   }
 }
 
-/// Logarithms of the regions' mean Jacobian under a deformation, followed by a scaling of volumes by `scale`.
-std::array<double, planted_regions> Phantom::effects_of(const VectorField& forward, double scale) const {
+/// Logarithms of the regions' volumes over the template's, where `backward` leads from the subject to the template and is followed by a
+/// scaling of volumes by `scale`. `found` are the subject's places that lead to places_, guessed at first: x = y - u(x) by iteration.
+std::array<double, planted_regions> Phantom::effects_of(const VectorField& backward, double scale, Places& found) const {
+  constexpr int iterations = 3;
   std::array<double, planted_regions> effects{};
   for (size_t r = 0; r < planted_regions; ++r) {
     double sum = 0;
-    for (const Point3& place : places_[r]) sum += jacobian(forward, place);
-    effects[r] = std::log(std::max(1e-9, scale * sum / static_cast<double>(places_[r].size())));
+    for (size_t n = 0; n < places_[r].size(); ++n) {
+      const Point3& y = places_[r][n];
+      Point3& x = found[r][n];
+      for (int i = 0; i < iterations; ++i) {
+        const Point3 u = backward.at(x);
+        x = {y[0] - u[0], y[1] - u[1], y[2] - u[2]};
+      }
+      sum += 1 / std::max(1e-3, jacobian(backward, x));
+    }
+    effects[r] = std::log(scale * sum / static_cast<double>(places_[r].size()));
   }
   return effects;
 }
@@ -183,7 +204,7 @@ std::array<double, planted_regions> Phantom::effects_of(const VectorField& forwa
 /// Random shape first; then the planted regions are grown until their volumes are what the person's age and deviations ask for.
 Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const {
   constexpr int rounds = 8;
-  constexpr double close_enough = 5e-4;
+  constexpr double close_enough = 0.2;  // years of a region's age
   VectorField base = random_field(coarse_, 50, 2.5 * settings_.shape, stream(key, Draw::wide_shape));
   base.add(random_field(coarse_, 25, 1.2 * settings_.shape, stream(key, Draw::fine_shape)), 1);
   Point3 center{};
@@ -192,22 +213,25 @@ Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const 
 
   std::array<double, planted_regions> amount = person.effects, reached{}, step{}, gain{};
   gain.fill(1);
+  Places found = places_;
   double worst = 0;
   for (int round = 0; round < rounds; ++round) {
     VectorField velocity = base;
     for (size_t r = 0; r < planted_regions; ++r) velocity.add(growth_[r], amount[r]);
     const std::array<double, planted_regions> before = reached;
-    reached = effects_of(flow(velocity, 1), affine.determinant());
+    VectorField backward = flow(velocity, -1);
+    reached = effects_of(backward, affine.determinant(), found);
     worst = 0;
-    for (size_t r = 0; r < planted_regions; ++r) worst = std::max(worst, std::abs(person.effects[r] - reached[r]));
-    if (worst < close_enough) return {flow(velocity, -1), affine.inverse(), reached};
+    for (size_t r = 0; r < planted_regions; ++r)
+      worst = std::max(worst, std::abs((person.effects[r] - reached[r]) / phantom_regions()[r].slope));
+    if (worst < close_enough) return {std::move(backward), affine.inverse(), reached};
     for (size_t r = 0; r < planted_regions; ++r) {  // the secant method, one region at a time
-      if (round > 0 && std::abs(step[r]) > 1e-4) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 1.5);
+      if (round > 0 && std::abs(step[r]) > 1e-4) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 2.0);
       step[r] = (person.effects[r] - reached[r]) / gain[r];
       amount[r] += step[r];
     }
   }
-  fail("the regions' volumes miss what is planted by {:.1f} %: plant less (a smaller deviation or a narrower range of ages)", 100 * worst);
+  fail("the regions' volumes miss what is planted by {:.1f} years: plant less (a smaller deviation or a narrower range of ages)", worst);
 }
 
 /// Intensities as a scanner gives them: gain, contrast, shading, and noise of a magnitude (Rician) inside the brain.

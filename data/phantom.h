@@ -60,7 +60,7 @@ double age_seen(const PhantomSettings& settings, const PhantomPerson& person);
 struct PhantomSubject {
   Volume brain;                                   // whole numbers from 0, outside the brain, to 255
   Volume regions;                                 // labels of phantom_regions
-  std::array<double, planted_regions> effects{};  // that the deformation has
+  std::array<double, planted_regions> effects{};  // that the deformation has: to 0.2 years of each region's age
   double least_jacobian = 0;                      // of the deformation; above 0: it does not fold
 };
 
@@ -80,9 +80,11 @@ class Phantom {
 
  private:
   struct Shape;
+  using Places = std::array<std::vector<Point3>, planted_regions>;
 
+  void place_evenly(size_t region);
   void plan_growth(size_t region, const std::vector<std::vector<float>>& shares);
-  std::array<double, planted_regions> effects_of(const VectorField& forward, double scale) const;
+  std::array<double, planted_regions> effects_of(const VectorField& backward, double scale, Places& found) const;
   Shape shape_of(RngKey key, const PhantomPerson& person) const;
   void paint(PhantomSubject& subject, const Shape& shape, RngKey key) const;
 
@@ -93,8 +95,8 @@ class Phantom {
   Volume labels_;             // of the template
   std::vector<float> brain_;  // of the template, 0 to 1, blurred to the spacing of what comes out
   std::vector<double> template_ml_;
-  std::array<VectorField, planted_regions> growth_;          // velocity by which a region's log volume grows by 1
-  std::array<std::vector<Point3>, planted_regions> places_;  // evenly in the region, to measure it
+  std::array<VectorField, planted_regions> growth_;  // velocity by which a region's log volume grows by 1
+  Places places_;                                    // evenly in the region, to measure it
 };
 
 }  // namespace ermoe

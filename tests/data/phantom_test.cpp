@@ -61,10 +61,16 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
   const Phantom phantom = phantom_of(settings);
   Cohort cohort;
   cohort.subjects.resize(static_cast<size_t>(count));
-  std::vector<std::vector<double>> volumes(static_cast<size_t>(count));
+  std::vector<std::vector<double>> volumes(static_cast<size_t>(count), std::vector<double>(phantom_regions().size()));
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; ++i) {
-    PhantomSubject subject = phantom.make(i);
+    PhantomSubject subject;
+    try {
+      subject = phantom.make(i);
+    } catch (const Error& e) {
+      ADD_FAILURE() << "subject " << i << ": " << e.what();
+      continue;
+    }
     volumes[static_cast<size_t>(i)] = log_volumes(subject.regions);
     subject.brain.values.clear();
     subject.regions.values.clear();
@@ -126,7 +132,8 @@ TEST(Phantom, DeformationsHaveTheEffectsAndDoNotFold) {
   const Cohort& cohort = usual_cohort();
   for (size_t i = 0; i < cohort.subjects.size(); ++i) {
     EXPECT_GT(cohort.subjects[i].least_jacobian, 0);
-    for (size_t r = 0; r < planted_regions; ++r) EXPECT_NEAR(cohort.subjects[i].effects[r], cohort.people[i].effects[r], 1e-3);
+    for (size_t r = 0; r < planted_regions; ++r)
+      EXPECT_NEAR(cohort.subjects[i].effects[r], cohort.people[i].effects[r], 0.2 * std::abs(phantom_regions()[r].slope));
   }
 }
 

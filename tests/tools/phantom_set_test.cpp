@@ -154,7 +154,7 @@ TEST_F(PhantomSetTest, SaysWhereTheTemplateComesFrom) {
   EXPECT_NE(message.find("apt-get install mricron-data"), std::string::npos);
   EXPECT_FALSE(fs::exists(set.folder));
   set.atlas_path = set.template_path;
-  EXPECT_NE(message_of([&] { write(set); }).find("has no hippocampus"), std::string::npos) << "no atlas";
+  EXPECT_NE(message_of([&] { write(set); }).find("the template with its atlas has no"), std::string::npos) << "no atlas";
 }
 
 TEST_F(PhantomSetTest, TakesATemplateInAnyOrientation) {
