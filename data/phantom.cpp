@@ -181,20 +181,15 @@ void Phantom::place_evenly(size_t region) {
 }
 
 /// Logarithms of the regions' volumes over the template's, where `backward` leads from the subject to the template and is followed by a
-/// scaling of volumes by `scale`. `found` are the subject's places that lead to places_, guessed at first: x = y - u(x) by iteration.
+/// scaling of volumes by `scale`. `found` are the subject's places that lead to places_, guesses at first.
 std::array<double, planted_regions> Phantom::effects_of(const VectorField& backward, double scale, Places& found) const {
-  constexpr int iterations = 3;
+  constexpr int newton_steps = 3;
   std::array<double, planted_regions> effects{};
   for (size_t r = 0; r < planted_regions; ++r) {
     double sum = 0;
     for (size_t n = 0; n < places_[r].size(); ++n) {
-      const Point3& y = places_[r][n];
-      Point3& x = found[r][n];
-      for (int i = 0; i < iterations; ++i) {
-        const Point3 u = backward.at(x);
-        x = {y[0] - u[0], y[1] - u[1], y[2] - u[2]};
-      }
-      sum += 1 / std::max(1e-3, jacobian(backward, x));
+      found[r][n] = preimage(backward, places_[r][n], found[r][n], newton_steps);
+      sum += 1 / std::max(1e-3, jacobian(backward, found[r][n]));
     }
     effects[r] = std::log(scale * sum / static_cast<double>(places_[r].size()));
   }
@@ -226,7 +221,7 @@ Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const 
       worst = std::max(worst, std::abs((person.effects[r] - reached[r]) / phantom_regions()[r].slope));
     if (worst < close_enough) return {std::move(backward), affine.inverse(), reached};
     for (size_t r = 0; r < planted_regions; ++r) {  // the secant method, one region at a time
-      if (round > 0 && std::abs(step[r]) > 1e-4) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 2.0);
+      if (round > 0 && std::abs(step[r]) > 1e-3) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 2.0);
       step[r] = (person.effects[r] - reached[r]) / gain[r];
       amount[r] += step[r];
     }

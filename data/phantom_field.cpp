@@ -103,14 +103,11 @@ std::array<float, 8> corner_weights(const std::array<float, 3>& t) {
           x0 * y0 * t[2], t[0] * y0 * t[2], x0 * t[1] * t[2], t[0] * t[1] * t[2]};
 }
 
-double determinant(const std::array<std::array<double, 3>, 3>& m) {
-  return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
-         m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
-}
-
-/// Of x + field(x) inside a cell, whose interpolation is linear along each axis.
-double jacobian_in(const VectorField& field, const Cell& cell, const std::array<int64_t, 8>& offsets) {
-  std::array<std::array<double, 3>, 3> m{};  // d(component) / d(axis)
+/// The derivatives of x + field(x) inside a cell, whose interpolation is linear along each axis; no shift.
+Affine derivative_in(const VectorField& field, const Cell& cell, const std::array<int64_t, 8>& offsets) {
+  Affine derivative;
+  auto& m = derivative.rows;  // d(component) / d(axis)
+  for (size_t d = 0; d < 3; ++d) m[d][d] = 0;
   for (size_t axis = 0; axis < 3; ++axis) {
     const size_t bit = size_t{1} << axis;
     const size_t b = (axis + 1) % 3, c = (axis + 2) % 3;
@@ -124,7 +121,7 @@ double jacobian_in(const VectorField& field, const Cell& cell, const std::array<
     for (size_t d = 0; d < 3; ++d) m[d][axis] /= field.lattice.step;
     m[axis][axis] += 1;
   }
-  return determinant(m);
+  return derivative;
 }
 
 }  // namespace
@@ -176,7 +173,21 @@ VectorField flow(const VectorField& velocity, double scale) {
 }
 
 double jacobian(const VectorField& displacement, const Point3& place) {
-  return jacobian_in(displacement, cell_of(displacement.lattice, place), corners(displacement.lattice));
+  return derivative_in(displacement, cell_of(displacement.lattice, place), corners(displacement.lattice)).determinant();
+}
+
+Point3 preimage(const VectorField& displacement, const Point3& target, const Point3& guess, int steps) {
+  const std::array<int64_t, 8> offsets = corners(displacement.lattice);
+  const double longest = displacement.lattice.step;  // the derivative says little of what is further
+  Point3 x = guess;
+  for (int s = 0; s < steps; ++s) {
+    const Affine derivative = derivative_in(displacement, cell_of(displacement.lattice, x), offsets);
+    if (derivative.determinant() < 1e-3) break;
+    const Point3 u = displacement.at(x);
+    const Point3 step = derivative.inverse()({target[0] - x[0] - u[0], target[1] - x[1] - u[1], target[2] - x[2] - u[2]});
+    for (size_t d = 0; d < 3; ++d) x[d] += std::clamp(step[d], -longest, longest);
+  }
+  return x;
 }
 
 double least_jacobian(const VectorField& displacement) {
@@ -188,7 +199,7 @@ double least_jacobian(const VectorField& displacement) {
       for (int64_t i = 0; i + 1 < l.size[0]; ++i)
         for (int c = 0; c < 8; ++c) {
           const Cell cell{l.index(i, j, k), {static_cast<float>(c & 1), static_cast<float>(c >> 1 & 1), static_cast<float>(c >> 2)}};
-          least = std::min(least, jacobian_in(displacement, cell, offsets));
+          least = std::min(least, derivative_in(displacement, cell, offsets).determinant());
         }
   return least;
 }

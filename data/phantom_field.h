@@ -62,6 +62,9 @@ VectorField flow(const VectorField& velocity, double scale);
 /// How much the map x -> x + field(x) enlarges the volume at a place.
 double jacobian(const VectorField& displacement, const Point3& place);
 
+/// The place x with x + field(x) = `target`, by Newton's method from `guess`.
+Point3 preimage(const VectorField& displacement, const Point3& target, const Point3& guess, int steps);
+
 /// The least Jacobian over the corners of all cells: the map does not fold where it is positive.
 double least_jacobian(const VectorField& displacement);
 
