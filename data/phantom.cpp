@@ -28,24 +28,6 @@ Lattice covering(const Lattice& fine, double step) {
   return coarse;
 }
 
-/// By label, the share of the fine points around each coarse one that have it. Points outside of the template are no brain.
-std::vector<std::vector<float>> label_shares(const Lattice& fine, const std::vector<float>& labels, const Lattice& coarse) {
-  std::vector<std::vector<float>> shares(phantom_regions().size() + 1, std::vector<float>(static_cast<size_t>(coarse.points()), 0.0f));
-  std::vector<float> count(static_cast<size_t>(coarse.points()), 0.0f);
-  const auto near = [&](int64_t i) { return std::llround(static_cast<double>(i) * fine.step / coarse.step); };
-  for (int64_t p = 0; p < fine.points(); ++p) {
-    const int64_t i = p % fine.size[0], j = p / fine.size[0] % fine.size[1], k = p / (fine.size[0] * fine.size[1]);
-    const auto q = static_cast<size_t>(coarse.index(near(i), near(j), near(k)));
-    shares[static_cast<size_t>(labels[static_cast<size_t>(p)])][q] += 1;
-    count[q] += 1;
-  }
-  for (size_t q = 0; q < count.size(); ++q) {
-    if (count[q] == 0) shares[0][q] = 1;
-    for (std::vector<float>& share : shares) share[q] /= std::max(count[q], 1.0f);
-  }
-  return shares;
-}
-
 /// With a Gaussian window of deviation `sigma` points along each axis.
 std::vector<float> blurred(const std::array<int64_t, 3>& size, const std::vector<float>& values, double sigma) {
   return smooth({{size, {}}, values}, {sigma, sigma, sigma}).values;
@@ -125,73 +107,26 @@ Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings
   for (const PhantomRegion& region : phantom_regions())
     template_ml_.push_back(voxel_ml *
                            static_cast<double>(std::count(labels_.values.begin(), labels_.values.end(), static_cast<float>(region.label))));
-  const std::vector<std::vector<float>> shares = label_shares(fine_, labels_.values, coarse_);
-  for (size_t r = 0; r < planted_regions; ++r) {
-    plan_growth(r, shares);
-    // Thin regions feel less than the divergence on the lattice says; after this the first guess of an amount is nearly right.
-    constexpr double probe = 0.1;
-    VectorField unit(coarse_);
-    Places found = places_;
-    unit.add(growth_[r], probe / effects_of(flow(growth_[r], -probe), 1, found)[r]);
-    growth_[r] = unit;
-  }
+  plan_ = plan_growth(fine_, labels_.values, coarse_);
   // Voxels of the subjects are larger than the template's: each averages what lies in it.
   const float brightest = *std::max_element(brain.values.begin(), brain.values.end());
   brain_ = settings.spacing > 1.01 * step ? blurred(fine_.size, brain.values, 0.4 * settings.spacing / step) : brain.values;
   for (float& v : brain_) v /= brightest;
 }
 
-/// The region grows evenly; what lies in no region gives way, near it, so that no other region changes its volume. Around the cortex
-/// that is mostly what is outside the brain: it moves with the brain's surface.
-void Phantom::plan_growth(size_t region, const std::vector<std::vector<float>>& shares) {
-  constexpr double reach_mm = 9;
-  constexpr float tissue = 0.15f;  // gives way this much less than the outside
-  const auto label = static_cast<size_t>(phantom_regions()[region].label);
-  std::vector<float> yields = blurred(coarse_.size, shares[label], reach_mm / coarse_.step);
-  double grown = 0, given = 0;
-  for (size_t p = 0; p < yields.size(); ++p) {
-    yields[p] *= shares.front()[p] + tissue * shares.back()[p];
-    grown += static_cast<double>(shares[label][p]);
-    given += static_cast<double>(yields[p]);
-  }
-  check_input(given > 0, "around the template's {} there is nothing that could give way to it", phantom_regions()[region].name);
-  std::vector<float> divergence = shares[label];
-  for (size_t p = 0; p < yields.size(); ++p) divergence[p] -= yields[p] * static_cast<float>(grown / given);
-  growth_[region] = field_of_divergence(coarse_, divergence);
-
-  place_evenly(region);
-}
-
-/// Some 20,000 places in a region: every so manieth voxel's middle of a large one, the middles of voxels' eighths in a small one.
-void Phantom::place_evenly(size_t region) {
-  constexpr int64_t enough = 20000;
-  const auto label = static_cast<float>(phantom_regions()[region].label);
-  const auto voxels = std::count(labels_.values.begin(), labels_.values.end(), label);
-  const int64_t every = std::max<int64_t>(1, voxels / enough);
-  const std::vector<double> offsets = 4 * voxels < enough ? std::vector<double>{-0.25, 0.25} : std::vector<double>{0};
-  int64_t seen = 0;
-  for (int64_t p = 0; p < fine_.points(); ++p) {
-    if (labels_.values[static_cast<size_t>(p)] != label || seen++ % every != 0) continue;
-    const std::array<int64_t, 3> at{p % fine_.size[0], p / fine_.size[0] % fine_.size[1], p / (fine_.size[0] * fine_.size[1])};
-    const auto mm = [&](size_t axis, double offset) { return (static_cast<double>(at[axis]) + offset) * fine_.step; };
-    for (const double x : offsets)
-      for (const double y : offsets)
-        for (const double z : offsets) places_[region].push_back({mm(0, x), mm(1, y), mm(2, z)});
-  }
-}
-
 /// Logarithms of the regions' volumes over the template's, where `backward` leads from the subject to the template and is followed by a
-/// scaling of volumes by `scale`. `found` are the subject's places that lead to places_, guesses at first.
-std::array<double, planted_regions> Phantom::effects_of(const VectorField& backward, double scale, Places& found) const {
+/// scaling of volumes by `scale`. `found` are the subject's places that lead to the plan's places, guesses at first.
+std::array<double, planted_regions> Phantom::effects_of(const VectorField& backward, double scale,
+                                                        std::vector<std::vector<Point3>>& found) const {
   constexpr int newton_steps = 3;
   std::array<double, planted_regions> effects{};
   for (size_t r = 0; r < planted_regions; ++r) {
     double sum = 0;
-    for (size_t n = 0; n < places_[r].size(); ++n) {
-      found[r][n] = preimage(backward, places_[r][n], found[r][n], newton_steps);
+    for (size_t n = 0; n < plan_.places[r].size(); ++n) {
+      found[r][n] = preimage(backward, plan_.places[r][n], found[r][n], newton_steps);
       sum += 1 / std::max(1e-3, jacobian(backward, found[r][n]));
     }
-    effects[r] = std::log(scale * sum / static_cast<double>(places_[r].size()));
+    effects[r] = std::log(scale * sum / static_cast<double>(plan_.places[r].size()));
   }
   return effects;
 }
@@ -208,11 +143,11 @@ Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const 
 
   std::array<double, planted_regions> amount = person.effects, reached{}, step{}, gain{};
   gain.fill(1);
-  Places found = places_;
+  std::vector<std::vector<Point3>> found = plan_.places;
   double worst = 0;
   for (int round = 0; round < rounds; ++round) {
     VectorField velocity = base;
-    for (size_t r = 0; r < planted_regions; ++r) velocity.add(growth_[r], amount[r]);
+    for (size_t r = 0; r < planted_regions; ++r) velocity.add(plan_.fields[r], amount[r]);
     const std::array<double, planted_regions> before = reached;
     VectorField backward = flow(velocity, -1);
     reached = effects_of(backward, affine.determinant(), found);

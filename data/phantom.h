@@ -4,6 +4,7 @@
 #pragma once
 
 #include "data/phantom_field.h"
+#include "data/phantom_growth.h"
 #include "data/phantom_predictor.h"
 #include "data/volume.h"
 
@@ -80,11 +81,8 @@ class Phantom {
 
  private:
   struct Shape;
-  using Places = std::array<std::vector<Point3>, planted_regions>;
 
-  void place_evenly(size_t region);
-  void plan_growth(size_t region, const std::vector<std::vector<float>>& shares);
-  std::array<double, planted_regions> effects_of(const VectorField& backward, double scale, Places& found) const;
+  std::array<double, planted_regions> effects_of(const VectorField& backward, double scale, std::vector<std::vector<Point3>>& found) const;
   Shape shape_of(RngKey key, const PhantomPerson& person) const;
   void paint(PhantomSubject& subject, const Shape& shape, RngKey key) const;
 
@@ -95,8 +93,7 @@ class Phantom {
   Volume labels_;             // of the template
   std::vector<float> brain_;  // of the template, 0 to 1, blurred to the spacing of what comes out
   std::vector<double> template_ml_;
-  std::array<VectorField, planted_regions> growth_;  // velocity by which a region's log volume grows by 1
-  Places places_;                                    // evenly in the region, to measure it
+  PhantomGrowth plan_;
 };
 
 }  // namespace ermoe

@@ -176,6 +176,11 @@ double jacobian(const VectorField& displacement, const Point3& place) {
   return derivative_in(displacement, cell_of(displacement.lattice, place), corners(displacement.lattice)).determinant();
 }
 
+double divergence(const VectorField& field, const Point3& place) {
+  const Affine derivative = derivative_in(field, cell_of(field.lattice, place), corners(field.lattice));
+  return derivative.rows[0][0] + derivative.rows[1][1] + derivative.rows[2][2] - 3;
+}
+
 Point3 preimage(const VectorField& displacement, const Point3& target, const Point3& guess, int steps) {
   const std::array<int64_t, 8> offsets = corners(displacement.lattice);
   const double longest = displacement.lattice.step;  // the derivative says little of what is further

@@ -62,6 +62,9 @@ VectorField flow(const VectorField& velocity, double scale);
 /// How much the map x -> x + field(x) enlarges the volume at a place.
 double jacobian(const VectorField& displacement, const Point3& place);
 
+/// The field's divergence at a place.
+double divergence(const VectorField& field, const Point3& place);
+
 /// The place x with x + field(x) = `target`, by Newton's method from `guess`.
 Point3 preimage(const VectorField& displacement, const Point3& target, const Point3& guess, int steps);
 

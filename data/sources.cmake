@@ -23,6 +23,7 @@ set(SOURCES
   packed.cpp
   phantom.cpp
   phantom_field.cpp
+  phantom_growth.cpp
   phantom_predictor.cpp
   phantom_regions.cpp
   plain_jpeg.cpp

@@ -85,9 +85,9 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
   return cohort;
 }
 
-/// 100 subjects as they come, made once.
+/// 80 subjects as they come, made once.
 const Cohort& usual_cohort() {
-  static const Cohort cohort = cohort_of(at_4mm(), 100);
+  static const Cohort cohort = cohort_of(at_4mm(), 80);
   return cohort;
 }
 
@@ -162,7 +162,7 @@ TEST(Phantom, OtherVolumesDoNotFollowAge) {
   // Where nothing else differs, sharply: a tenth of the least planted slope.
   PhantomSettings same_shape = at_4mm();
   same_shape.shape = 0;
-  const Cohort alike = cohort_of(same_shape, 40);
+  const Cohort alike = cohort_of(same_shape, 24);
   for (size_t r = planted_regions; r + 1 < phantom_regions().size(); ++r) {
     const Line line = regress(alike.ages, alike.volumes[r]);
     EXPECT_LT(std::abs(line.slope), 0.0003 + 2 * line.error) << phantom_regions()[r].name;

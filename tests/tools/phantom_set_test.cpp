@@ -196,7 +196,7 @@ TEST(PhantomOfColin27, HasVentriclesThatGrowWithAge) {
   if (!fs::exists(set.template_path)) GTEST_SKIP() << "needs the Debian package mricron-data";
   const TempFolder temp;
   set.folder = temp / "out";
-  set.subjects = 8;
+  set.subjects = 6;
   set.settings.spacing = 4;
   set.settings.deviation_years = 0.5;
   std::FILE* quiet = std::fopen("/dev/null", "w");
