@@ -25,6 +25,11 @@ set(SOURCES
   nifti_header.cpp
   nifti_writer.cpp
   packed.cpp
+  phantom.cpp
+  phantom_field.cpp
+  phantom_growth.cpp
+  phantom_predictor.cpp
+  phantom_regions.cpp
   plain_jpeg.cpp
   probe.cpp
   resident.cpp

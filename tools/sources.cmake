@@ -36,6 +36,7 @@ set(SOURCES
   memory_advice.cpp
   metrics_log.cpp
   parallel_choice.cpp
+  phantom_set.cpp
   pipeline.cpp
   prediction.cpp
   presets.cpp

@@ -14,6 +14,9 @@ set(SOURCES
   nifti_damage_test.cpp
   nifti_test.cpp
   packed_sources_test.cpp
+  phantom_field_test.cpp
+  phantom_predictor_test.cpp
+  phantom_test.cpp
   plain_jpeg_test.cpp
   probe_test.cpp
   resize_test.cpp

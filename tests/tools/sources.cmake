@@ -15,6 +15,7 @@ set(SOURCES
   golden_test.cpp
   memory_advice_test.cpp
   parallel_choice_test.cpp
+  phantom_set_test.cpp
   prediction_test.cpp
   progress_test.cpp
   rank_agreement_test.cpp
