@@ -82,6 +82,8 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
   split(read_subjects(*files, {.table = config.data.table, .path_template = config.data.volumes, .warn = warn_}), train, test);
   reader_.emplace(
       files, VolumeFormat{.size = {}, .spacing = config.data.spacing, .normalize = config.data.normalize, .regions = config.data.regions});
+  check_input(!has_regions(config.model) || !config.data.regions.empty(),
+              "data.regions: moe.regions wants maps of regions; say where they lie");
   fill_in_sizes(train.empty() ? test : train);
   require_memory(std::ssize(train) + std::ssize(test));
   train_ = load(train);
@@ -240,8 +242,6 @@ void VolumePipeline::evaluate_on_training() {
 }
 
 void VolumePipeline::settle_on(const ExecContext& ctx, Gpu*) {
-  regions_.emplace(ctx, config_->model);
-  check_input(!regions_->wanted() || !config_->data.regions.empty(), "data.regions: moe.regions wants maps of regions; say where they lie");
   if (!ctx.device.is_cuda()) return;
   double wanted = 0;
   for (const VolumeSet* set : {&train_, &test_})
@@ -277,6 +277,12 @@ VolumePipeline::Picked VolumePipeline::pick(const ExecContext& ctx, const Volume
   return picked;
 }
 
+/// Which experts the tokens of a batch may go to.
+Tensor VolumePipeline::allowed(const ExecContext& ctx, const Tensor& labels) {
+  if (!regions_) regions_.emplace(ctx, config_->model);
+  return (*regions_)(ctx, labels);
+}
+
 Tensor VolumePipeline::ages_of(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const {
   std::vector<float> ages;
   for (const int64_t i : rows) ages.push_back(static_cast<float>(set.subjects[static_cast<size_t>(i)].age));
@@ -288,7 +294,7 @@ MicroBatch VolumePipeline::next(const ExecContext& ctx, RngKey key, bool) {
   cursor_ = sampler_->after(cursor_);
   const Picked picked = pick(ctx, train_, rows);
   const VolumesAndLabels varied = augment_volume(ctx, picked.volumes, picked.labels, volume_augment(config_->augment), key.fold(1));
-  return {.images = varied.volumes, .targets = ages_of(ctx, train_, rows), .allow = (*regions_)(ctx, varied.labels)};
+  return {.images = varied.volumes, .targets = ages_of(ctx, train_, rows), .allow = allowed(ctx, varied.labels)};
 }
 
 void VolumePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t batch,
@@ -303,7 +309,7 @@ void VolumePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t b
       continue;
     }
     const Picked picked = pick(ctx, test_, rows);
-    fn({.input = {.images = picked.volumes, .allow = (*regions_)(ctx, picked.labels)},
+    fn({.input = {.images = picked.volumes, .allow = allowed(ctx, picked.labels)},
         .targets = ages_of(ctx, test_, rows),
         .labels = std::vector<int32_t>(rows.size()),
         .indices = rows});
@@ -318,7 +324,7 @@ void VolumePipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch,
   Cursor at;
   for (int64_t i = 0; i < std::min(count, sampler.steps_per_epoch()); ++i, at = sampler.after(at)) {
     const Picked picked = pick(ctx, set, sampler.indices(at));
-    fn({.images = picked.volumes, .allow = (*regions_)(ctx, picked.labels)});
+    fn({.images = picked.volumes, .allow = allowed(ctx, picked.labels)});
   }
 }
 

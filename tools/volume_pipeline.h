@@ -64,6 +64,7 @@ class VolumePipeline final : public Pipeline {
   void require_memory(int64_t volumes) const;
   void measure_inputs();
   Picked pick(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
+  Tensor allowed(const ExecContext& ctx, const Tensor& labels);
   Tensor ages_of(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
 
   RunConfig* config_;
@@ -75,7 +76,7 @@ class VolumePipeline final : public Pipeline {
   std::optional<VolumeReader> reader_;
   VolumeSet train_, test_;
   InputStatistics statistics_;
-  std::optional<RegionMask> regions_;
+  std::optional<RegionMask> regions_;  // once a batch was asked for
   std::optional<Sampler> sampler_;
   Cursor cursor_;
 };

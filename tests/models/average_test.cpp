@@ -61,8 +61,8 @@ class Averaged : public ::testing::TestWithParam<Basis> {
 
   ForEachBatch batches() {
     return [this](const auto& fn) {
-      fn(tiny_.images.slice(0, 2));
-      fn(tiny_.images.slice(2, 4));
+      fn({.images = tiny_.images.slice(0, 2)});
+      fn({.images = tiny_.images.slice(2, 4)});
     };
   }
 

@@ -94,10 +94,11 @@ TEST(PredictionTable, IsReadBackAsItWas) {
   std::vector<std::string> row;
   std::vector<std::vector<std::string>> rows;
   while (reader.next(row)) rows.push_back(row);
-  const std::vector<std::vector<std::string>> wanted = {{"participant_id", "age", "predicted", "corrected", "fold", "split"},
-                                                        {"Doe, \"J\"\n", "20", "22.0000", "21.0000", "0", "train"},
-                                                        {"b", "30", "27.0000", "", "1", "train"},
-                                                        {"c", "40", "41.0000", "43.0000", "", "val"}};
+  const std::vector<std::vector<std::string>> wanted = {
+      {"participant_id", "age", "predicted", "corrected", "training_mean", "fold", "split"},
+      {"Doe, \"J\"\n", "20", "22.0000", "21.0000", "35.0000", "0", "train"},
+      {"b", "30", "27.0000", "", "35.0000", "1", "train"},
+      {"c", "40", "41.0000", "43.0000", "36.0000", "", "val"}};
   EXPECT_EQ(rows, wanted);
 }
 
