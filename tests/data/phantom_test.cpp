@@ -85,9 +85,9 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
   return cohort;
 }
 
-/// 80 subjects as they come, made once.
+/// 100 subjects as they come, made once.
 const Cohort& usual_cohort() {
-  static const Cohort cohort = cohort_of(at_4mm(), 80);
+  static const Cohort cohort = cohort_of(at_4mm(), 100);
   return cohort;
 }
 
