@@ -176,7 +176,8 @@ test_refusals() {
   refused "disjoint bases that do not fit" "moe.basis_rank" "${tiny[@]}" --moe.basis disjoint --moe.basis_rank 9
   refused "R = D" "moe.basis_rank" "${tiny[@]}" --moe.basis_rank 32
   refused "patches that do not divide the image" "model.patch" "${tiny[@]}" --model.patch 5 --model.image_size 16
-  refused "images as volumes" "model.dimensions" "${tiny[@]}" --model.dimensions 3
+  refused "classes of volumes" "loss.kind" "${tiny[@]}" --model.dimensions 3
+  refused "images as volumes" "data.path" "${tiny[@]}" --model.dimensions 3 --loss.kind l1
   refused "classes as numbers" "loss.kind" "${tiny[@]}" --loss.kind l1
   refused "a batch that does not split" "train.batch" "${tiny[@]}" --train.accumulate 5
   refused "resume and init at once" "train.resume and train.init" "${tiny[@]}" --resume run --init run
