@@ -12,10 +12,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <numbers>
 
 namespace ermoe {
 namespace {
@@ -111,13 +113,24 @@ Template read_template(const AlignVolumes& work) {
   return t;
 }
 
-/// How much the volume grows, turns and moves on its way, in words.
+/// The rotation in a transform: Newton's iteration to the orthogonal factor of the polar decomposition (Higham, "Computing the polar
+/// decomposition", 1986).
+double degrees_of(Affine a) {
+  for (int round = 0; round < 20; ++round) {
+    const Affine inverse = a.inverse();
+    Affine next;
+    for (size_t r = 0; r < 3; ++r)
+      for (size_t c = 0; c < 3; ++c) next.rows[r][c] = (a.rows[r][c] + inverse.rows[c][r]) / 2;
+    a = next;
+  }
+  const double cosine = (a.rows[0][0] + a.rows[1][1] + a.rows[2][2] - 1) / 2;
+  return std::acos(std::clamp(cosine, -1.0, 1.0)) * 180 / std::numbers::pi;
+}
+
+/// How the volume turns and grows on its way to the template.
 std::string in_words(const Alignment& found, double seconds) {
-  const auto& a = found.to_moving.rows;
-  const double scale = std::cbrt(found.to_moving.determinant());
-  const double cosine = ((a[0][0] + a[1][1] + a[2][2]) / scale - 1) / 2;
-  return fmt::format("turned by about {:.1f} degrees, scaled by {:.3f}, fit {:.3f} after {} steps, {:.1f} s",
-                     std::acos(std::clamp(cosine, -1.0, 1.0)) * 180 / 3.14159265358979, 1 / scale, found.value, found.steps, seconds);
+  return fmt::format("turned by {:.1f} degrees, scaled by {:.3f}, fit {:.3f} after {} steps, {:.1f} s", degrees_of(found.to_moving),
+                     1 / std::cbrt(found.to_moving.determinant()), found.value, found.steps, seconds);
 }
 
 using Sentence = std::function<void(const std::string&)>;

@@ -44,21 +44,34 @@ TEST(Align, FindsRigidTransformsThroughNoiseBiasFieldAndOtherContrasts) {
   }
 }
 
-TEST(Align, FindsItsWayFromThirtyDegreesAndAnyShift) {
+/// By how far a volume is missed that its header alone turned about an axis and shifted: nothing of it is cut off.
+Miss turned_by(double degrees, const Point3& axis, AlignMeasure measure) {
   const Volume fixed = head_phantom();
+  const double angle = degrees * std::numbers::pi / 180, c = std::cos(angle), s = std::sin(angle);
+  const std::array<Point3, 3> cross = {{{0, -axis[2], axis[1]}, {axis[2], 0, -axis[0]}, {-axis[1], axis[0], 0}}};
+  Affine truth;
+  for (size_t i = 0; i < 3; ++i)
+    for (size_t j = 0; j < 3; ++j) truth.rows[i][j] = (i == j ? c : 0) + s * cross[i][j] + (1 - c) * axis[i] * axis[j];
+  truth.rows[0][3] = 140, truth.rows[1][3] = -90, truth.rows[2][3] = 300;
+  Volume moving = fixed;
+  moving.grid.to_world = truth.after(fixed.grid.to_world);
+  return miss_of(align(moving, fixed, rigid_by(measure)).to_moving, truth, fixed);
+}
+
+TEST(Align, FindsItsWayFromThirtyDegreesAndAnyShift) {
   for (const Point3& axis : {Point3{1, 0, 0}, Point3{0, -1, 0}, Point3{0.6, 0, 0.8}}) {
-    Volume moving = fixed;  // turned and shifted by its header alone: nothing is cut off
-    const double c = std::cos(std::numbers::pi / 6), s = std::sin(std::numbers::pi / 6);
-    const std::array<Point3, 3> cross = {{{0, -axis[2], axis[1]}, {axis[2], 0, -axis[0]}, {-axis[1], axis[0], 0}}};
-    Affine truth;
-    for (size_t i = 0; i < 3; ++i)
-      for (size_t j = 0; j < 3; ++j) truth.rows[i][j] = (i == j ? c : 0) + s * cross[i][j] + (1 - c) * axis[i] * axis[j];
-    truth.rows[0][3] = 140, truth.rows[1][3] = -90, truth.rows[2][3] = 300;
-    moving.grid.to_world = truth.after(fixed.grid.to_world);
-    const Miss miss = miss_of(align(moving, fixed, rigid_by(AlignMeasure::correlation)).to_moving, truth, fixed);
+    const Miss miss = turned_by(30, axis, AlignMeasure::correlation);
     EXPECT_LT(miss.mm, 0.2);
     EXPECT_LT(miss.degrees, 0.2);
   }
+}
+
+TEST(Align, SearchesRotationsBeforeItClimbs) {
+  for (const double x : {-1, 1})
+    for (const double y : {-1, 1})
+      for (const double z : {-1, 1})
+        EXPECT_LT(turned_by(110, {x / std::sqrt(3), y / std::sqrt(3), z / std::sqrt(3)}, AlignMeasure::mutual_information).mm, 0.3)
+            << x << y << z;
 }
 
 TEST(Align, FindsScalesAndShears) {

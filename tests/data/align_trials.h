@@ -65,7 +65,8 @@ inline Volume moved(const Volume& volume, const Affine& to_old) {
   return out;
 }
 
-/// Another contrast, a smooth field of factors from about 0.7 to 1.3, and noise (as magnitudes have it) of `noise` times the range.
+/// Another contrast, a bias field (slopes of up to 20 % along each axis, a bowl of up to 30 %), and noise (as magnitudes have it) of
+/// `noise` times the range.
 inline void disturb(Volume& volume, RngKey key, Contrast contrast, double noise) {
   const Lattice range(volume);
   const double scale = 1 / (static_cast<double>(range.high()) - range.low());

@@ -72,7 +72,8 @@ TEST_F(AlignVolumesTest, WritesVolumeLabelsMatrixAndPicture) {
   work.labels = {folder / "a_regions.nii.gz"};
   run();
   EXPECT_EQ(said.front(), kAlignExpectations);
-  EXPECT_EQ(said.size(), 3u);
+  ASSERT_EQ(said.size(), 3u);
+  EXPECT_TRUE(said[1].starts_with("a: turned by 12.0 degrees, scaled by 1.000, fit 1.000")) << said[1];
   EXPECT_TRUE(warned.empty()) << warned[0];
   const Volume fixed = head_phantom(), image = read_nifti(work.out + "/a_aligned.nii.gz"),
                labels = read_nifti(work.out + "/a_regions_aligned.nii.gz");
