@@ -131,6 +131,11 @@ void PartWriter::close() {
   check(file_.reset(), "{}: cannot be closed: {}", path_, system_reason(errno));
 }
 
+bool path_exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
 std::string read_file(const std::string& path, size_t max_bytes) {
   const FileReader file(path);
   check_input(file.size() <= max_bytes, "{}: {} bytes, above the limit of {}", path, file.size(), max_bytes);

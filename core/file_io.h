@@ -109,6 +109,9 @@ class PartWriter {
 /// The whole file. Throws `InputError` where it is missing, no regular file or longer than `max_bytes`.
 std::string read_file(const std::string& path, size_t max_bytes);
 
+/// Whether there is anything at `path`; false too where that cannot be told.
+bool path_exists(const std::string& path);
+
 /// Replaces `path` by `bytes` atomically and durably: written beside it, synced, renamed. On failure the old file stays, the new
 /// one is removed, and `Error` (or `InputError`, where the folder cannot be written) says why.
 void write_file(const std::string& path, std::string_view bytes);

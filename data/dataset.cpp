@@ -25,15 +25,10 @@ constexpr const char* accepted =
     "and synthetic";
 constexpr size_t most_archives = 100'000;
 
-bool exists(const std::string& path) {
-  std::error_code error;
-  return fs::exists(path, error);
-}
-
 /// "shard-{000..010}.tar" as eleven paths; a path without braces as itself.
 std::vector<std::string> expand_braces(const std::string& pattern) {
   const size_t open = pattern.find('{'), dots = pattern.find("..", open), close = pattern.find('}', open);
-  if (open == std::string::npos || exists(pattern)) return {pattern};
+  if (open == std::string::npos || path_exists(pattern)) return {pattern};
   int64_t first = 0, last = 0;
   const auto number = [&](size_t from, size_t to, int64_t& value) {
     const auto [end, error] = std::from_chars(pattern.data() + from, pattern.data() + to, value);
@@ -77,7 +72,7 @@ DatasetSplits open_archives(const std::string& source, const std::vector<std::st
   allow_open_files(paths.size());
   Trees trees;
   for (const std::string& path : paths) {
-    check_input(exists(path), "{}: there is no such file", path);
+    check_input(path_exists(path), "{}: there is no such file", path);
     check_input(is_archive_name(path), "{}: not a .tar or .tar.gz, as each of several paths must be", path);
     trees.push_back(open_archive(path));
   }

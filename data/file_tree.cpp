@@ -56,6 +56,13 @@ class FolderTree final : public FileTree {
 
 }  // namespace
 
+std::optional<size_t> find_file(const FileTree& files, const std::string& path) {
+  const auto& paths = files.paths();
+  const auto at = std::lower_bound(paths.begin(), paths.end(), path);
+  if (at == paths.end() || *at != path) return std::nullopt;
+  return static_cast<size_t>(at - paths.begin());
+}
+
 std::shared_ptr<const FileTree> open_folder(const fs::path& folder) { return std::make_shared<FolderTree>(folder); }
 
 bool is_archive_name(std::string_view path) {

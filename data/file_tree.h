@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,9 @@ class FileTree {
   /// "folder/train/cat/1.jpg" or "archive.tar:train/cat/1.jpg".
   virtual std::string name(size_t i) const = 0;
 };
+
+/// Its file of that path; nothing where it has none.
+std::optional<size_t> find_file(const FileTree& files, const std::string& path);
 
 /// Lists a folder and what is below it, following links, at most 16 levels deep.
 std::shared_ptr<const FileTree> open_folder(const std::filesystem::path& folder);

@@ -22,13 +22,6 @@ std::string tree_path(const FileTree& files, const std::string& path) {
   return whole.starts_with(root) ? whole.substr(root.size()) : whole;
 }
 
-std::optional<size_t> find_file(const FileTree& files, const std::string& path) {
-  const auto& paths = files.paths();
-  const auto at = std::lower_bound(paths.begin(), paths.end(), path);
-  if (at == paths.end() || *at != path) return std::nullopt;
-  return static_cast<size_t>(at - paths.begin());
-}
-
 std::optional<size_t> highest_table(const FileTree& files) {
   const auto& paths = files.paths();
   std::optional<size_t> best;

@@ -23,12 +23,6 @@ auto about(const Subject& subject, Work&& work) {
   }
 }
 
-std::optional<size_t> find(const FileTree& files, const std::string& path) {
-  const auto at = std::ranges::lower_bound(files.paths(), path);
-  if (at == files.paths().end() || *at != path) return std::nullopt;
-  return static_cast<size_t>(at - files.paths().begin());
-}
-
 bool one_atlas(const std::string& regions) { return !regions.empty() && regions.find('{') == std::string::npos; }
 
 /// In RAS, with voxels of `mm`.
@@ -55,21 +49,15 @@ VolumeReader::VolumeReader(std::shared_ptr<const FileTree> files, VolumeFormat f
                 "data.regions: {} names no {}, so all subjects would have the same map", format_.regions, id_field);
     return;
   }
-  const auto file = find(*files_, format_.regions);
+  const auto file = find_file(*files_, format_.regions);
   atlas_ = file ? load(*file) : read_nifti(format_.regions);
 }
 
 Volume VolumeReader::load(size_t file) const { return read_nifti(files_->read(file, largest_file), files_->name(file)); }
 
-Volume VolumeReader::load_sound(const Subject& subject) const {
-  Volume volume = load(subject.file);
-  require_sound(volume, files_->name(subject.file));
-  return volume;
-}
-
 PreparedVolume VolumeReader::read(const Subject& subject) const {
   return about(subject, [&] {
-    const Volume volume = load_sound(subject);
+    const Volume volume = load(subject.file);
     PreparedVolume prepared{.intensities = prepare_volume(volume, format_, files_->name(subject.file)), .labels = {}};
     if (!format_.regions.empty()) prepared.labels = labels_of(subject, volume.grid, prepared.intensities.grid);
     return prepared;
@@ -81,7 +69,7 @@ std::vector<float> VolumeReader::labels_of(const Subject& subject, const Grid& o
   std::string path = format_.regions;
   for (size_t at = path.find(id_field); at != std::string::npos; at = path.find(id_field, at + subject.id.size()))
     path.replace(at, std::string_view(id_field).size(), subject.id);
-  const auto file = find(*files_, path);
+  const auto file = find_file(*files_, path);
   check_input(file.has_value(), "its map of regions {} is not in {}", path, files_->root());
   const Volume map = load(*file);
   check_input(same_grid(map.grid, own), "{} does not lie on the grid of {}", files_->name(*file), files_->name(subject.file));
@@ -90,7 +78,9 @@ std::vector<float> VolumeReader::labels_of(const Subject& subject, const Grid& o
 
 std::array<int64_t, 3> VolumeReader::brain_size(const Subject& subject) const {
   return about(subject, [&] {
-    const Volume volume = at_spacing(load_sound(subject), format_.spacing);
+    const Volume whole = load(subject.file);
+    require_sound(whole, files_->name(subject.file));
+    const Volume volume = at_spacing(whole, format_.spacing);
     std::array<int64_t, 3> low = volume.grid.size, high{-1, -1, -1};
     for (int64_t k = 0; k < volume.grid.size[2]; ++k)
       for (int64_t j = 0; j < volume.grid.size[1]; ++j)

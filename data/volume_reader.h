@@ -46,7 +46,6 @@ class VolumeReader {
 
  private:
   Volume load(size_t file) const;
-  Volume load_sound(const Subject& subject) const;
   std::vector<float> labels_of(const Subject& subject, const Grid& own, const Grid& window) const;
 
   std::shared_ptr<const FileTree> files_;

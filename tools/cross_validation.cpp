@@ -6,30 +6,22 @@
 #include "data/encode_png.h"
 #include "tools/age_scatter.h"
 #include "tools/regression_report.h"
+#include "tools/run_folder.h"
 #include "tools/trainer.h"
-#include "tools/volume_prediction.h"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 
 namespace ermoe {
 namespace {
-
-namespace fs = std::filesystem;
-
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
 
 enum class FoldState { absent, begun, done };
 
 /// As rank 0 sees it.
 FoldState state_of(const std::string& folder, Ranks* ranks) {
-  std::string state = exists(folder + "/predictions.csv") ? "done" : exists(folder + "/checkpoints/latest") ? "begun" : "";
+  std::string state = path_exists(folder + "/predictions.csv") ? "done" : path_exists(folder + "/checkpoints/latest") ? "begun" : "";
   if (ranks != nullptr) state = broadcast_text(ranks->world(), state);
   return state == "done" ? FoldState::done : state == "begun" ? FoldState::begun : FoldState::absent;
 }
@@ -119,7 +111,7 @@ std::vector<AgePrediction> held_out_predictions(const std::string& folder) {
   check_input(folds.size() > 1, "{} is not the folder of a cross-validation: it holds no fold-1 and fold-2", folder);
   std::vector<AgePrediction> all;
   for (const std::string& fold : folds) {
-    check_input(exists(fold + "/predictions.csv"), "{} is not done: start its training again", fold);
+    check_input(path_exists(fold + "/predictions.csv"), "{} is not done: start its training again", fold);
     const std::vector<AgePrediction> own = read_predictions(fold + "/predictions.csv");
     all.insert(all.end(), own.begin(), own.end());
   }

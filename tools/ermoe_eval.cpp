@@ -11,8 +11,8 @@
 #include "tools/evaluation_report.h"
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
+#include "tools/run_folder.h"
 #include "tools/thread_waiting.h"
-#include "tools/volume_prediction.h"
 
 #include <CLI/CLI.hpp>
 

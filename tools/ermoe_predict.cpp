@@ -11,6 +11,7 @@
 #include "tools/loaded_model.h"
 #include "tools/main_guard.h"
 #include "tools/prediction.h"
+#include "tools/run_folder.h"
 #include "tools/thread_waiting.h"
 #include "tools/volume_prediction.h"
 

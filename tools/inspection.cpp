@@ -24,11 +24,6 @@ namespace fs = std::filesystem;
 constexpr int64_t sampled_images = 100;
 constexpr size_t most_class_lines = 200;
 
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 /// What the images that were looked at are like.
 struct ImageSizes {
   int64_t seen = 0, broken = 0;
@@ -182,11 +177,11 @@ Inspection inspect_one_file(const std::string& path, Look look, int threads, con
 Inspection inspect_path(const std::string& path, Look look, int threads, const WarnFn& note) {
   std::error_code ignored;
   Inspection result;
-  if (exists(path + "/manifest.json"))
+  if (path_exists(path + "/manifest.json"))
     result = inspect_checkpoint(path);
-  else if (exists(path + "/config.json") && exists(path + "/checkpoints"))
+  else if (path_exists(path + "/config.json") && path_exists(path + "/checkpoints"))
     result = inspect_run(path, note);
-  else if (fs::is_directory(path, ignored) || !exists(path))
+  else if (fs::is_directory(path, ignored) || !path_exists(path))
     result = describe_dataset(open_dataset(path, {.warn = note}), look, threads);
   else
     result = inspect_one_file(path, look, threads, note);

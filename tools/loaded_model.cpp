@@ -1,5 +1,6 @@
 #include "tools/loaded_model.h"
 
+#include "core/file_io.h"
 #include "core/json.h"
 #include "models/checkpoint.h"
 #include "models/checkpoint_store.h"
@@ -9,21 +10,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include <filesystem>
-
 namespace ermoe {
 namespace {
 
-namespace fs = std::filesystem;
-
-bool exists(const std::string& path) {
-  std::error_code ignored;
-  return fs::exists(path, ignored);
-}
-
 FoundCheckpoint find_for_use(const std::string& path) {
-  check_input(exists(path), "{}: there is no such folder", path);
-  if (exists(path + "/manifest.json") || !exists(path + "/checkpoints/best")) return find_checkpoint(path, "latest");
+  check_input(path_exists(path), "{}: there is no such folder", path);
+  if (path_exists(path + "/manifest.json") || !path_exists(path + "/checkpoints/best")) return find_checkpoint(path, "latest");
   try {
     return find_checkpoint(path, "best");
   } catch (const InputError& fault) {
@@ -67,7 +59,7 @@ LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& 
 }
 
 void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {
-  if (!exists(folder_ + "/ema.safetensors")) return;
+  if (!path_exists(folder_ + "/ema.safetensors")) return;
   MovingAverage average(engine_.ctx, model_->arena(), config_.optim.ema);
   read_average(engine_.ctx, folder_, average);
   std::unique_ptr<Pipeline> own;

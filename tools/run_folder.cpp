@@ -73,6 +73,16 @@ std::string run_folder_of(const std::string& path) {
   return clean.empty() ? "." : clean.string();
 }
 
+std::vector<std::string> models_in(const std::string& path) {
+  std::vector<std::string> folds;
+  for (int fold = 1;; ++fold) {
+    const std::string folder = fmt::format("{}/fold-{}", path, fold);
+    if (!path_exists(folder + "/checkpoints")) break;
+    folds.push_back(folder);
+  }
+  return folds.empty() ? std::vector{path} : folds;
+}
+
 RunFolder::RunFolder(const RunConfig& config, int64_t resumed_step) {
   check_name(config.train.name);
   if (config.train.out.empty()) {

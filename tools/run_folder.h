@@ -8,11 +8,15 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace ermoe {
 
 /// The run folder that `path` means: itself, or the one that a checkpoint RUN/checkpoints/NAME lies in.
 std::string run_folder_of(const std::string& path);
+
+/// Run folders of a cross-validation in `path`, by fold; `path` itself where it is none.
+std::vector<std::string> models_in(const std::string& path);
 
 class RunFolder {
  public:

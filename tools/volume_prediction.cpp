@@ -14,13 +14,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <numeric>
 
 namespace ermoe {
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Look {
   Tensor volumes, labels;  // (1, 1, nz, ny, nx), (1, nz, ny, nx) or undefined
@@ -82,17 +79,6 @@ std::vector<ExpertUse> experts_of(const ExecContext& ctx, const ForwardPass& pas
 }
 
 }  // namespace
-
-std::vector<std::string> models_in(const std::string& path) {
-  std::vector<std::string> folds;
-  for (int fold = 1;; ++fold) {
-    const std::string folder = fmt::format("{}/fold-{}", path, fold);
-    std::error_code ignored;
-    if (!fs::exists(folder + "/checkpoints", ignored)) break;
-    folds.push_back(folder);
-  }
-  return folds.empty() ? std::vector{path} : folds;
-}
 
 VolumePrediction predict_volume(Engine& engine, std::vector<LoadedModel>& models, const std::string& file,
                                 const VolumePredictionOptions& options) {

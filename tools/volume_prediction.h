@@ -30,9 +30,6 @@ struct VolumePredictionOptions {
   int64_t experts = 3;  // named
 };
 
-/// Run folders of a cross-validation in `path`, by fold; `path` itself where it is none.
-std::vector<std::string> models_in(const std::string& path);
-
 /// Reads `file` as each model's settings say. Throws `InputError` that names it.
 VolumePrediction predict_volume(Engine& engine, std::vector<LoadedModel>& models, const std::string& file,
                                 const VolumePredictionOptions& options);
