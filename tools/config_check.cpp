@@ -22,6 +22,7 @@ void check_data(const RunConfig& config) {
   const auto channels = static_cast<size_t>(config.model.channels);
   check_input(data.mean.empty() || channels == 0 || data.mean.size() == channels,
               "data.mean has {} values for {} channels (model.channels)", data.mean.size(), channels);
+  check_input(data.folds == 0 || config.model.dimensions == 3, "data.folds: only volumes are cross-validated (model.dimensions)");
   check_input(data.folds != 1, "data.folds: one part cannot be held out and trained on");
   check_input(data.fold <= data.folds, "data.fold: there is no part {} of {} (data.folds)", data.fold, data.folds);
 }
