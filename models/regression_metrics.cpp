@@ -76,10 +76,13 @@ Interval bootstrap_mean(std::span<const double> x, const BootstrapOptions& optio
   return {quantile(means, tail), quantile(means, 1 - tail)};
 }
 
+/// Values beyond it share a decade, so that the decade's start is a whole number that an int64 holds.
+constexpr double kFarthest = 1e15;
+
 std::vector<DecadeError> decades_of(std::span<const double> truth, std::span<const double> gaps) {
   std::map<int64_t, DecadeError> by_start;
   for (size_t i = 0; i < truth.size(); ++i) {
-    const int64_t from = 10 * static_cast<int64_t>(std::floor(truth[i] / 10));
+    const auto from = static_cast<int64_t>(10 * std::floor(std::clamp(truth[i], -kFarthest, kFarthest) / 10));
     DecadeError& decade = by_start[from];
     decade.from = from;
     ++decade.count;
