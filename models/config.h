@@ -10,7 +10,7 @@
 
 namespace ermoe {
 
-enum class Pool { token, average };
+enum class Pool { token, average, flatten };
 enum class Positions { learned, sincos };
 enum class ExpertKind { eigen, plain };
 enum class RouterKind { ermoe, linear, vmoe, switch_lbl };

@@ -31,7 +31,8 @@ ModelSummary summarize(Vit& model) {
     if (p->role != Parameter::Role::derived) s.parameters += p->whole_shape().numel();
     if (p->role == Parameter::Role::direct) s.active_parameters += p->whole_shape().numel();
   }
-  s.forward_flops = 2 * patches * static_cast<double>(patch_weight_shape(c).numel()) + 2 * D * static_cast<double>(c.classes);
+  s.forward_flops = 2 * patches * static_cast<double>(patch_weight_shape(c).numel()) +
+                    2 * (c.pool == Pool::flatten ? T : 1) * D * static_cast<double>(c.classes);
   s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
   const auto layers = model.moe_layers();
   const auto dense = static_cast<double>(c.depth) - static_cast<double>(layers.size());

@@ -7,6 +7,7 @@
 #include "ops/cast.h"
 #include "ops/dropout.h"
 #include "ops/patch_embed.h"
+#include "ops/scale.h"
 #include "ops/tokens.h"
 
 #include <algorithm>
@@ -81,6 +82,7 @@ Vit::Vit(const VitConfig& config) : config_(config), patch_embed_(1, 1), norm_(c
   patch_embed_.bias.shape = {D};
   if (config.center_input) input_shift_.shape = input_shape(config, 1);
   cls_token_.shape = {1, 1, D};
+  if (config.pool == Pool::flatten) head_.weight.shape = {config.classes, tokens() * D};
   head_.weight.full_precision = head_.bias.full_precision = true;
   pos_embed_.shape = {1, tokens(), D};
   const std::vector<int64_t> with_experts = moe_blocks(config.moe.layers, config.depth);
@@ -191,10 +193,20 @@ Variable Vit::forward(const ExecContext& ctx, const Variable& images, ForwardPas
       ctx.tape->when_reached([ready = pass.gradients_ready, depth = static_cast<int64_t>(i) + 1] { ready(depth); });
     stream = run_block(ctx, i, std::move(stream), pass);
   }
-  const Variable x = stream.sum(ctx);
-  const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
-  // Logits are compared with each other: the head computes in the precision of its weights, which are f32 (or f64) always.
-  return head_.forward(ctx, cast(ctx, norm_.forward(ctx, pooled), arena_->dtype()));
+  return read_out(ctx, stream.sum(ctx));
+}
+
+/// x (B, T, D) -> logits (B, Y). They are compared with each other: the head computes in the precision of its weights, which are f32 (or
+/// f64) always.
+Variable Vit::read_out(const ExecContext& ctx, const Variable& x) {
+  if (config_.pool != Pool::flatten) {
+    const Variable pooled = config_.pool == Pool::average ? mean_pool(ctx, x, 0) : select_token(ctx, x, 0);
+    return head_.forward(ctx, cast(ctx, norm_.forward(ctx, pooled), arena_->dtype()));
+  }
+  const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
+  // As long as one token: T times as many weights would else move the logits T times as far a step.
+  const Variable all = scale(ctx, norm_.forward(ctx, x), 1 / std::sqrt(static_cast<double>(T)));
+  return head_.forward(ctx, cast(ctx, reshape(ctx, all, {B, T * D}), arena_->dtype()));
 }
 
 std::vector<MoeLayer*> Vit::moe_layers() {

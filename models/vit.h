@@ -103,6 +103,7 @@ class Vit final : public Module {
   void share_out(const ExecContext& ctx);
   Variable embed(const ExecContext& ctx, const Variable& images);
   void bundle_matrices();
+  Variable read_out(const ExecContext& ctx, const Variable& x);
   Residual run_block(const ExecContext& ctx, size_t i, Residual x, ForwardPass& pass);
 
   VitConfig config_;
@@ -114,7 +115,7 @@ class Vit final : public Module {
   Tensor sincos_;        // (1, T, D) where they are not: a constant, not a parameter
   std::vector<std::unique_ptr<VitBlock>> blocks_;
   LayerNorm norm_;  // "norm", or "fc_norm" behind average pooling, as timm has it
-  Linear head_;
+  Linear head_;     // weight (Y, D); (Y, T D) where it reads all tokens side by side
   std::unique_ptr<ParameterArena> arena_;
   std::vector<std::unique_ptr<MatrixBundle>> matrices_;  // what experts' factors make
   bool stale_ = false;                                   // factors changed since the last refresh

@@ -60,7 +60,8 @@ void add_model(std::vector<Setting>& table) {
             "hidden width of dense blocks, in units of D");
   model.add("classes", &VitConfig::classes, between(0, 1 << 24),
             "outputs: as many as classes, 1 for a regression, or as many as loss.bins; 0: as the data and the loss want");
-  model.add("pool", &VitConfig::pool, "what the head reads: the class token, or the average of the patches");
+  model.add("pool", &VitConfig::pool,
+            "what the head reads: the class token, the average of the patches, or all of them side by side with weights for each place");
   model.add("positions", &VitConfig::positions, "position embedding");
   model.add("qk_norm", &VitConfig::qk_norm, "LayerNorm on queries and keys");
   model.add("layer_scale", &VitConfig::layer_scale, at_least(0), "initial scale of each residual branch; 0: none");

@@ -85,6 +85,13 @@ const std::vector<ModelCase>& model_cases() {
        }},
       {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
       {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
+      {"boxes_flattened",
+       [](VitConfig& c) {
+         c.dimensions = 3;
+         c.volume = {4, 8, 12};
+         c.image_size = 0;
+         c.pool = Pool::flatten;
+       }},
       {"boxes_average_pool_sincos",
        [](VitConfig& c) {
          c.dimensions = 3;
