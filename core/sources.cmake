@@ -3,7 +3,9 @@ set(SOURCES
   comm.cpp
   comm_checks.cpp
   file_io.cpp
+  file_memory.cpp
   flat.cpp
+  free_memory.cpp
   gather.cpp
   gpu_generations.cpp
   json.cpp

@@ -58,7 +58,8 @@ Volume VolumeReader::load(size_t file) const { return read_nifti(files_->read(fi
 PreparedVolume VolumeReader::read(const Subject& subject) const {
   return about(subject, [&] {
     const Volume volume = load(subject.file);
-    PreparedVolume prepared{.intensities = prepare_volume(volume, format_, files_->name(subject.file)), .labels = {}};
+    const std::string name = files_->name(subject.file);
+    PreparedVolume prepared{.intensities = prepare_volume(volume, format_, name), .labels = {}, .doubt = looks_unstripped(volume, name)};
     if (!format_.regions.empty()) prepared.labels = labels_of(subject, volume.grid, prepared.intensities.grid);
     return prepared;
   });
@@ -95,10 +96,6 @@ std::array<int64_t, 3> VolumeReader::brain_size(const Subject& subject) const {
     for (size_t a = 0; a < 3; ++a) high[a] = std::max<int64_t>(1, high[a] - low[a] + 1);
     return high;
   });
-}
-
-std::optional<std::string> VolumeReader::doubt(const Subject& subject) const {
-  return about(subject, [&] { return looks_unstripped(load(subject.file), files_->name(subject.file)); });
 }
 
 }  // namespace ermoe

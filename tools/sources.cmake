@@ -54,6 +54,7 @@ set(SOURCES
   trainer.cpp
   volume_pipeline.cpp
   volume_prediction.cpp
+  volume_set.cpp
   volume_settings.cpp
 )
 set(PROGRAMS
