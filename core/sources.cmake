@@ -22,6 +22,7 @@ set(SOURCES
   slice_writer.cpp
   sockets.cpp
   tensor.cpp
+  wildcards.cpp
   workspace.cpp
 )
 if(ERMOE_MPI_FOUND)

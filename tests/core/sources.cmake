@@ -14,5 +14,6 @@ set(SOURCES
   saved_slice_test.cpp
   shape_test.cpp
   tensor_test.cpp
+  wildcards_test.cpp
   workspace_test.cpp
 )
