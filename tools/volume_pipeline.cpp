@@ -182,6 +182,7 @@ void VolumePipeline::seek(Cursor at) {
   sampler_.emplace(train_.size(),
                    SamplerOptions{.seed = config_->train.seed, .rank = rank_, .world = world_, .batch = micro, .mode = Mode::train});
   cursor_ = at;
+  if (!train_.volumes.device().is_cuda()) ahead_.begin(train_, sampler_->indices(cursor_));
 }
 
 /// Rows of the set on the context's device, from wherever the set lies. From the host those of the next batch are begun.
