@@ -27,5 +27,6 @@ set(SOURCES
   tensorboard_test.cpp
   volume_pipeline_test.cpp
   volume_prediction_test.cpp
+  volume_set_test.cpp
   volume_settings_test.cpp
 )
