@@ -52,6 +52,9 @@ class VolumeReader {
   std::optional<Volume> atlas_;
 };
 
+/// Throws `InputError` that begins with `name` unless all voxels are labels of regions: whole numbers from 0 to 32767.
+void require_labels(const Volume& map, const std::string& name);
+
 /// One volume from the disk as `VolumeReader` prepares it, without regions.
 Volume prepare_volume(const Volume& volume, const VolumeFormat& format, const std::string& name);
 

@@ -57,6 +57,8 @@ def study(folder, fault):
             volume = volume[: len(volume) // 2]
         put(f"{folder}/t1/s{s}.nii.gz", volume)
         halves = [float(b) * (1 + i % 12 // 6) for i, b in enumerate(inside)]
+        if wrong == "vague":
+            halves[len(halves) // 2] = 0.5
         put(f"{folder}/regions/s{s}_regions.nii.gz", nifti(halves, size, 4, shift=2.0 * (wrong == "grid")))
         age = {"ageless": "n/a", "old": "430", "wordy": "young", "unborn": "-3"}.get(wrong, str(20 + 5 * s))
         table += f"s{s}\t{age}\t{'val' if s > 5 else 'train'}\n"

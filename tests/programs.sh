@@ -420,6 +420,7 @@ flat|subject s3: flat/t1/s3.nii.gz: every voxel has the same value
 series|subject s3: series/t1/s3.nii.gz: .*(frames|series|volumes)
 cut|subject s3: cut/t1/s3.nii.gz: 
 grid|subject s3: grid/regions/s3_regions.nii.gz does not lie on the grid of grid/t1/s3.nii.gz
+vague|subject s3: vague/regions/s3_regions.nii.gz: holds 0.5, which is no label
 old|line 5: the age 430 of subject s3 is not from 0 to 120 years
 unborn|line 5: the age -3 of subject s3 is not from 0
 wordy|line 5: the age "young" of subject s3 is no number of years

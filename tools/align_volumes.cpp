@@ -7,6 +7,7 @@
 #include "data/intensity.h"
 #include "data/nifti.h"
 #include "data/volume_grid.h"
+#include "data/volume_reader.h"
 #include "tools/align_picture.h"
 #include "tools/volume_files.h"
 
@@ -53,9 +54,7 @@ Volume read_labels(const VolumeFile& file, const Volume& image, const std::strin
   Volume labels = file.read();
   check_input(same_grid(labels.grid, image.grid), "{}: lies on another grid than {}: labels must have the voxels of their image", file.name,
               image_name);
-  for (const float v : labels.values)
-    check_input(v == std::floor(v) && v >= 0 && v <= 32767, "{}: holds {}, which is no label (a whole number from 0 to 32767)", file.name,
-                v);
+  require_labels(labels, file.name);
   return labels;
 }
 

@@ -249,6 +249,12 @@ TEST_F(VolumePipelineTest, WhatIsWrongWithASubjectNamesIt) {
   config.data.regions = "regions/{participant_id}.nii";
   const std::string text = refusal(config);
   EXPECT_TRUE(holds(text, "subject s03: ") && holds(text, "does not lie on the grid of")) << text;
+  Volume vague = small_regions(sound);
+  vague.at(10, 10, 10) = 1.5f;
+  write_nifti(study.folder / "regions/s03.nii", vague);
+  EXPECT_TRUE(holds(refusal(config), "regions/s03.nii: holds 1.5, which is no label")) << refusal(config);
+  config.data.regions = "regions/s03.nii";
+  EXPECT_TRUE(holds(refusal(config), "regions/s03.nii: holds 1.5, which is no label")) << refusal(config);
 }
 
 TEST_F(VolumePipelineTest, BrokenVolumesCostTheirSubjectsUpToMaxBad) {
