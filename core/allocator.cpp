@@ -1,6 +1,7 @@
 #include "core/allocator.h"
 
 #include "core/error.h"
+#include "core/free_memory.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -32,7 +33,7 @@ class HostSource final : public MemorySource {
   }
 
   void release(void* block, size_t) noexcept override { std::free(block); }
-  size_t available() const override { return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+  size_t available() const override { return free_memory(); }
 
   void upload(void* to, const void* host, size_t bytes) override { copy(to, host, bytes); }
   void download(void* host, const void* from, size_t bytes) override { copy(host, from, bytes); }

@@ -3,7 +3,9 @@ set(SOURCES
   comm.cpp
   comm_checks.cpp
   file_io.cpp
+  file_memory.cpp
   flat.cpp
+  free_memory.cpp
   gather.cpp
   gpu_generations.cpp
   json.cpp
@@ -20,6 +22,7 @@ set(SOURCES
   slice_writer.cpp
   sockets.cpp
   tensor.cpp
+  wildcards.cpp
   workspace.cpp
 )
 if(ERMOE_MPI_FOUND)

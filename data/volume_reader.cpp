@@ -42,6 +42,11 @@ Volume prepare_volume(const Volume& volume, const VolumeFormat& format, const st
   return prepared;
 }
 
+void require_labels(const Volume& map, const std::string& name) {
+  for (const float v : map.values)
+    check_input(v == std::floor(v) && v >= 0 && v <= 32767, "{}: holds {}, which is no label (a whole number from 0 to 32767)", name, v);
+}
+
 VolumeReader::VolumeReader(std::shared_ptr<const FileTree> files, VolumeFormat format)
     : files_(std::move(files)), format_(std::move(format)) {
   if (!one_atlas(format_.regions)) {
@@ -51,6 +56,7 @@ VolumeReader::VolumeReader(std::shared_ptr<const FileTree> files, VolumeFormat f
   }
   const auto file = find_file(*files_, format_.regions);
   atlas_ = file ? load(*file) : read_nifti(format_.regions);
+  require_labels(*atlas_, format_.regions);
 }
 
 Volume VolumeReader::load(size_t file) const { return read_nifti(files_->read(file, largest_file), files_->name(file)); }
@@ -58,7 +64,8 @@ Volume VolumeReader::load(size_t file) const { return read_nifti(files_->read(fi
 PreparedVolume VolumeReader::read(const Subject& subject) const {
   return about(subject, [&] {
     const Volume volume = load(subject.file);
-    PreparedVolume prepared{.intensities = prepare_volume(volume, format_, files_->name(subject.file)), .labels = {}};
+    const std::string name = files_->name(subject.file);
+    PreparedVolume prepared{.intensities = prepare_volume(volume, format_, name), .labels = {}, .doubt = looks_unstripped(volume, name)};
     if (!format_.regions.empty()) prepared.labels = labels_of(subject, volume.grid, prepared.intensities.grid);
     return prepared;
   });
@@ -72,6 +79,7 @@ std::vector<float> VolumeReader::labels_of(const Subject& subject, const Grid& o
   const auto file = find_file(*files_, path);
   check_input(file.has_value(), "its map of regions {} is not in {}", path, files_->root());
   const Volume map = load(*file);
+  require_labels(map, files_->name(*file));
   check_input(same_grid(map.grid, own), "{} does not lie on the grid of {}", files_->name(*file), files_->name(subject.file));
   return resample(map, window, Interpolation::nearest).values;
 }
@@ -95,10 +103,6 @@ std::array<int64_t, 3> VolumeReader::brain_size(const Subject& subject) const {
     for (size_t a = 0; a < 3; ++a) high[a] = std::max<int64_t>(1, high[a] - low[a] + 1);
     return high;
   });
-}
-
-std::optional<std::string> VolumeReader::doubt(const Subject& subject) const {
-  return about(subject, [&] { return looks_unstripped(load(subject.file), files_->name(subject.file)); });
 }
 
 }  // namespace ermoe

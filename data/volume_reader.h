@@ -24,7 +24,8 @@ struct VolumeFormat {
 
 struct PreparedVolume {
   Volume intensities;
-  std::vector<float> labels;  // of the same voxels; empty without regions
+  std::vector<float> labels;         // of the same voxels; empty without regions
+  std::optional<std::string> doubt;  // a sentence where it looks as if its skull were still there
 };
 
 /// Const members may be called from several threads at once.
@@ -38,8 +39,6 @@ class VolumeReader {
   PreparedVolume read(const Subject& subject) const;
   /// The box around the brain in voxels of `spacing`: nx, ny, nz. Throws likewise.
   std::array<int64_t, 3> brain_size(const Subject& subject) const;
-  /// A sentence where the volume looks as if its skull were still there.
-  std::optional<std::string> doubt(const Subject& subject) const;
 
   const VolumeFormat& format() const { return format_; }
   void set_size(const std::array<int64_t, 3>& size) { format_.size = size; }
@@ -52,6 +51,9 @@ class VolumeReader {
   VolumeFormat format_;
   std::optional<Volume> atlas_;
 };
+
+/// Throws `InputError` that begins with `name` unless all voxels are labels of regions: whole numbers from 0 to 32767.
+void require_labels(const Volume& map, const std::string& name);
 
 /// One volume from the disk as `VolumeReader` prepares it, without regions.
 Volume prepare_volume(const Volume& volume, const VolumeFormat& format, const std::string& name);

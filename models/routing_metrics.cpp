@@ -11,20 +11,22 @@
 namespace ermoe {
 
 std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics& m) {
-  return {{"gini", m.gini},
-          {"cv", m.cv},
-          {"max_over_mean", m.max_over_mean},
-          {"dead_experts", static_cast<double>(m.dead_experts)},
-          {"entropy", m.entropy},
-          {"fallback_rate", m.fallback_rate},
-          {"free_share", m.free_share},
-          {"missing_rate", m.missing_rate},
-          {"mean_top_score", m.mean_top_score},
-          {"floor_share", m.floor_share},
-          {"overlap", m.overlap},
-          {"churn", m.churn},
-          {"class_information", m.class_information},
-          {"class_information_null", m.class_information_null}};
+  std::vector<std::pair<std::string, double>> values{{"gini", m.gini},
+                                                     {"cv", m.cv},
+                                                     {"max_over_mean", m.max_over_mean},
+                                                     {"dead_experts", static_cast<double>(m.dead_experts)},
+                                                     {"entropy", m.entropy},
+                                                     {"fallback_rate", m.fallback_rate},
+                                                     {"free_share", m.free_share},
+                                                     {"missing_rate", m.missing_rate},
+                                                     {"mean_top_score", m.mean_top_score},
+                                                     {"floor_share", m.floor_share},
+                                                     {"overlap", m.overlap},
+                                                     {"churn", m.churn}};
+  if (m.class_information < 0) return values;
+  values.emplace_back("class_information", m.class_information);
+  values.emplace_back("class_information_null", m.class_information_null);
+  return values;
 }
 
 double gini_of(std::span<const double> values) {

@@ -1,6 +1,7 @@
 #include "models/task_loss.h"
 
 #include "core/enum_names.h"
+#include "core/rng.h"
 #include "models/config_rules.h"
 #include "ops/add.h"
 #include "ops/cross_entropy.h"
@@ -107,6 +108,21 @@ void fit_targets(LossConfig& config, std::span<const double> targets) {
   for (const double y : targets) variance += (y - mean) * (y - mean) / n;
   config.target_mean = mean;
   config.target_scale = variance > 0 ? std::sqrt(variance) : 1;
+}
+
+Tensor made_targets(const ExecContext& host, const LossConfig& config, int64_t classes, int64_t images) {
+  const RngKey key{8};
+  const bool numbers = is_regression(config.kind);
+  const Tensor targets = host.empty({images, numbers ? 1 : classes}, DType::f32, "batch");
+  zero(targets);
+  for (int64_t i = 0; i < images; ++i) {
+    const auto image = static_cast<uint64_t>(i);
+    if (numbers)
+      targets.data<float>()[i] = static_cast<float>(config.target_mean + config.target_scale * normal(key, image));
+    else
+      targets.data<float>()[i * classes + static_cast<int64_t>(uniform_int(key, image, static_cast<uint64_t>(classes)))] = 1;
+  }
+  return targets;
 }
 
 }  // namespace ermoe

@@ -43,4 +43,8 @@ std::vector<double> predicted_numbers(const LossConfig& config, const Tensor& ou
 /// target outside of loss.bins is an InputError, and so are no targets at all.
 void fit_targets(LossConfig& config, std::span<const double> targets);
 
+/// On the host, for dry runs and timing: targets such as a batch of so many images has. (B, classes) with a random class an image, or in a
+/// regression (B, 1) with numbers around the training targets' mean.
+Tensor made_targets(const ExecContext& host, const LossConfig& config, int64_t classes, int64_t images);
+
 }  // namespace ermoe

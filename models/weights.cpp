@@ -1,5 +1,6 @@
 #include "models/weights.h"
 
+#include "core/wildcards.h"
 #include "models/saved_slices.h"
 
 #include <algorithm>
@@ -182,37 +183,12 @@ Tensor resize_positions(const Tensor& positions, int64_t from_prefix, const Shap
   return result;
 }
 
-namespace {
-
-/// `pattern` with * for any text and ? for one character, matched against the whole name, without recursion.
-bool matches(std::string_view pattern, std::string_view name) {
-  size_t p = 0, n = 0, star = std::string_view::npos, resume = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      resume = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p;
-      ++n;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      n = ++resume;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
-}
-
-}  // namespace
-
 int64_t freeze(const ExecContext& ctx, Vit& model, const std::vector<std::string>& patterns) {
   int64_t frozen = 0;
   for (const std::string& pattern : patterns) {
     int64_t hits = 0;
     for (Parameter* p : parameters_of(model)) {
-      if (p->role == Parameter::Role::derived || !matches(pattern, p->name)) continue;
+      if (p->role == Parameter::Role::derived || !matches_wildcards(pattern, p->name)) continue;
       hits += 1;
       frozen += !p->frozen;
       p->frozen = true;

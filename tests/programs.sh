@@ -8,6 +8,7 @@ for program in train eval predict data bench; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
 export GOMP_SPINCOUNT=3000
+tests="$(cd "$(dirname "$0")" && pwd)"
 work="$(mktemp -d)"
 cd "$work" || exit 2
 passed=0 failed=0 disk=""
@@ -391,6 +392,73 @@ test_benchmarks() {
   expect "factors stay orthonormal" 0 "within 5e-06" "$bin/ermoe-bench" orthogonality --width 32 --steps 200 --method all
 }
 
+# study FOLDER [FAULT]: a few made brains; with something wrong about subject s3.
+study() { python3 "$tests/make_study.py" "$@"; }
+
+test_volumes() {
+  section "volumes"
+  local fault pattern
+  local brains=(--data.volumes "t1/{participant_id}.nii.gz" --model.dimensions 3 --loss.kind l1 --data.spacing 4 --model.patch 4
+    --model.width 16 --model.depth 2 --model.heads 2 --model.pool average --moe.experts 2 --moe.top_k 1 --moe.hidden 16
+    --train.batch 3 --train.steps 2 --threads 1)
+  local regional=(--moe.regions "0:1;1:2" --moe.free_experts 1 --data.regions "regions/{participant_id}_regions.nii.gz")
+  study brains
+  expect "brains train" 0 "6 training .* and 2 evaluation volumes, 12x12x12 voxels of 4 mm" train --data brains "${brains[@]}" --out aged
+  check "predictions.csv has those held out" test "$(wc -l <aged/predictions.csv)" -eq 3
+  expect "with regional experts" 0 "^done " train --data brains "${brains[@]}" "${regional[@]}" --out regional
+  expect "they are evaluated" 0 "^MAE " evaluate --run aged
+  check "and nothing is said of classes" test "$(grep -c "class" out)" -eq 0
+  expect "one is predicted" 0 "^brains/t1/s1.nii.gz,[0-9.]+,[0-9.]+,1,.*block 1" predict --run aged brains/t1/s1.nii.gz
+  tar cf brains.tar -C brains . && expect "from a tar" 0 "^done " train --data brains.tar "${brains[@]}" --out packed
+  check "to the same digits" cmp -s aged/predictions.csv packed/predictions.csv
+  while IFS='|' read -r fault pattern; do
+    study "$fault" "$fault"
+    refused "$fault: refused, and the subject named" "$pattern" --data "$fault" "${brains[@]}" "${regional[@]}"
+  done <<'EOF'
+nan|subject s3: nan/t1/s3.nii.gz: .*not finite
+flat|subject s3: flat/t1/s3.nii.gz: every voxel has the same value
+series|subject s3: series/t1/s3.nii.gz: .*(frames|series|volumes)
+cut|subject s3: cut/t1/s3.nii.gz: 
+grid|subject s3: grid/regions/s3_regions.nii.gz does not lie on the grid of grid/t1/s3.nii.gz
+vague|subject s3: vague/regions/s3_regions.nii.gz: holds 0.5, which is no label
+old|line 5: the age 430 of subject s3 is not from 0 to 120 years
+unborn|line 5: the age -3 of subject s3 is not from 0
+wordy|line 5: the age "young" of subject s3 is no number of years
+leak|line 10: subject s3 is in val, and in train in line 5: a model would be tested on someone whom it was trained on
+lost|line 5: subject s3 has no volume "t1/s3.nii.gz"
+EOF
+  study ageless ageless
+  expect "who has no age is left out, and named" 0 "1 of 8 subjects have no age and are left out, the first is s3" \
+    train --data ageless "${brains[@]}" --out seven
+  study skull skull
+  expect "a skull is warned of" 0 "1 of 8 volumes look as if skull and skin were still in them, of s3;" \
+    train --data skull "${brains[@]}" --out skulls
+  expect "data.max_bad lets some go" 0 "5 training .* and 2 evaluation" \
+    train --data cut "${brains[@]}" --model.volume 12,12,12 --data.max_bad 0.2 --out fewer
+  check "and names them" grep -q "note: subject s3: cut/t1/s3.nii.gz" out
+}
+
+test_brain_tools() {
+  section "ermoe-data phantom and align"
+  study colin template
+  local made=(--template colin/brain.nii.gz --atlas colin/atlas.nii.gz --spacing 6 --threads 1)
+  expect "made-up subjects" 0 "^4 simulated subjects in made; .* errs by [0-9.]+ years" \
+    "$bin/ermoe-data" phantom made --subjects 4 "${made[@]}"
+  check "in a folder as BIDS has it" test -s made/sub-0003/anat/sub-0003_T1w.nii.gz -a -s made/phantom.json -a "$(wc -l <made/participants.tsv)" -eq 5
+  expect "which is left alone when it is whole" 2 "made: holds these subjects already" "$bin/ermoe-data" phantom made --subjects 4 "${made[@]}"
+  expect "ages from end to beginning" 2 "--ages" "$bin/ermoe-data" phantom other --subjects 4 --ages 80:20 "${made[@]}"
+  tar cf made.tar made
+  expect "they are aligned, out of an archive" 0 "^2 volumes in aligned" "$bin/ermoe-data" align \
+    'made.tar:*sub-0001_T1w.nii.gz' 'made.tar:*sub-0002_T1w.nii.gz' --to colin/brain.nii.gz --model rigid --labels 'made.tar:*sub-0001_reg*' \
+    'made.tar:*sub-0002_reg*' --out aligned
+  check "with volume, map, matrix and picture" test -s aligned/sub-0001_T1w_aligned.nii.gz -a -s aligned/sub-0002_regions_aligned.nii.gz \
+    -a -s aligned/sub-0001_T1w_aligned.json -a -s aligned/sub-0001_T1w_aligned.png
+  expect "a map of another grid is refused" 2 "lies on another grid than made.tar:" \
+    "$bin/ermoe-data" align 'made.tar:*sub-0001_T1w*' --to colin/brain.nii.gz --labels colin/atlas.nii.gz --out refused
+  expect "an archive without volumes" 2 "holds no .nii or .nii.gz files that match" \
+    "$bin/ermoe-data" align 'made.tar:nothing*' --to colin/brain.nii.gz --out refused
+}
+
 test_hostile_files() {
   section "hostile files"
   local archive="${ERMOE_TEST_DATA:-}/corrupt_inputs.tar" path expected wrong=0 count=0
@@ -426,6 +494,8 @@ test_evaluation
 test_prediction
 test_inspection
 test_benchmarks
+test_volumes
+test_brain_tools
 test_hostile_files
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"

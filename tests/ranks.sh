@@ -5,6 +5,7 @@
 set -u
 program="$(cd "${1:?usage: tests/ranks.sh BUILD_FOLDER}" && pwd)/tests/ermoe_tests_ranks"
 [ -x "$program" ] || { echo "$program is not built"; exit 2; }
+tests="$(cd "$(dirname "$0")" && pwd)"
 timeout_s=6 # of the watch: the run ends within it
 at_once=8   # cases that run side by side; most of their time they wait
 . "$(dirname "$0")/rank_cases.sh"
@@ -195,6 +196,12 @@ test_autotune() {
   report "the run is the one with that number" $?
   launch -n 1 "$train" "${tiny[@]}" --parallel.autotune true --out alone >out 2>err && grep -q "autotune has nothing to choose: 1 rank" out
   report "one rank has nothing to choose" $?
+  python3 "$tests/make_study.py" brains
+  launch -n 2 "$train" --data brains --data.volumes "t1/{participant_id}.nii.gz" --model.dimensions 3 --loss.kind soft_labels --data.spacing 4 \
+    --model.patch 4 --model.width 16 --model.depth 2 --model.heads 2 --moe.experts 2 --moe.hidden 16 --train.batch 4 --train.steps 2 \
+    --device cpu --threads 1 --parallel.autotune true --out aged >out 2>err
+  [ "$(grep -c " ms a step" out)" -eq 2 ] && grep -q "^done " out
+  report "ages, with many outputs and one target a volume, are timed too" $?
 }
 
 # Where experts are spread rows travel, and not one of them is lost.

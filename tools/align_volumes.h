@@ -14,10 +14,10 @@ inline constexpr const char* kAlignExpectations =
     "volumes are expected to be skull-stripped as the template is; no bias field is corrected";
 
 struct AlignVolumes {
-  std::vector<std::string> images;  // files, or folders of them
-  std::string fixed;                // the template
+  std::vector<std::string> images;  // as `volume_files` takes them
+  std::string fixed;                // the template, likewise
   std::string out;                  // folder, made where it is not there
-  std::vector<std::string> labels;  // none, or as many as images, in the same order: files or folders
+  std::vector<std::string> labels;  // none, or as many as images, in the same order
   double spacing = 0;               // mm of what is written; 0: the template's own
   AlignOptions options;
 };

@@ -36,6 +36,8 @@ void add_data(std::vector<Setting>& table) {
            "volumes: where a subject's lies, as in t1/{participant_id}.nii.gz; empty: as the table's column path says, or as in BIDS");
   data.add("regions", &DataConfig::regions,
            "volumes: where a subject's map of regions lies, with {participant_id}; or one atlas for all; empty: none");
+  data.add("cache", &DataConfig::cache,
+           "volumes: folder for those prepared where memory cannot hold them, on a disk; empty: $TMPDIR or /var/tmp");
   data.add("spacing", &DataConfig::spacing, between(0.5, 50), "volumes: mm between voxels that they are resampled to");
   data.add("normalize", &DataConfig::normalize, "volumes: what the brain's intensities are brought to");
   data.add("folds", &DataConfig::folds, between(0, 1000), "volumes: parts of a cross-validation, alike in age; 0: none");

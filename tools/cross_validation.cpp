@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace ermoe {
@@ -29,12 +30,12 @@ FoldState state_of(const std::string& folder, Ranks* ranks) {
 double number(const std::string& text, const std::string& path) {
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
-  check_input(!text.empty() && *end == '\0', "{}: '{}' is no number", path, printable(text));
+  check_input(!text.empty() && *end == '\0' && std::isfinite(value), "{}: '{}' is no number", path, printable(text));
   return value;
 }
 
-/// What a fold's run left behind.
-std::vector<AgePrediction> read_predictions(const std::string& path) {
+/// What the run of this fold left behind.
+std::vector<AgePrediction> read_predictions(const std::string& path, int fold) {
   const std::string text = read_file(path, size_t{64} << 20);
   CsvReader rows(text, ',', path);
   std::vector<std::string> fields;
@@ -46,8 +47,9 @@ std::vector<AgePrediction> read_predictions(const std::string& path) {
                    .age = number(fields[1], path),
                    .predicted = number(fields[2], path),
                    .training_mean = number(fields[4], path),
-                   .fold = static_cast<int>(number(fields[5], path)),
+                   .fold = fold,
                    .split = fields[6]});
+    check_input(number(fields[5], path) == fold, "{}: line {} is of fold {}, not {}", path, rows.line(), printable(fields[5]), fold);
   }
   check_input(!all.empty(), "{} holds no predictions", path);
   return all;
@@ -110,9 +112,9 @@ std::vector<AgePrediction> held_out_predictions(const std::string& folder) {
   const std::vector<std::string> folds = models_in(folder);
   check_input(folds.size() > 1, "{} is not the folder of a cross-validation: it holds no fold-1 and fold-2", folder);
   std::vector<AgePrediction> all;
-  for (const std::string& fold : folds) {
-    check_input(path_exists(fold + "/predictions.csv"), "{} is not done: start its training again", fold);
-    const std::vector<AgePrediction> own = read_predictions(fold + "/predictions.csv");
+  for (size_t i = 0; i < folds.size(); ++i) {
+    check_input(path_exists(folds[i] + "/predictions.csv"), "{} is not done: start its training again", folds[i]);
+    const std::vector<AgePrediction> own = read_predictions(folds[i] + "/predictions.csv", static_cast<int>(i) + 1);
     all.insert(all.end(), own.begin(), own.end());
   }
   correct_folds(all, folds.size());

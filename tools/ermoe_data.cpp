@@ -51,10 +51,13 @@ CLI::App* add_photos(CLI::App& app, MadePhotos& photos) {
 
 CLI::App* add_align(CLI::App& app, AlignVolumes& work) {
   CLI::App* align = app.add_subcommand("align", fmt::format("brings brain volumes to a template; {}", kAlignExpectations));
-  align->add_option("images", work.images, "volumes (.nii, .nii.gz), or folders of them")->required();
+  align
+      ->add_option("images", work.images,
+                   "volumes (.nii, .nii.gz), folders or archives (.tar) of them, or what of an archive matches: 'a.tar:t1/*.nii.gz'")
+      ->required();
   align->add_option("--to", work.fixed, "the template, a volume")->required();
   align->add_option("--out", work.out, "folder for NAME_aligned.nii.gz, .json (the matrix) and .png (to look at)")->required();
-  align->add_option("--labels", work.labels, "region maps on the voxels of the volumes, in the same order, or a folder of them");
+  align->add_option("--labels", work.labels, "region maps on the voxels of the volumes, in the same order; likewise");
   align->add_option("--spacing", work.spacing, "mm between the voxels written; the template's own where not given")
       ->check(CLI::Range(0.2, 20.0));
   const auto model = [&work](const std::string& name) { work.options.model = *parse_enum<AlignModel>(name); };

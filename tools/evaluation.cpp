@@ -115,7 +115,9 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
       add_numbers(loss, read, on_host(ctx, in.targets), in.indices, total);
     else
       add_predictions(read, in.labels, total, hits, seen);
-    total.collector->add(pass.routes, in.labels, in.indices, model.tokens());
+    const bool classes = !is_regression(loss.kind);
+    total.collector->add(pass.routes, classes ? std::span<const int32_t>(in.labels) : std::span<const int32_t>(), in.indices,
+                         model.tokens());
     total.images += static_cast<int64_t>(in.labels.size());
     if (progress) progress(total.images);
   });

@@ -25,14 +25,15 @@ int64_t images_of(const Evaluation& e, size_t y) {
 
 std::string routing_table(const std::vector<RoutingMetrics>& layers) {
   if (layers.empty()) return {};
-  std::string text =
-      fmt::format("\n{:>5} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6} {:>12} {:>11}\n", "block", "gini", "max/mean", "dead",
-                  "entropy", "fallback", "free", "missing", "overlap", "churn", "class info", "by chance");
+  const bool classes = layers[0].class_information >= 0;
+  std::string text = fmt::format("\n{:>5} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", "gini", "max/mean", "dead",
+                                 "entropy", "fallback", "free", "missing", "overlap", "churn",
+                                 classes ? fmt::format(" {:>12} {:>11}", "class info", "by chance") : "");
   for (const RoutingMetrics& m : layers) {
     const std::string churn = m.churn < 0 ? "n/a" : fmt::format("{:.3f}", m.churn);
-    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8.3f} {:>6} {:>12.4f} {:>11.4f}\n", m.block,
-                        m.gini, m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, m.overlap, churn,
-                        m.class_information, m.class_information_null);
+    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8.3f} {:>6}{}\n", m.block, m.gini,
+                        m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, m.overlap, churn,
+                        classes ? fmt::format(" {:>12.4f} {:>11.4f}", m.class_information, m.class_information_null) : "");
   }
   return text;
 }

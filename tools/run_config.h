@@ -30,6 +30,7 @@ struct DataConfig {
   std::string table;    // of subjects and ages; empty: participants.tsv
   std::string volumes;  // where a subject's volume lies; empty: as the table's column `path` says, or as in BIDS
   std::string regions;  // where its map of regions lies, or one atlas for all; empty: none
+  std::string cache;    // folder for prepared volumes that memory cannot hold; empty: that of temporary files
   double spacing = 2;   // mm between voxels
   Normalize normalize = Normalize::mean;
   int64_t folds = 0;       // of a cross-validation; 0: none

@@ -201,13 +201,9 @@ Tensor Session::noise(int64_t images) const {
   return on_device_of(engine_.ctx, input);
 }
 
-/// Targets like those of a batch, likewise: each class alike, or a number that every loss takes.
+/// Targets like those of a batch, likewise.
 Tensor Session::some_targets(const ExecContext& ctx, int64_t images) const {
-  const bool numbers = is_regression(config_.loss.kind);
-  const int64_t outputs = numbers ? 1 : config_.model.classes;
-  const Tensor targets = ctx.empty({images, outputs}, DType::f32);
-  fill(targets, numbers ? config_.loss.target_mean : 1.0 / static_cast<double>(outputs));
-  return targets;
+  return on_device_of(ctx, made_targets(engine_.host_ctx(), config_.loss, config_.model.classes, images));
 }
 
 /// A dry run of one micro-batch of noise of so many images, forward and backward: its highest live bytes above what was live before.

@@ -11,17 +11,6 @@ constexpr int64_t timed_steps = 20;
 constexpr int64_t untimed_steps = 5;  // before: memory is taken, connections are made, a GPU's third step is recorded
 constexpr double gentle = 0.1;        // of the peak learning rate: there is no ascent to it, and only the time counts
 
-/// On the host: a random class an image.
-Tensor random_classes(const ExecContext& host, int64_t images, int64_t classes) {
-  Tensor targets = host.empty({images, classes}, DType::f32, "batch");
-  zero(targets);
-  for (int64_t i = 0; i < images; ++i) {
-    const auto label = static_cast<int64_t>(uniform_int(RngKey{8}, static_cast<uint64_t>(i), static_cast<uint64_t>(classes)));
-    targets.data<float>()[i * classes + label] = 1;
-  }
-  return targets;
-}
-
 }  // namespace
 
 /// Sets parallel.expert, alike on all ranks: they compare the same reduced numbers. Leaves no model behind.
@@ -55,9 +44,7 @@ double Session::time_steps() {
   ctx.mode = Mode::train;
   ctx.rng = RngKey{config_.train.seed}.fold(3);
   ctx.part = part();
-  const MicroBatch batch{.images = noise(ctx.part.count),
-                         .targets = on_device_of(engine_.ctx, random_classes(engine_.host_ctx(), ctx.part.count, config_.model.classes)),
-                         .allow = {}};
+  const MicroBatch batch{.images = noise(ctx.part.count), .targets = some_targets(engine_.ctx, ctx.part.count), .allow = {}};
   std::vector<double> seconds;
   for (int64_t i = 0; i < untimed_steps + timed_steps; ++i) {
     Stopwatch watch;

@@ -52,8 +52,10 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  volume_files.cpp
   volume_pipeline.cpp
   volume_prediction.cpp
+  volume_set.cpp
   volume_settings.cpp
 )
 set(PROGRAMS

@@ -1,25 +1,22 @@
 #include "tools/volume_pipeline.h"
 
+#include "core/file_memory.h"
 #include "models/config_rules.h"
-#include "models/step_times.h"
 #include "models/task_loss.h"
 #include "ops/gather_samples.h"
 #include "tools/volume_settings.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <map>
-#include <mutex>
 #include <numeric>
-#include <thread>
 
 namespace ermoe {
 namespace {
 
-constexpr double patience = 10;  // seconds between two lines about loading
+constexpr double memory_share = 0.8;  // of what is free, that volumes may take
+constexpr double gib = 1 << 30;
 
 std::shared_ptr<const FileTree> open_tree(const std::string& path) {
   std::error_code ignored;
@@ -27,47 +24,14 @@ std::shared_ptr<const FileTree> open_tree(const std::string& path) {
   return std::filesystem::is_directory(path, ignored) ? open_folder(path) : open_archive(path);
 }
 
-/// fn(i) for i in [0, n), shared by threads; what one throws is thrown here.
-void in_parallel(int64_t n, int threads, const std::function<void(int64_t)>& fn) {
-  std::atomic<int64_t> next = 0;
-  std::exception_ptr fault;
-  std::mutex mutex;
-  const auto work = [&] {
-    try {
-      for (int64_t i = next++; i < n; i = next++) fn(i);
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      fault = std::current_exception();
-      next = n;
-    }
-  };
-  {
-    std::vector<std::jthread> workers;
-    for (int t = 1; t < threads; ++t) workers.emplace_back(work);
-    work();
-  }
-  if (fault) std::rethrow_exception(fault);
-}
-
-/// Bytes that the system can give without swapping; nothing where it does not say.
-std::optional<double> available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  double kib = 0;
-  while (file >> key >> kib) {
-    if (key == "MemAvailable:") return 1024 * kib;
-    file.ignore(64, '\n');
-  }
-  return std::nullopt;
+/// Where large files go that nobody keeps.
+std::string cache_folder(const std::string& wish) {
+  if (!wish.empty()) return wish;
+  const char* const temporary = std::getenv("TMPDIR");
+  return temporary != nullptr && *temporary != '\0' ? temporary : "/var/tmp";
 }
 
 }  // namespace
-
-std::vector<double> VolumeSet::ages() const {
-  std::vector<double> all;
-  for (const Subject& s : subjects) all.push_back(s.age);
-  return all;
-}
 
 VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank, int world)
     : config_(&config),
@@ -75,7 +39,8 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
       threads_(config.data.workers > 0 ? static_cast<int>(config.data.workers) : threads),
       warn_(std::move(warn)),
       rank_(rank),
-      world_(world) {
+      world_(world),
+      ahead_(host) {
   check_input(is_regression(config.loss.kind), "loss.kind: volumes come with ages, so choose l1, l2, huber or soft_labels");
   const auto files = open_tree(config.data.path);
   std::vector<Subject> train, test;
@@ -85,9 +50,10 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
   check_input(!has_regions(config.model) || !config.data.regions.empty(),
               "data.regions: moe.regions wants maps of regions; say where they lie");
   fill_in_sizes(train.empty() ? test : train);
-  require_memory(std::ssize(train) + std::ssize(test));
-  train_ = load(train);
-  test_ = load(test);
+  VolumeLoader loader(*reader_, memory_for(std::ssize(train) + std::ssize(test)), threads_, config.data.max_bad, warn_);
+  train_ = loader.load(train);
+  test_ = loader.load(test);
+  if (const std::string doubts = loader.doubts(); !doubts.empty() && warn_) warn_(doubts);
   if (train_.size() > 0) fit_targets(config.loss, train_.ages());
   if (config.model.center_input && train_.size() > 0) measure_inputs();
   if (config.model.classes == 0) config.model.classes = outputs_of(config.loss);
@@ -123,99 +89,54 @@ void VolumePipeline::fill_in_sizes(const std::vector<Subject>& subjects) {
   VitConfig& model = config_->model;
   model.channels = 1;
   if (model.volume.empty() && model.image_size == 0) {
-    constexpr int64_t enough = 32;
-    const int64_t n = std::ssize(subjects), count = std::min(n, enough);
-    std::array<int64_t, 3> most{1, 1, 1};
-    std::mutex mutex;
-    in_parallel(count, threads_, [&](int64_t i) {
-      const std::array<int64_t, 3> size = reader_->brain_size(subjects[static_cast<size_t>(i * n / count)]);
-      const std::lock_guard lock(mutex);
-      for (size_t a = 0; a < 3; ++a) most[a] = std::max(most[a], size[a]);
-    });
+    const std::array<int64_t, 3> most = largest_brain(*reader_, subjects, threads_);
     for (const size_t a : {2, 1, 0}) model.volume.push_back((most[a] + model.patch - 1) / model.patch * model.patch);
   }
   const Shape shape = input_shape(model, 1);
   reader_->set_size({shape[4], shape[3], shape[2]});
 }
 
-void VolumePipeline::require_memory(int64_t volumes) const {
+/// The host's, or that of a file on a disk where the volumes would not fit there. Says which.
+CachingAllocator& VolumePipeline::memory_for(int64_t volumes) {
+  const double wanted = prepared_bytes(reader_->format(), volumes), room = static_cast<double>(host_.source().available());
+  if (wanted < memory_share * room) return host_;
+  const std::string folder = cache_folder(config_->data.cache);
+  disk_ = std::make_unique<CachingAllocator>(make_file_source(folder));
   const auto [nx, ny, nz] = reader_->format().size;
-  const int64_t kinds = reader_->format().regions.empty() ? 1 : 2;
-  const double wanted = static_cast<double>(volumes * nx * ny * nz * kinds) * sizeof(float);
-  const auto there = available_memory();
+  const double disk = static_cast<double>(disk_->source().available());
+  const std::string what = fmt::format("{} volumes of {}x{}x{} voxels take {:.1f} GiB, and of memory {:.1f} are free", volumes, nx, ny, nz,
+                                       wanted / gib, room / gib);
+  // An eighth more, for blocks are rounded up.
   check_input(
-      !there || wanted < 0.8 * *there,
-      "{}: {} volumes of {}x{}x{} voxels take {:.1f} GiB of memory, and {:.1f} are free: a larger data.spacing or a smaller model.volume "
-      "needs less",
-      config_->data.path, volumes, nx, ny, nz, wanted / (1 << 30), there.value_or(0) / (1 << 30));
-}
-
-VolumeSet VolumePipeline::load(const std::vector<Subject>& subjects) const {
-  const int64_t n = std::ssize(subjects);
-  const auto [nx, ny, nz] = reader_->format().size;
-  const int64_t voxels = nx * ny * nz;
-  const bool regions = !reader_->format().regions.empty();
-  VolumeSet set;
-  if (n == 0) return set;
-  const Tensor volumes = Tensor::empty(host_, {n, 1, nz, ny, nx}, DType::f32, "data set");
-  const Tensor labels = regions ? Tensor::empty(host_, {n, nz, ny, nx}, DType::f32, "data set") : Tensor();
-  std::map<int64_t, std::string> broken;
-  std::mutex mutex;
-  Stopwatch watch;
-  double seconds = 0, told = 0;
-  int64_t done = 0;
-  in_parallel(n, threads_, [&](int64_t i) {
-    std::string fault;
-    try {
-      const PreparedVolume prepared = reader_->read(subjects[static_cast<size_t>(i)]);
-      std::ranges::copy(prepared.intensities.values, volumes.data<float>() + i * voxels);
-      if (regions) std::ranges::copy(prepared.labels, labels.data<float>() + i * voxels);
-    } catch (const InputError& error) {
-      fault = error.what();
-    }
-    const std::lock_guard lock(mutex);
-    if (!fault.empty()) broken.emplace(i, fault);
-    ++done;
-    seconds += watch.lap();
-    if (!warn_ || seconds < told + patience) return;
-    told = seconds;
-    warn_(fmt::format("{} of {} volumes are prepared after {:.0f} s", done, n, seconds));
-  });
-  for (const auto& [i, fault] : broken)
-    if (warn_) warn_(fault);
-  check_input(std::ssize(broken) <= static_cast<int64_t>(config_->data.max_bad * static_cast<double>(n)),
-              "{} of {} volumes cannot be used, more than the {:.3g} % that data.max_bad allows; for example {}", broken.size(), n,
-              100 * config_->data.max_bad, broken.begin()->second);
-  int64_t rows = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (broken.contains(i)) continue;
-    if (rows < i) copy(volumes.slice(i, i + 1), volumes.slice(rows, rows + 1));
-    if (rows < i && regions) copy(labels.slice(i, i + 1), labels.slice(rows, rows + 1));
-    set.subjects.push_back(subjects[static_cast<size_t>(i)]);
-    ++rows;
-  }
-  set.volumes = volumes.slice(0, rows);
-  if (regions) set.labels = labels.slice(0, rows);
-  if (const auto doubt = reader_->doubt(set.subjects[0]); doubt && warn_) warn_(*doubt);
-  return set;
+      1.125 * wanted < disk,
+      "{}: {}, of the disk of {} {:.1f}: another data.cache may have more, and a larger data.spacing or a smaller model.volume needs "
+      "less",
+      config_->data.path, what, folder, disk / gib);
+  if (warn_)
+    warn_(fmt::format("{}: they are kept in a file in {}, which is gone when this ends{}", what, folder,
+                      lies_in_memory(folder) ? "; but that folder lies in memory too: data.cache should name one on a disk" : ""));
+  return *disk_;
 }
 
 void VolumePipeline::measure_inputs() {
   const int64_t n = train_.size(), voxels = train_.volumes.numel() / n;
   statistics_.mean = Tensor::empty(host_, train_.volumes.slice(0, 1).shape(), DType::f32, "data set");
-  const float* const all = train_.volumes.data<float>();
-  double squares = 0;
-  for (int64_t v = 0; v < voxels; ++v) {
-    double sum = 0, square = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      const double x = all[i * voxels + v];
-      sum += x;
-      square += x * x;
+  const float* row = train_.volumes.data<float>();
+  std::vector<double> sums(static_cast<size_t>(voxels)), squares(static_cast<size_t>(voxels));
+  for (int64_t i = 0; i < n; ++i, row += voxels) {  // as they lie, for they may lie on a disk
+    for (int64_t v = 0; v < voxels; ++v) {
+      const double x = row[v];
+      sums[static_cast<size_t>(v)] += x;
+      squares[static_cast<size_t>(v)] += x * x;
     }
-    statistics_.mean.data<float>()[v] = static_cast<float>(sum / static_cast<double>(n));
-    squares += square / static_cast<double>(n) - (sum / static_cast<double>(n)) * (sum / static_cast<double>(n));
   }
-  statistics_.deviation = std::sqrt(std::max(squares / static_cast<double>(voxels), 1e-12));
+  double variance = 0;
+  for (int64_t v = 0; v < voxels; ++v) {
+    const double mean = sums[static_cast<size_t>(v)] / static_cast<double>(n);
+    statistics_.mean.data<float>()[v] = static_cast<float>(mean);
+    variance += squares[static_cast<size_t>(v)] / static_cast<double>(n) - mean * mean;
+  }
+  statistics_.deviation = std::sqrt(std::max(variance / static_cast<double>(voxels), 1e-12));
 }
 
 std::string VolumePipeline::description() const {
@@ -261,20 +182,21 @@ void VolumePipeline::seek(Cursor at) {
   sampler_.emplace(train_.size(),
                    SamplerOptions{.seed = config_->train.seed, .rank = rank_, .world = world_, .batch = micro, .mode = Mode::train});
   cursor_ = at;
+  if (!train_.volumes.device().is_cuda()) ahead_.begin(train_, sampler_->indices(cursor_));
 }
 
-/// Rows of the set on the context's device, from wherever the set lies.
-VolumePipeline::Picked VolumePipeline::pick(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const {
-  const std::vector<int32_t> narrow(rows.begin(), rows.end());
-  ExecContext there = ctx;
-  if (!set.volumes.device().is_cuda()) {
-    there.device = set.volumes.device();
-    there.allocator = &host_;
+/// Rows of the set on the context's device, from wherever the set lies. From the host those of the next batch are begun.
+VolumeRows VolumePipeline::pick(const ExecContext& ctx, RowsAhead& ahead, const VolumeSet& set, const std::vector<int64_t>& rows,
+                                std::vector<int64_t> next) const {
+  if (set.volumes.device().is_cuda()) {
+    const std::vector<int32_t> narrow(rows.begin(), rows.end());
+    const Tensor index = Tensor::from<int32_t>(*ctx.allocator, {std::ssize(narrow)}, narrow, "batch");
+    const Tensor labels = set.labels.defined() ? gather_samples(ctx, set.labels, index) : Tensor();
+    return {.volumes = gather_samples(ctx, set.volumes, index), .labels = labels};
   }
-  const Tensor index = Tensor::from<int32_t>(*there.allocator, {std::ssize(narrow)}, narrow, "batch");
-  Picked picked{.volumes = on_device_of(ctx, gather_samples(there, set.volumes, index)), .labels = {}};
-  if (set.labels.defined()) picked.labels = on_device_of(ctx, gather_samples(there, set.labels, index));
-  return picked;
+  const VolumeRows picked = ahead.take(set, rows);
+  if (!next.empty()) ahead.begin(set, std::move(next));
+  return {.volumes = on_device_of(ctx, picked.volumes), .labels = picked.labels.defined() ? on_device_of(ctx, picked.labels) : Tensor()};
 }
 
 /// Which experts the tokens of a batch may go to.
@@ -292,7 +214,7 @@ Tensor VolumePipeline::ages_of(const ExecContext& ctx, const VolumeSet& set, con
 MicroBatch VolumePipeline::next(const ExecContext& ctx, RngKey key, bool) {
   const std::vector<int64_t> rows = sampler_->indices(cursor_);
   cursor_ = sampler_->after(cursor_);
-  const Picked picked = pick(ctx, train_, rows);
+  const VolumeRows picked = pick(ctx, ahead_, train_, rows, sampler_->indices(cursor_));
   const VolumesAndLabels varied = augment_volume(ctx, picked.volumes, picked.labels, volume_augment(config_->augment), key.fold(1));
   return {.images = varied.volumes, .targets = ages_of(ctx, train_, rows), .allow = allowed(ctx, varied.labels)};
 }
@@ -301,14 +223,17 @@ void VolumePipeline::for_each_evaluation_batch(const ExecContext& ctx, int64_t b
                                                const std::function<void(const EvaluationBatch&)>& fn) {
   check_input(test_.size() > 0, "{} has no volumes to evaluate on", config_->data.path);
   const Sampler sampler(test_.size(), {.rank = rank_, .world = world_, .batch = std::min(batch, test_.size()), .mode = Mode::eval});
+  RowsAhead ahead(host_);
   Cursor at;
-  for (int64_t step = 0; step < sampler.steps_per_epoch(); ++step, at = sampler.after(at)) {
+  for (int64_t step = 0; step < sampler.steps_per_epoch(); ++step) {
     const std::vector<int64_t> rows = sampler.indices(at);
+    at = sampler.after(at);
     if (rows.empty()) {
       fn({});
       continue;
     }
-    const Picked picked = pick(ctx, test_, rows);
+    const bool last = step + 1 == sampler.steps_per_epoch();
+    const VolumeRows picked = pick(ctx, ahead, test_, rows, last ? std::vector<int64_t>() : sampler.indices(at));
     fn({.input = {.images = picked.volumes, .allow = allowed(ctx, picked.labels)},
         .targets = ages_of(ctx, test_, rows),
         .labels = std::vector<int32_t>(rows.size()),
@@ -321,9 +246,10 @@ void VolumePipeline::for_each_plain_batch(const ExecContext& ctx, int64_t batch,
   const VolumeSet& set = train_.size() > 0 ? train_ : test_;
   const int64_t rows = std::min(std::max<int64_t>(batch, world_), set.size());  // every rank wants one
   const Sampler sampler(set.size(), {.seed = 1, .rank = rank_, .world = world_, .batch = rows, .mode = Mode::train});
+  RowsAhead ahead(host_);
   Cursor at;
   for (int64_t i = 0; i < std::min(count, sampler.steps_per_epoch()); ++i, at = sampler.after(at)) {
-    const Picked picked = pick(ctx, set, sampler.indices(at));
+    const VolumeRows picked = pick(ctx, ahead, set, sampler.indices(at));
     fn({.images = picked.volumes, .allow = allowed(ctx, picked.labels)});
   }
 }

@@ -1,25 +1,15 @@
 // From a folder or an archive of brains and a table of ages to batches of volumes. All volumes are prepared once and stay in memory, on
-// the device where there is room. Read first: tools/pipeline.h, data/volume_reader.h.
+// the device where there is room, or in a file where memory has none. Read first: tools/pipeline.h, tools/volume_set.h.
 #pragma once
 
 #include "data/folds.h"
-#include "data/volume_reader.h"
 #include "models/regions.h"
 #include "tools/pipeline.h"
+#include "tools/volume_set.h"
 
 #include <optional>
 
 namespace ermoe {
-
-/// Subjects with their prepared volumes.
-struct VolumeSet {
-  std::vector<Subject> subjects;  // those whose volumes could be read
-  Tensor volumes;                 // (n, 1, nz, ny, nx) f32
-  Tensor labels;                  // (n, nz, ny, nx) f32; undefined without regions
-
-  int64_t size() const { return std::ssize(subjects); }
-  std::vector<double> ages() const;
-};
 
 /// Fills in model.volume (from the training brains) and model.classes, and fits loss.target_mean and loss.target_scale.
 class VolumePipeline final : public Pipeline {
@@ -40,7 +30,7 @@ class VolumePipeline final : public Pipeline {
   int64_t batches_per_epoch() const override { return sampler_->steps_per_epoch(); }
   void seek(Cursor at) override;
   Cursor cursor() const override { return cursor_; }
-  double wait_seconds() const override { return 0; }
+  double wait_seconds() const override { return ahead_.wait_seconds(); }
   MicroBatch next(const ExecContext& ctx, RngKey key, bool mixing) override;
 
   void for_each_evaluation_batch(const ExecContext& ctx, int64_t batch, const std::function<void(const EvaluationBatch&)>& fn) override;
@@ -54,16 +44,12 @@ class VolumePipeline final : public Pipeline {
   const VolumeFormat& format() const { return reader_->format(); }
 
  private:
-  struct Picked {
-    Tensor volumes, labels;  // (B, 1, nz, ny, nx), (B, nz, ny, nx) or undefined, on the device
-  };
-
   void split(std::vector<Subject> subjects, std::vector<Subject>& train, std::vector<Subject>& test) const;
   void fill_in_sizes(const std::vector<Subject>& subjects);
-  VolumeSet load(const std::vector<Subject>& subjects) const;
-  void require_memory(int64_t volumes) const;
+  CachingAllocator& memory_for(int64_t volumes);
   void measure_inputs();
-  Picked pick(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
+  VolumeRows pick(const ExecContext& ctx, RowsAhead& ahead, const VolumeSet& set, const std::vector<int64_t>& rows,
+                  std::vector<int64_t> next = {}) const;
   Tensor allowed(const ExecContext& ctx, const Tensor& labels);
   Tensor ages_of(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
 
@@ -74,11 +60,13 @@ class VolumePipeline final : public Pipeline {
   int rank_, world_;
   std::vector<std::string> names_{"age"};
   std::optional<VolumeReader> reader_;
+  std::unique_ptr<CachingAllocator> disk_;  // of the sets, where memory cannot hold them
   VolumeSet train_, test_;
   InputStatistics statistics_;
   std::optional<RegionMask> regions_;  // once a batch was asked for
   std::optional<Sampler> sampler_;
   Cursor cursor_;
+  RowsAhead ahead_;
 };
 
 }  // namespace ermoe

@@ -38,6 +38,7 @@ std::vector<float> labels_at(const Grid& window, const Grid& own, const RunConfi
   check_input(!path.empty() && path.find('{') == std::string::npos,
               "--regions: the model's experts have regions, so it wants the volume's map of regions");
   const Volume map = read_nifti(path);
+  require_labels(map, path);
   check_input(given.empty() || same_grid(map.grid, own), "{} does not lie on the grid of the volume", path);
   return resample(map, window, Interpolation::nearest).values;
 }

@@ -1,6 +1,7 @@
 set(SOURCES
   allocator_test.cpp
   file_io_test.cpp
+  free_memory_test.cpp
   gpu_generations_test.cpp
   json_test.cpp
   log_test.cpp
@@ -13,5 +14,6 @@ set(SOURCES
   saved_slice_test.cpp
   shape_test.cpp
   tensor_test.cpp
+  wildcards_test.cpp
   workspace_test.cpp
 )

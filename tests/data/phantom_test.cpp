@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "tests/made_brain.h"
+#include "tests/sanitizers.h"
 
 #include <gtest/gtest.h>
 
@@ -87,9 +88,9 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
   return cohort;
 }
 
-/// 100 subjects as they come, made once.
+/// 100 subjects as they come, made once; under sanitizers a few.
 const Cohort& usual_cohort() {
-  static const Cohort cohort = cohort_of(at_4mm(), 100);
+  static const Cohort cohort = cohort_of(at_4mm(), testing::sanitized ? 4 : 100);
   return cohort;
 }
 
@@ -140,6 +141,7 @@ TEST(Phantom, DeformationsHaveTheEffectsAndDoNotFold) {
 }
 
 TEST(Phantom, PlantedVolumesFollowAgeAsPlanted) {
+  ERMOE_STATISTICS();
   const Cohort& cohort = usual_cohort();
   for (size_t r = 0; r < planted_regions; ++r) {
     const Line line = regress(cohort.ages, cohort.volumes[r]);
@@ -156,6 +158,7 @@ TEST(Phantom, PlantedVolumesFollowAgeAsPlanted) {
 }
 
 TEST(Phantom, OtherVolumesDoNotFollowAge) {
+  ERMOE_STATISTICS();
   const Cohort& cohort = usual_cohort();
   for (size_t r = planted_regions; r + 1 < phantom_regions().size(); ++r) {
     const Line line = regress(cohort.ages, cohort.volumes[r]);
@@ -227,6 +230,7 @@ std::vector<double> ridge(const std::vector<std::vector<double>>& rows, const st
 }
 
 TEST(Phantom, RegressionOnMeasuredVolumesIsNoBetterThanTheBestPredictor) {
+  ERMOE_STATISTICS();
   const Cohort& cohort = usual_cohort();
   const AgeModel model = age_model(at_4mm());
   constexpr size_t folds = 10;

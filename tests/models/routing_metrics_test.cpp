@@ -179,6 +179,12 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
   EXPECT_LT(m.class_information_null, 0.4);
 }
 
+TEST_F(Collected, WithoutClassesNothingIsSaidOfThem) {
+  RoutingCollector collector(tiny_.model);
+  collector.add(pass({0, 1, 2, 3}), {}, {}, 2);
+  for (const auto& [name, value] : routing_values(collector.metrics(nullptr).at(0))) EXPECT_FALSE(name.starts_with("class")) << name;
+}
+
 TEST_F(Collected, AMismatchOfLayersIsAFault) {
   RoutingCollector collector(tiny_.model);
   EXPECT_THROW(collector.add({}, {}, {}, 1), Error);
@@ -188,11 +194,13 @@ TEST(RoutingValues, NameEveryNumberOnce) {
   RoutingMetrics m;
   m.gini = 0.25;
   m.dead_experts = 3;
+  m.class_information = 0.5;
   const auto values = routing_values(m);
   std::map<std::string, double> by_name(values.begin(), values.end());
   EXPECT_EQ(by_name.size(), values.size());
   EXPECT_EQ(by_name.at("gini"), 0.25);
   EXPECT_EQ(by_name.at("dead_experts"), 3);
+  EXPECT_EQ(by_name.at("class_information"), 0.5);
 }
 
 }  // namespace

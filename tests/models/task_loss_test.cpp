@@ -1,6 +1,7 @@
 // Losses of numbers: in which unit they are, and what outputs mean.
 #include "models/task_loss.h"
 
+#include "core/enum_names.h"
 #include "tests/models/tiny_model.h"
 #include "tests/ops/expect_error.h"
 
@@ -121,6 +122,24 @@ TEST(Bins, AreRules) {
   for (const char* bad : {"", "10", "10:", ":10", "100:10", "10:10", "10:100:0", "10:100:-1", "10:100:7", "10:11", "0:5000", "a:b",
                           "1:2:3:4", "10:nan", "0:inf", "0:1e9:1e-9"})
     EXPECT_THROW(parse_bins(bad), InputError) << bad;
+}
+
+TEST(MadeTargets, AreWhatEveryLossTakes) {
+  TestBench bench;
+  for (const LossKind kind :
+       {LossKind::cross_entropy, LossKind::sigmoid, LossKind::l1, LossKind::l2, LossKind::huber, LossKind::soft_labels}) {
+    LossConfig loss = loss_of(kind);
+    loss.target_mean = 50;
+    loss.target_scale = 10;
+    const int64_t outputs = is_regression(kind) ? outputs_of(loss) : 7;
+    const Tensor targets = made_targets(bench.ctx, loss, outputs, 200);
+    const TaskLoss task(bench.ctx, loss, outputs, DType::f32);
+    const Tensor logits = Tensor::zeros(bench.allocator, {200, outputs}, DType::f32);
+    EXPECT_TRUE(std::isfinite(scalar_of(task(bench.ctx, Variable(logits), targets).value))) << enum_name(kind);
+    double sum = 0;
+    for (const float t : targets.span<float>()) sum += t;
+    EXPECT_NEAR(sum / 200, is_regression(kind) ? 50 : 1, is_regression(kind) ? 3 : 0) << enum_name(kind);
+  }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "data/nifti.h"
 #include "data/volume_grid.h"
 #include "tests/data/head_phantom.h"
+#include "tests/data/tar_writer.h"
 #include "tests/tools/temp_folder.h"
 #include "tools/align_picture.h"
 
@@ -94,6 +95,34 @@ TEST_F(AlignVolumesTest, WritesVolumeLabelsMatrixAndPicture) {
   for (size_t r = 0; r < 3; ++r)
     for (size_t c = 0; c < 4; ++c) EXPECT_NEAR(json["matrix"][r][c].get<double>(), turn().rows[r][c], c == 3 ? 0.2 : 0.005);
   EXPECT_TRUE(std::filesystem::exists(work.out + "/a_aligned.png"));
+}
+
+TEST_F(AlignVolumesTest, TakesVolumesOutOfAnArchive) {
+  const auto bytes = [&](const std::string& name) { return TempFolder::read(folder / name); };
+  const std::string archive =
+      folder.file("study.tar", tar_member({.name = "t1/a.nii.gz", .content = bytes("t1/a.nii.gz")}) +
+                                   tar_member({.name = "maps/a_regions.nii.gz", .content = bytes("a_regions.nii.gz")}) +
+                                   tar_member({.name = "template.nii.gz", .content = bytes("template.nii.gz")}) +
+                                   tar_member({.name = "notes.txt", .content = "nothing"}) + tar_end());
+  work.labels = {folder / "a_regions.nii.gz"};
+  work.options.levels = {8};  // quick: both ways are alike wrong
+  work.spacing = 8;
+  run();
+  work.images = {archive + ":t1/*"};
+  work.labels = {archive + ":maps/?_regions.nii.gz"};
+  work.fixed = archive + ":template.nii.gz";
+  const std::string loose = work.out;
+  work.out = folder / "packed";
+  run();
+  for (const char* name : {"/a_aligned.nii.gz", "/a_regions_aligned.nii.gz", "/a_aligned.png"})
+    EXPECT_EQ(TempFolder::read(work.out + name), TempFolder::read(loose + name)) << name;
+  EXPECT_EQ(read_json(work.out + "/a_aligned.json")["image"], archive + ": t1/a.nii.gz");
+  work.images = {archive + ":t2/*"};
+  EXPECT_EQ(refusal(), archive + ": holds no .nii or .nii.gz files that match t2/*");
+  work.images = {archive};
+  work.labels = {};
+  work.fixed = archive;
+  EXPECT_EQ(refusal(), archive + ": these are 3 volumes, and a template is one");
 }
 
 TEST_F(AlignVolumesTest, WritesVoxelsOfTheSpacingAskedFor) {

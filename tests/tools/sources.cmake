@@ -7,6 +7,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  cross_validation_test.cpp
   decoder_choice_test.cpp
   demo_picture_test.cpp
   device_choice_test.cpp
@@ -24,5 +25,8 @@ set(SOURCES
   signals_test.cpp
   standouts_test.cpp
   tensorboard_test.cpp
+  volume_pipeline_test.cpp
+  volume_prediction_test.cpp
+  volume_set_test.cpp
   volume_settings_test.cpp
 )

@@ -40,21 +40,6 @@ void set_sizes(VitConfig& model, Workload workload) {
   }
 }
 
-/// On the host: a random class an image, or a random number where the model has one output.
-Tensor random_targets(const ExecContext& host, int64_t batch, int64_t outputs) {
-  Tensor targets = host.empty({batch, outputs}, DType::f32, "batch");
-  if (outputs == 1) {
-    fill_normal(targets, 1.0, RngKey{3});
-    return targets;
-  }
-  fill(targets, 0);
-  for (int64_t b = 0; b < batch; ++b) {
-    const auto label = static_cast<int64_t>(uniform_int(RngKey{3}, static_cast<uint64_t>(b), static_cast<uint64_t>(outputs)));
-    targets.data<float>()[b * outputs + label] = 1;
-  }
-  return targets;
-}
-
 }  // namespace
 
 int64_t batch_of(const StepBenchOptions& options) {
@@ -94,7 +79,7 @@ StepBench::StepBench(Engine& engine, const StepBenchOptions& options)
   images_ = host.empty(input_shape(m, options_.batch), DType::f32, "batch");
   fill_normal(images_, 1.0, RngKey{2}.fold(static_cast<uint64_t>(ranks.rank())));
   images_ = on_device_of(engine.ctx, images_);
-  targets_ = on_device_of(engine.ctx, random_targets(host, options_.batch, m.classes));
+  targets_ = on_device_of(engine.ctx, made_targets(host, loss_, m.classes, options_.batch));
 }
 
 StepReport StepBench::step(RecordedStep& steps) {
