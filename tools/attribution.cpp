@@ -26,9 +26,7 @@ struct Places {
 using LabelSets = std::vector<std::set<int64_t>>;
 
 Places places_of(const Attribution& part, const LabelSets& sets) {
-  Places places;
-  places.map.cubes = part.grid.cubes();
-  places.map.step_mm = static_cast<double>(part.grid.side) * part.spacing;
+  Places places{.map = MapOnPlaces(part.grid, part.spacing), .weights = {}, .brain = {}};
   places.weights.resize(sets.size());
   const size_t R = part.labels.size();
   const double full = std::pow(static_cast<double>(part.grid.side), 3) * static_cast<double>(part.subjects);
@@ -37,10 +35,7 @@ Places places_of(const Attribution& part, const LabelSets& sets) {
     double brain = 0;
     for (size_t r = 0; r < R; ++r) brain += part.labels[r] > 0 ? own[r] : 0;
     if (brain < least_brain * full) continue;
-    Point3 mm = part.grid.middle_of(cube);
-    for (double& x : mm) x *= part.spacing;
     places.map.cube.push_back(cube);
-    places.map.at.push_back(mm);
     places.map.value.push_back(part.size[static_cast<size_t>(cube)] / static_cast<double>(part.subjects));
     places.brain.push_back(brain);
     for (size_t s = 0; s < sets.size(); ++s) {
@@ -89,6 +84,22 @@ std::pair<std::vector<double>, double> null_of(std::span<const Attribution> part
   return {p, length};
 }
 
+struct RegionSums {
+  double attribution = 0, change = 0, voxels = 0;
+};
+
+std::map<int64_t, RegionSums> sums_of(std::span<const Attribution> parts) {
+  std::map<int64_t, RegionSums> sums;
+  for (const Attribution& part : parts)
+    for (size_t r = 0; r < part.labels.size(); ++r) {
+      RegionSums& sum = sums[part.labels[r]];
+      sum.attribution += part.by_region[r];
+      sum.change += part.change_by_region[r];
+      for (size_t at = r; at < part.voxels.size(); at += part.labels.size()) sum.voxels += part.voxels[at];
+    }
+  return sums;
+}
+
 }  // namespace
 
 Attribution::Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> known_labels)
@@ -98,7 +109,8 @@ Attribution::Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> 
       size(static_cast<size_t>(cubes.count())),
       change(size.size()),
       voxels(size.size() * labels.size()),
-      by_region(labels.size()) {}
+      by_region(labels.size()),
+      change_by_region(labels.size()) {}
 
 void Attribution::add(std::span<const double> changes, std::span<const double> region_counts) {
   check(changes.size() == size.size() && region_counts.size() == voxels.size(), "[attribution] {} changes and {} counts for {} cubes",
@@ -110,33 +122,32 @@ void Attribution::add(std::span<const double> changes, std::span<const double> r
     for (size_t r = 0; r < R; ++r) {
       voxels[cube * R + r] += region_counts[cube * R + r];
       by_region[r] += std::abs(changes[cube]) * region_counts[cube * R + r];
+      change_by_region[r] += changes[cube] * region_counts[cube * R + r];
     }
   }
   ++subjects;
 }
 
 AttributionReport attribution_report(std::span<const Attribution> parts, const std::vector<int64_t>& planted, int64_t draws, RngKey key) {
-  std::map<int64_t, std::pair<double, double>> sums;  // of attribution and of voxels
-  for (const Attribution& part : parts)
-    for (size_t r = 0; r < part.labels.size(); ++r) {
-      auto& [attribution, voxels] = sums[part.labels[r]];
-      attribution += part.by_region[r];
-      for (size_t at = r; at < part.voxels.size(); at += part.labels.size()) voxels += part.voxels[at];
-    }
-  double attribution = 0, voxels = 0;
+  const std::map<int64_t, RegionSums> sums = sums_of(parts);
+  RegionSums brain;
   for (const auto& [label, sum] : sums)
-    if (label > 0) attribution += sum.first, voxels += sum.second;
+    if (label > 0) brain.attribution += sum.attribution, brain.voxels += sum.voxels;
   AttributionReport report;
-  const double outside = sums.contains(0) ? sums.at(0).first : 0;
-  if (outside > 0) report.background = outside / (outside + attribution);
+  const double outside = sums.contains(0) ? sums.at(0).attribution : 0;
+  if (outside > 0) report.background = outside / (outside + brain.attribution);
   LabelSets sets;
   RegionAttribution together;
   for (const auto& [label, sum] : sums) {
-    if (label == 0 || voxels == 0) continue;
-    const RegionAttribution one{.label = label, .share = attribution > 0 ? sum.first / attribution : 0, .volume = sum.second / voxels};
+    if (label == 0 || brain.voxels == 0) continue;
+    const RegionAttribution one{.label = label,
+                                .share = brain.attribution > 0 ? sum.attribution / brain.attribution : 0,
+                                .volume = sum.voxels / brain.voxels,
+                                .change = sum.voxels > 0 ? sum.change / sum.voxels : 0};
     report.regions.push_back(one);
     sets.push_back({label});
     if (!std::ranges::binary_search(planted, label)) continue;
+    together.change = (together.change * together.volume + one.change * one.volume) / (together.volume + one.volume);
     together.share += one.share;
     together.volume += one.volume;
   }

@@ -24,10 +24,11 @@ struct Attribution {
   double spacing = 1;           // mm
   std::vector<int64_t> labels;  // (R) ascending; empty where there are no maps of regions
   int64_t subjects = 0;
-  std::vector<double> size;       // (cubes) sum of |change|
-  std::vector<double> change;     // (cubes) sum of changes
-  std::vector<double> voxels;     // (cubes, R) sum of the regions' voxels
-  std::vector<double> by_region;  // (R) sum over subjects and voxels of |change|
+  std::vector<double> size;              // (cubes) sum of |change|
+  std::vector<double> change;            // (cubes) sum of changes
+  std::vector<double> voxels;            // (cubes, R) sum of the regions' voxels
+  std::vector<double> by_region;         // (R) sum over subjects and voxels of |change|
+  std::vector<double> change_by_region;  // (R) … of changes
 
   Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> known_labels);
   /// A subject's changes (cubes), and the voxels of its regions (cubes, R).
@@ -39,6 +40,7 @@ struct RegionAttribution {
   int64_t label = 0;
   double share = 0;   // of the attribution: |change| of each voxel's place, summed over the region's voxels
   double volume = 0;  // share of the voxels
+  double change = 0;  // mean over the voxels, in the unit of what is predicted: covered minus uncovered
   double p = 1;
 
   double ratio() const { return volume > 0 ? share / volume : 0; }

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "data/volume_grid.h"
+#include "tools/region_shares.h"
 #include "tools/slice_view.h"
 
 #include <fmt/format.h>
@@ -29,25 +30,29 @@ Tone tone_of(double t) {
   t = std::clamp(t, 0.0, 1.0);
   const auto part = [&](double from, double to) { return std::clamp((t - from) / (to - from), 0.0, 1.0); };
   const auto level = [](double v) { return static_cast<uint8_t>(std::lround(v)); };
-  return {{level(170 + 85 * part(0, 0.5)), level(20 + 225 * part(0.25, 1)), level(20 + 130 * part(0.7, 1))}, 0.85 * part(0, 0.6)};
+  return {{level(170 + 85 * part(0, 0.5)), level(20 + 225 * part(0.25, 1)), level(20 + 130 * part(0.7, 1))}, 0.65 * part(0, 0.6)};
 }
 
 double scaled(double value, double low, double high) { return high > low ? (value - low) / (high - low) : 0; }
 
-/// The middle, in mm, of the cube where the map is highest inside the brain, or anywhere where that is empty.
+/// The middle, in mm, of the cube where the map is highest, of those that are brain by half or, where there is none, of all.
 Point3 peak_of(const MeanBrain& brain, const Volume& map, int64_t side) {
-  const bool anywhere = std::ranges::none_of(brain.inside, std::identity{});
-  size_t best = map.values.size();
-  for (size_t v = 0; v < map.values.size(); ++v)
-    if ((anywhere || brain.inside[v]) && (best == map.values.size() || map.values[v] > map.values[best])) best = v;
-  const auto [nx, ny, nz] = map.grid.size;
-  const auto place = static_cast<int64_t>(best);
-  const std::array<int64_t, 3> voxel = {place % nx, place / nx % ny, place / (nx * ny)};
-  Point3 middle{};
-  for (size_t a = 0; a < 3; ++a) {
-    const int64_t begin = voxel[a] / side * side, end = std::min(begin + side, map.grid.size[a]);
-    middle[a] = static_cast<double>(begin + end - 1) / 2;
+  const CubeGrid cubes{map.grid.size, side};
+  const std::vector<int64_t> cube_of = cubes_of_voxels(cubes);
+  std::vector<int64_t> inside(static_cast<size_t>(cubes.count())), all(inside.size());
+  for (size_t v = 0; v < cube_of.size(); ++v) {
+    const auto cube = static_cast<size_t>(cube_of[v]);
+    ++all[cube];
+    inside[cube] += brain.inside[v] ? 1 : 0;
   }
+  const auto counts = [&](size_t cube) { return 2 * inside[cube] >= all[cube]; };
+  bool anywhere = true;
+  for (size_t cube = 0; cube < all.size(); ++cube) anywhere &= !counts(cube);
+  size_t best = cube_of.size();
+  for (size_t v = 0; v < cube_of.size(); ++v)
+    if ((anywhere || counts(static_cast<size_t>(cube_of[v]))) && (best == cube_of.size() || map.values[v] > map.values[best])) best = v;
+  Point3 middle = cubes.middle_of(cube_of[best]);
+  for (size_t a = 0; a < 3; ++a) middle[a] += static_cast<double>(map.grid.size[a] - 1) / 2;
   return map.grid.to_world(middle);
 }
 

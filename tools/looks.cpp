@@ -168,10 +168,11 @@ class Looker {
   void specialise(const std::vector<std::vector<double>>& joints, const std::vector<int64_t>& labels, BlockLooks& block) const {
     const RngKey key = experts_key.fold(static_cast<uint64_t>(block.block));
     const std::vector<bool> all_regions(labels.size(), true), all_experts(block.imposed.size(), true);
-    block.cells = specialisation(joints, block.experts, options_.permutations, key).cells;
     std::vector<bool> own, inside;
     for (const bool imposed : block.imposed) own.push_back(!imposed);
     for (const int64_t label : labels) inside.push_back(label != 0);
+    block.cells = specialisation(joints, block.experts, options_.permutations, key).cells;
+    block.brain_cells = specialisation(parts_of(joints, all_experts, inside), block.experts, options_.permutations, key).cells;
     const auto choosing = std::ranges::count(own, true);
     if (choosing < 2) return;
     block.everywhere = specialisation(parts_of(joints, own, all_regions), choosing, options_.permutations, key);

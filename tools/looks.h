@@ -34,6 +34,7 @@ struct BlockLooks {
   std::vector<bool> imposed;              // (E) experts that moe.regions keeps to regions
   std::vector<std::vector<double>> maps;  // (E, patches) mean over subjects of the expert's weight at each patch
   std::vector<ExpertRegion> cells;        // (E, R); empty without regions
+  std::vector<ExpertRegion> brain_cells;  // (E, R without label 0): of the weight that falls into regions
   /// Mutual information of those experts that choose by themselves, and the region: with what is outside of all regions as one more
   /// region, and of the regions alone. Nothing where fewer than two experts choose.
   std::optional<Specialisation> everywhere, inside;

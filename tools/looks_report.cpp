@@ -69,7 +69,7 @@ ordered_json json_of(const std::optional<Information>& information) {
 }
 
 ordered_json json_of(const RegionAttribution& region) {
-  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()}, {"p", region.p}};
+  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()}, {"p", region.p}, {"change", region.change}};
 }
 
 std::string information_text(const std::optional<Information>& information) {
@@ -118,26 +118,34 @@ std::string doubts_text(const Looks& looks) {
 }  // namespace
 
 std::string experts_csv(const Looks& looks) {
-  std::string text = "fold,block,expert,routing,region,name,share,region_share,ratio,null_mean,null_sd,p\n";
+  std::string text = "fold,block,expert,routing,region,name,share,region_share,ratio,null_mean,null_sd,p,brain_share,brain_ratio,brain_p\n";
   for (const ModelLooks& model : looks.models)
-    for (const BlockLooks& block : model.blocks)
+    for (const BlockLooks& block : model.blocks) {
+      auto inside = block.brain_cells.begin();
       for (size_t c = 0; c < block.cells.size(); ++c) {
         const ExpertRegion& cell = block.cells[c];
         const auto expert = static_cast<int64_t>(c / model.labels.size());
         const int64_t label = model.labels[c % model.labels.size()];
-        text +=
-            fmt::format("{},{},{},{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", model.fold > 0 ? std::to_string(model.fold) : "",
-                        block.block, expert, routing_of(block, expert), label, csv_field(looks.names.name(label)), cell.share,
-                        cell.region_share, cell.ratio(), cell.null_mean, cell.null_deviation, cell.p);
+        text += fmt::format("{},{},{},{},{},{},", model.fold > 0 ? std::to_string(model.fold) : "", block.block, expert,
+                            routing_of(block, expert), label, csv_field(looks.names.name(label)));
+        text += fmt::format("{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},", cell.share, cell.region_share, cell.ratio(), cell.null_mean,
+                            cell.null_deviation, cell.p);
+        if (label == 0) {
+          text += ",,\n";
+          continue;
+        }
+        text += fmt::format("{:.6g},{:.6g},{:.6g}\n", inside->share, inside->ratio(), inside->p);
+        ++inside;
       }
+    }
   return text;
 }
 
 std::string occlusion_csv(const Looks& looks) {
-  std::string text = "region,name,planted,attribution,volume,ratio,p\n";
+  std::string text = "region,name,planted,attribution,volume,ratio,p,change\n";
   for (const RegionAttribution& r : looks.report.regions)
-    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label, csv_field(looks.names.name(r.label)),
-                        std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share, r.volume, r.ratio(), r.p);
+    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label, csv_field(looks.names.name(r.label)),
+                        std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share, r.volume, r.ratio(), r.p, r.change);
   return text;
 }
 

@@ -11,9 +11,10 @@ namespace ermoe {
 /// Writes tables, maps and pictures into a folder, which is made, and returns their paths as the user is told them.
 std::vector<std::string> write_looks(const Looks& looks, const std::string& folder);
 
-/// fold,block,expert,routing,region,name,share,region_share,ratio,null_mean,null_sd,p; without folds the first is empty.
+/// fold,block,expert,routing,region,name,share,region_share,ratio,null_mean,null_sd,p, and of the weight that falls into regions alone
+/// brain_share,brain_ratio,brain_p; without folds the first is empty, and so are the last of the background.
 std::string experts_csv(const Looks& looks);
-/// region,name,planted,attribution,volume,ratio,p
+/// region,name,planted,attribution,volume,ratio,p,change
 std::string occlusion_csv(const Looks& looks);
 
 /// Lines for people, and the same figures.

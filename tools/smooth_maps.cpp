@@ -49,13 +49,34 @@ void add_pairs(const MapOnPlaces& map, const std::vector<double>& ranks, int64_t
     }
 }
 
-double field_at(const Point3& at, const std::vector<std::array<double, 4>>& all) {
-  double sum = 0;
-  for (const auto& [x, y, z, phase] : all) sum += std::cos(x * at[0] + y * at[1] + z * at[2] + phase);
-  return sum;
+/// Cosines and sines of w x + phase at each x.
+struct Wave {
+  std::vector<double> cosine, sine;
+
+  Wave(const std::vector<double>& xs, double w, double phase) {
+    for (const double x : xs) cosine.push_back(std::cos(w * x + phase)), sine.push_back(std::sin(w * x + phase));
+  }
+};
+
+/// Adds cos(a + b + c) of every cube, whose angles along the axes are those of the waves.
+void add_wave(const Wave& x, const Wave& y, const Wave& z, std::vector<double>& field) {
+  double* row = field.data();
+  for (size_t k = 0; k < z.cosine.size(); ++k)
+    for (size_t j = 0; j < y.cosine.size(); ++j, row += x.cosine.size()) {
+      const double cosine = y.cosine[j] * z.cosine[k] - y.sine[j] * z.sine[k];
+      const double sine = y.sine[j] * z.cosine[k] + y.cosine[j] * z.sine[k];
+      for (size_t i = 0; i < x.cosine.size(); ++i) row[i] += x.cosine[i] * cosine - x.sine[i] * sine;
+    }
 }
 
 }  // namespace
+
+MapOnPlaces::MapOnPlaces(const CubeGrid& grid, double spacing_mm)
+    : cubes(grid.cubes()), step_mm(static_cast<double>(grid.side) * spacing_mm) {
+  const std::array<int64_t, 3> stride = {1, cubes[0], cubes[0] * cubes[1]};
+  for (size_t axis = 0; axis < 3; ++axis)
+    for (int64_t i = 0; i < cubes[axis]; ++i) mm[axis].push_back(spacing_mm * grid.middle_of(i * stride[axis])[axis]);
+}
 
 double smoothness_of(std::span<const MapOnPlaces> maps) {
   double longest = 0;
@@ -78,12 +99,13 @@ double smoothness_of(std::span<const MapOnPlaces> maps) {
 }
 
 std::vector<double> surrogate_of(const MapOnPlaces& map, double length_mm, RngKey key) {
-  std::vector<std::array<double, 4>> all;
-  for (uint64_t w = 0; w < waves; ++w)
-    all.push_back({normal(key, 4 * w) / length_mm, normal(key, 4 * w + 1) / length_mm, normal(key, 4 * w + 2) / length_mm,
-                   2 * std::numbers::pi * uniform(key, 4 * w + 3)});
-  std::vector<double> field;
-  for (const Point3& at : map.at) field.push_back(field_at(at, all));
+  std::vector<double> whole(static_cast<size_t>(map.cubes[0] * map.cubes[1] * map.cubes[2])), field;
+  for (uint64_t w = 0; w < waves; ++w) {
+    const double phase = 2 * std::numbers::pi * uniform(key, 4 * w + 3);
+    add_wave(Wave(map.mm[0], normal(key, 4 * w) / length_mm, phase), Wave(map.mm[1], normal(key, 4 * w + 1) / length_mm, 0),
+             Wave(map.mm[2], normal(key, 4 * w + 2) / length_mm, 0), whole);
+  }
+  for (const int64_t cube : map.cube) field.push_back(whole[static_cast<size_t>(cube)]);
   std::vector<double> sorted = map.value, dealt(map.value.size());
   std::ranges::sort(sorted);
   const std::vector<size_t> order = order_of(field);

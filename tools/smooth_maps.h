@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/rng.h"
-#include "data/volume.h"
+#include "tools/region_shares.h"
 
 #include <array>
 #include <cstdint>
@@ -14,11 +14,13 @@ namespace ermoe {
 
 /// Values at some cubes of a grid.
 struct MapOnPlaces {
-  std::array<int64_t, 3> cubes{};  // of the whole grid, x fastest
-  double step_mm = 1;              // from one cube to the next
-  std::vector<int64_t> cube;       // (places) ascending
-  std::vector<Point3> at;          // (places) mm
-  std::vector<double> value;       // (places)
+  MapOnPlaces(const CubeGrid& grid, double spacing_mm);
+
+  std::array<int64_t, 3> cubes{};         // of the whole grid, x fastest
+  double step_mm = 1;                     // from one cube to the next
+  std::array<std::vector<double>, 3> mm;  // where cubes lie along each axis
+  std::vector<int64_t> cube;              // (places) ascending
+  std::vector<double> value;              // (places)
 };
 
 /// The length l in mm with which the values' ranks, taken as those of a Gaussian field, are correlated by exp(-d^2 / 2 l^2) over distance
