@@ -98,21 +98,21 @@ std::string regions_text(const Looks& looks) {
   for (const RegionAttribution& r : sorted)
     text += fmt::format("{:<28} {:>9.1f} % {:>6.1f} % {:>7.2f} {:>7.3g}\n", printable(looks.names.name(r.label)), 100 * r.share,
                         100 * r.volume, r.ratio(), r.p);
-  text += fmt::format("({:.1f} % of all attribution falls outside of the regions)\n", 100 * report.background);
+  text += fmt::format("({:.1f} % of all attribution falls on voxels outside of the regions)\n", 100 * report.background);
   if (report.planted)
     text += fmt::format("planted regions: {:.1f} % of the attribution, {:.1f} % of the volume, ratio {:.2f}, p {:.3g}\n",
                         100 * report.planted->share, 100 * report.planted->volume, report.planted->ratio(), report.planted->p);
   return text;
 }
 
-/// Where every subject's sign can be tried out, there are few draws that differ.
+/// Of few subjects there are few draws that differ.
 std::string doubts_text(const Looks& looks) {
   int64_t fewest = looks.subjects;
   for (const ModelLooks& model : looks.models) fewest = std::min(fewest, model.attribution.subjects);
   constexpr int64_t enough = 10;
   if (fewest >= enough || looks.models[0].labels.empty()) return {};
-  return fmt::format("note: with {} subjects p of experts cannot fall below about {:.2g}\n", looks.subjects,
-                     std::min(1.0, 2 * std::pow(0.5, static_cast<double>(looks.subjects))));
+  return fmt::format("note: with {} subjects{} p of an expert cannot fall below about {:.2g}\n", fewest,
+                     looks.models.size() > 1 ? " a fold" : "", std::min(1.0, 2 * std::pow(0.5, static_cast<double>(fewest))));
 }
 
 }  // namespace

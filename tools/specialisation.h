@@ -6,8 +6,8 @@
 // hypothesis holds, a deviation might as well have come with the other sign: so whole subjects' deviations change their sign at random,
 // as in one-sample permutation tests of brain images (Nichols and Holmes, Human Brain Mapping 2002). Tokens of one image depend on each
 // other and brains are alike, and none of this matters: a subject's deviation stays whole, and its loads and anatomy stay its own.
-// Permuting the experts' names in each subject, the other test that comes to mind, makes all experts equally busy as well, and then finds
-// too much wherever they are not.
+// Permuting the experts' names in each subject, the other test that comes to mind, makes all experts equally busy as well: where they are
+// not, it compares with tables of other loads.
 #pragma once
 
 #include "core/rng.h"
