@@ -2,8 +2,12 @@
 #include "tools/region_shares.h"
 
 #include "core/error.h"
+#include "ops/region_mask.h"
+#include "tests/bench.h"
 
 #include <gtest/gtest.h>
+
+#include <limits>
 
 namespace ermoe {
 namespace {
@@ -47,6 +51,20 @@ TEST(RegionVoxels, WhatIsNoLabelIsRefusedWithItsSubject) {
     } catch (const InputError& e) {
       EXPECT_TRUE(std::string(e.what()).starts_with("subject IXI7: its map of regions holds ")) << e.what();
     }
+  }
+}
+
+// The op knows which token a voxel belongs to; a class token stands in front.
+TEST(CubeGrid, CountsPatchesAsTheModelCountsItsTokens) {
+  testing::TestBench bench;
+  const CubeGrid grid{{4, 6, 8}, 2};
+  const RegionTable table = make_region_table(bench.ctx, {{1}});
+  for (const auto& [i, j, k] : {std::array<int64_t, 3>{3, 0, 0}, {0, 5, 0}, {1, 1, 7}, {2, 3, 4}}) {
+    std::vector<float> labels(4 * 6 * 8);
+    labels[static_cast<size_t>(i + 4 * (j + 6 * k))] = 1;
+    const Tensor mask = region_mask(bench.ctx, Tensor::from<float>(bench.allocator, {1, 8, 6, 4}, labels), table, 2, 1, 0);
+    for (int64_t token = 0; token < mask.numel(); ++token)
+      EXPECT_EQ(mask.data<uint8_t>()[token], token == 1 + grid.cube_of(i, j, k)) << token;
   }
 }
 
