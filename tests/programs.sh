@@ -334,6 +334,7 @@ test_evaluation() {
 test_looks() {
   section "ermoe-eval --looks"
   python3 "$tests/made_study.py" study 16
+  python3 "$tests/made_study.py" other_study 6
   local volumes=(--data study --model.dimensions 3 --loss.kind l1 --data.spacing 8 --data.normalize none --model.volume 12,20,16
     --model.patch 4 --model.pool average --model.center_input --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 3
     --moe.hidden 16 --train.batch 4 --train.log_every 100 --data.regions 'regions/{participant_id}.nii.gz')
@@ -364,6 +365,8 @@ test_looks() {
     evaluate --run looker --looks nothing --regions 'other/{participant_id}.nii.gz'
   expect "a model of images does not look" 2 "--looks is for models that predict a number" evaluate --run run --looks nothing
   expect "--regions alone" 2 "--regions requires --looks" evaluate --run looker --regions x
+  expect "a file in the folder's place" 2 "is there and is no folder" evaluate --run looker --looks study/labels.tsv
+  expect "other data than the run's: all of it" 0 "^6 subjects" evaluate --run folds/fold-1 --data other_study --looks others --permutations 9
   check "what is refused leaves no folder" test ! -e nothing
 }
 

@@ -20,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 
 namespace ermoe {
@@ -72,6 +73,8 @@ int evaluate_folds(const Options& options) {
 }
 
 int look_where(const Options& options) {
+  check_input(!path_exists(options.looks) || std::filesystem::is_directory(options.looks), "--looks: {} is there and is no folder",
+              options.looks);
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);

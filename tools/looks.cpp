@@ -30,11 +30,20 @@ std::span<const float> row_of(const Tensor& all, int64_t i) {
 class Looker {
  public:
   Looker(Engine& engine, const LooksOptions& options, const std::string& checkpoint, int threads, const WarnFn& note)
-      : options_(options), ctx_(engine.ctx), model_(engine, checkpoint, note, options.precision), config_(model_.config()) {
+      : options_(options),
+        ctx_(engine.ctx),
+        model_(engine, checkpoint, note, options.precision == Precision::auto_ ? Precision::f32 : options.precision),
+        config_(model_.config()) {
     check_input(config_.model.dimensions == 3 && is_regression(config_.loss.kind),
                 "--looks is for models that predict a number from volumes, and {} does not", options.run);
     ctx_.mode = Mode::eval;
-    if (!options.data.empty()) config_.data.path = options.data;
+    fold_ = static_cast<int>(config_.data.folds > 0 ? config_.data.fold : 0);
+    const bool foreign = !options.data.empty() && options.data != config_.data.path;
+    if (foreign) {
+      config_.data.path = options.data;
+      config_.data.val_share = 0;  // the model knows none of them, so all are there to be looked at
+      config_.data.folds = config_.data.fold = config_.data.limit = 0;
+    }
     if (!options.regions.empty() && options.regions != config_.data.regions) {
       check_input(!has_regions(config_.model), "--regions: experts of {} are kept to the regions of {}, so they look at those", options.run,
                   config_.data.regions);
@@ -42,7 +51,7 @@ class Looker {
     }
     if (options.batch > 0) config_.train.eval_batch = options.batch;
     pipeline_.emplace(config_, engine.staging, threads, note);
-    model_.use_average(&*pipeline_, note);
+    model_.use_average(foreign ? nullptr : &*pipeline_, note);
     if (options.split == "train" || !pipeline_->has_evaluation()) pipeline_->evaluate_on_training();
     check_input(pipeline_->has_training(), "{}: there are no training volumes, whose mean covers what is covered", config_.data.path);
   }
@@ -55,7 +64,7 @@ class Looker {
     std::vector<int64_t> labels;
     for (int64_t i = 0; set.labels.defined() && i < set.size(); ++i)
       add_labels(row_of(set.labels, i), set.subjects[static_cast<size_t>(i)].id, labels);
-    ModelLooks looks{.fold = static_cast<int>(config_.data.folds > 0 ? config_.data.fold : 0),
+    ModelLooks looks{.fold = fold_,
                      .checkpoint = model_.folder(),
                      .patches = patches,
                      .labels = labels,
@@ -207,6 +216,7 @@ class Looker {
   LoadedModel model_;
   RunConfig config_;
   std::optional<VolumePipeline> pipeline_;
+  int fold_ = 0;
   int64_t tokens_ = 0, patches_ = 0;
 };
 

@@ -25,7 +25,7 @@ struct LooksOptions {
   int64_t permutations = 1000;  // draws of each null
   int64_t cube = 0;             // voxels a side of what is covered at once; 0: a patch, or 2 a side where there are more than 600
   int64_t batch = 0;            // volumes at a time; 0: as while training
-  Precision precision = Precision::auto_;
+  Precision precision = Precision::auto_;  // auto: f32, since bf16 rounds off what covering a place changes
 };
 
 /// One block of one model.
@@ -39,7 +39,7 @@ struct BlockLooks {
   /// region, and of the regions alone. Nothing where fewer than two experts choose.
   std::optional<Specialisation> everywhere, inside;
 
-  /// Of all weight that this expert has, in each patch's mean: 1 where it takes everything.
+  /// This expert's part of all weight, 0 to 1.
   double share_of(int64_t expert) const;
 };
 
