@@ -84,18 +84,18 @@ TEST(AttributionNull, APlaceThatMattersIsFound) {
   EXPECT_LE(p_of(kGrid, changes, RngKey{5}, 199), 0.01);
 }
 
-// Dealing the values out to places at random would reject a third and more of the smooth maps.
+// Dealing the values out to places at random takes nearly a third of the smooth maps for findings at 0.05.
 TEST(AttributionNull, MapsThatAreSmoothByThemselvesAreTakenForMoreAsOftenAsPSays) {
-  constexpr int studies = 300;
+  constexpr int studies = 200;
   for (const double length : {0.3, 1.5, 2.5}) {
     double low = 0, high = 0;
     for (uint64_t i = 0; i < studies; ++i) {
-      const double p = p_of(kGrid, random_map(kGrid, length, RngKey{900}.fold(i)), RngKey{i}, 39);
+      const double p = p_of(kGrid, random_map(kGrid, length, RngKey{900}.fold(i)), RngKey{i}, 19);
       low += (p <= 0.05) / static_cast<double>(studies);
       high += (p <= 0.5) / static_cast<double>(studies);
     }
-    EXPECT_LE(low, 0.05 + 0.038) << length;  // three standard errors
-    EXPECT_NEAR(high, 0.5, 0.087) << length;
+    EXPECT_LE(low, 0.05 + 0.046) << length;  // three standard errors
+    EXPECT_NEAR(high, 0.5, 0.106) << length;
   }
 }
 
