@@ -348,8 +348,8 @@ test_looks() {
   done
   report "tables, maps and pictures are there" $whole
   expect "the maps are sound volumes" 0 "volume" inspect seen/occlusion.nii.gz
-  run evaluate --run looker --looks again --region-names labels.tsv --permutations 99
-  check "the same again, byte for byte" diff -r seen again
+  run evaluate --run looker --looks seen_again --region-names labels.tsv --permutations 99
+  check "the same again, byte for byte" diff -r seen seen_again
   run evaluate --run looker --looks bare --json --permutations 9
   check "--json" json "d['subjects'] == 8 and len(d['regions']) == 2 and d['planted'] is None and d['blocks'][0]['information']['p'] > 0" out
   run train "${volumes[@]}" --train.epochs 2 --data.folds 2 --out folds
