@@ -7,6 +7,7 @@ bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
 for program in train eval predict data bench; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
+tests="$(cd "$(dirname "$0")" && pwd)"
 export GOMP_SPINCOUNT=3000
 tests="$(cd "$(dirname "$0")" && pwd)"
 work="$(mktemp -d)"
@@ -331,6 +332,45 @@ test_evaluation() {
   expect "an unknown flag, with the nearest one" 2 "did you mean --shuffle" evaluate --run run --shufle
 }
 
+test_looks() {
+  section "ermoe-eval --looks"
+  python3 "$tests/made_study.py" study 16
+  python3 "$tests/made_study.py" other_study 6
+  local volumes=(--data study --model.dimensions 3 --loss.kind l1 --data.spacing 8 --data.normalize none --model.volume 12,20,16
+    --model.patch 4 --model.pool average --model.center_input --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 3
+    --moe.hidden 16 --train.batch 4 --train.log_every 100 --data.regions 'regions/{participant_id}.nii.gz')
+  expect "a model of volumes trains" 0 "done .*mean error" train "${volumes[@]}" --train.epochs 100 --data.val_share 0.5 --out looker
+  expect "the planted region carries the age" 0 "planted regions: .* 37.5 % of the volume, ratio (1.[2-9]|[2-9])" \
+    evaluate --run looker --looks seen --region-names labels.tsv --permutations 99
+  check "a line for each expert and region" test "$(wc -l <seen/experts.csv)" -eq $((1 + 3 * 3))
+  local part whole=0
+  for part in occlusion.csv occlusion.nii.gz occlusion_change.nii.gz occlusion.png block1.png maps/block1_expert{0,1,2}.nii.gz; do
+    [ -s "seen/$part" ] || whole=1
+  done
+  report "tables, maps and pictures are there" $whole
+  expect "the maps are sound volumes" 0 "volume" inspect seen/occlusion.nii.gz
+  run evaluate --run looker --looks seen_again --region-names labels.tsv --permutations 99
+  check "the same again, byte for byte" diff -r seen seen_again
+  run evaluate --run looker --looks bare --json --permutations 9
+  check "--json" json "d['subjects'] == 8 and len(d['regions']) == 2 and d['planted'] is None and d['blocks'][0]['information']['p'] > 0" out
+  run train "${volumes[@]}" --train.epochs 2 --data.folds 2 --out folds
+  expect "a cross-validation: everyone by the model that never saw them" 0 "^16 subjects, seen by the 2 models" \
+    evaluate --run folds --looks by_folds --permutations 9
+  check "experts are told apart by fold" test -s by_folds/fold-2/maps/block1_expert2.nii.gz -a "$(wc -l <by_folds/experts.csv)" -eq 19
+  run train "${volumes[@]}" --moe.regions '0:1;1:2' --moe.experts 2 --moe.free_experts 1 --train.epochs 1 --data.val_share 0.5 --out masked
+  expect "experts that a mask keeps to regions are no finding" 0 "no finding" evaluate --run masked --looks masks --permutations 9
+  check "and are marked" test "$(grep -c ',by mask,' masks/experts.csv)" -eq 6
+  expect "other regions than those of the mask" 2 "--regions: experts of masked" \
+    evaluate --run masked --looks nothing --regions 'other/{participant_id}.nii.gz'
+  expect "regions that are not there name the subject" 2 "subject sub-" \
+    evaluate --run looker --looks nothing --regions 'other/{participant_id}.nii.gz'
+  expect "a model of images does not look" 2 "--looks is for models that predict a number" evaluate --run run --looks nothing
+  expect "--regions alone" 2 "--regions requires --looks" evaluate --run looker --regions x
+  expect "a file in the folder's place" 2 "is there and is no folder" evaluate --run looker --looks study/labels.tsv
+  expect "other data than the run's: all of it" 0 "^6 subjects" evaluate --run folds/fold-1 --data other_study --looks others --permutations 9
+  check "what is refused leaves no folder" test ! -e nothing
+}
+
 test_prediction() {
   section "ermoe-predict"
   mkdir -p photos/more
@@ -491,6 +531,7 @@ test_full_disk
 test_bad_steps
 test_starts
 test_evaluation
+test_looks
 test_prediction
 test_inspection
 test_benchmarks

@@ -10,6 +10,7 @@
 #include "tools/cross_validation.h"
 #include "tools/evaluation_report.h"
 #include "tools/loaded_model.h"
+#include "tools/looks_report.h"
 #include "tools/main_guard.h"
 #include "tools/run_folder.h"
 #include "tools/thread_waiting.h"
@@ -19,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 
 namespace ermoe {
@@ -27,8 +29,8 @@ namespace {
 struct Options {
   DeviceChoice device = DeviceChoice::auto_;
   Precision precision = Precision::auto_;
-  std::string model, data, split, predictions, scatter, against;
-  int64_t batch = 0, threads = 0;
+  std::string model, data, split, predictions, scatter, against, looks, regions, region_names;
+  int64_t batch = 0, threads = 0, permutations = 1000, cube = 0;
   bool json = false, shuffle = false;
 };
 
@@ -70,7 +72,30 @@ int evaluate_folds(const Options& options) {
   return 0;
 }
 
+int look_where(const Options& options) {
+  check_input(!path_exists(options.looks) || std::filesystem::is_directory(options.looks), "--looks: {} is there and is no folder",
+              options.looks);
+  const int threads = resolve_threads(options.threads);
+  Engine engine(threads, 0, options.device);
+  if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
+  const Looks looks = look(engine,
+                           {.run = options.model,
+                            .data = options.data,
+                            .split = options.split,
+                            .regions = options.regions,
+                            .region_names = options.region_names,
+                            .permutations = options.permutations,
+                            .cube = options.cube,
+                            .batch = options.batch,
+                            .precision = options.precision},
+                           threads, note);
+  const std::vector<std::string> written = write_looks(looks, options.looks);
+  std::fputs((options.json ? looks_json(looks, written) : looks_text(looks, written)).c_str(), stdout);
+  return 0;
+}
+
 int evaluate_model(const Options& options) {
+  if (!options.looks.empty()) return look_where(options);
   if (models_in(options.model).size() > 1) return evaluate_folds(options);
   check_input(options.against.empty(), "--against compares two cross-validations, and {} is none", options.model);
   const int threads = resolve_threads(options.threads);
@@ -106,8 +131,22 @@ int evaluate_model(const Options& options) {
   return 0;
 }
 
+void add_looks_flags(CLI::App& app, Options& options) {
+  CLI::Option* const looks = app.add_option(
+      "--looks", options.looks,
+      "of a model of volumes: write into this folder which regions each expert takes, and what the predicted number rests on");
+  app.add_option("--regions", options.regions, "with --looks: maps of regions, as data.regions; as a rule the run's own")->needs(looks);
+  app.add_option("--region-names", options.region_names, "with --looks: a table of label and name, here or in the data set")->needs(looks);
+  app.add_option("--permutations", options.permutations, "with --looks: draws of what chance gives [1000]")
+      ->needs(looks)
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
+  app.add_option("--cube", options.cube, "with --looks: voxels a side of what is covered at once; 0: one patch, or 2x2x2 of many")
+      ->needs(looks)
+      ->check(CLI::Range(int64_t{0}, int64_t{1024}));
+}
+
 int run(int argc, char** argv) {
-  CLI::App app{"Evaluates a trained model: accuracy, loss, and how its experts were used.", "ermoe-eval"};
+  CLI::App app{"Evaluates a trained model: accuracy, loss, how its experts were used, and (--looks) where.", "ermoe-eval"};
   Options options;
   app.add_option("--run,--checkpoint", options.model,
                  "run folder (its best checkpoint is taken), a checkpoint's own folder, or that of a cross-validation")
@@ -122,6 +161,7 @@ int run(int argc, char** argv) {
   app.add_option("--predictions", options.predictions, "of a regression: write everyone's to this CSV");
   app.add_option("--scatter", options.scatter, "of a regression: draw them into this PNG");
   app.add_option("--against", options.against, "of a cross-validation's folder: compare with another one of the same subjects");
+  add_looks_flags(app, options);
   app.add_flag("--json", options.json, "print JSON, with the confusion matrix");
   if (!parse_flags(app, argc, argv)) {
     std::fputs(app.help().c_str(), stdout);

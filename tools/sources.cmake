@@ -3,6 +3,7 @@ set(SOURCES
   align_picture.cpp
   align_volumes.cpp
   append_file.cpp
+  attribution.cpp
   batch_source.cpp
   bench/comm_bench.cpp
   bench/families.cpp
@@ -25,16 +26,20 @@ set(SOURCES
   engine.cpp
   evaluation.cpp
   evaluation_report.cpp
+  expert_slices.cpp
   font.cpp
   image_pipeline.cpp
   input_bench.cpp
   inspection.cpp
   link_probe.cpp
   loaded_model.cpp
+  looks.cpp
+  looks_report.cpp
   made_photos.cpp
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  occlusion.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
@@ -42,12 +47,17 @@ set(SOURCES
   presets.cpp
   progress.cpp
   rank_agreement.cpp
+  region_names.cpp
+  region_shares.cpp
   regression_report.cpp
   run_folder.cpp
   session.cpp
   session_tuning.cpp
   setting.cpp
   signals.cpp
+  slice_view.cpp
+  smooth_maps.cpp
+  specialisation.cpp
   standouts.cpp
   tensorboard.cpp
   thread_waiting.cpp

@@ -1,6 +1,7 @@
 set(SOURCES
   age_scatter_test.cpp
   align_volumes_test.cpp
+  attribution_test.cpp
   batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
@@ -12,17 +13,22 @@ set(SOURCES
   demo_picture_test.cpp
   device_choice_test.cpp
   engine_test.cpp
+  expert_slices_test.cpp
   families_test.cpp
   golden_test.cpp
   memory_advice_test.cpp
+  occlusion_test.cpp
   parallel_choice_test.cpp
   phantom_set_test.cpp
   prediction_test.cpp
   progress_test.cpp
   rank_agreement_test.cpp
+  region_names_test.cpp
+  region_shares_test.cpp
   regression_report_test.cpp
   run_folder_test.cpp
   signals_test.cpp
+  specialisation_test.cpp
   standouts_test.cpp
   tensorboard_test.cpp
   volume_pipeline_test.cpp

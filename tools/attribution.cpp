@@ -1,0 +1,164 @@
+#include "tools/attribution.h"
+
+#include "core/error.h"
+#include "tools/smooth_maps.h"
+#include "tools/specialisation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+
+namespace ermoe {
+namespace {
+
+constexpr double least_brain = 0.25;  // of a place's voxels, for the place to count as brain in the null
+
+/// One part as the null sees it: its places in the brain, and what each set of regions has there.
+struct Places {
+  MapOnPlaces map;
+  std::vector<std::vector<double>> weights;  // (sets, places) voxels
+  std::vector<double> brain;                 // (places) voxels
+};
+
+/// Sets of labels: each alone, then the planted ones together.
+using LabelSets = std::vector<std::set<int64_t>>;
+
+Places places_of(const Attribution& part, const LabelSets& sets) {
+  Places places{.map = MapOnPlaces(part.grid, part.spacing), .weights = {}, .brain = {}};
+  places.weights.resize(sets.size());
+  const size_t R = part.labels.size();
+  const double full = std::pow(static_cast<double>(part.grid.side), 3) * static_cast<double>(part.subjects);
+  for (int64_t cube = 0; cube < part.grid.count(); ++cube) {
+    const double* const own = part.voxels.data() + static_cast<size_t>(cube) * R;
+    double brain = 0;
+    for (size_t r = 0; r < R; ++r) brain += part.labels[r] > 0 ? own[r] : 0;
+    if (brain < least_brain * full) continue;
+    places.map.cube.push_back(cube);
+    places.map.value.push_back(part.size[static_cast<size_t>(cube)] / static_cast<double>(part.subjects));
+    places.brain.push_back(brain);
+    for (size_t s = 0; s < sets.size(); ++s) {
+      double in_set = 0;
+      for (size_t r = 0; r < R; ++r) in_set += sets[s].contains(part.labels[r]) ? own[r] : 0;
+      places.weights[s].push_back(in_set);
+    }
+  }
+  return places;
+}
+
+/// The share of each set, (sets), where the parts' places have these values.
+std::vector<double> shares_of(const std::vector<Places>& parts, const std::vector<std::vector<double>>& values) {
+  std::vector<double> shares(parts.at(0).weights.size());
+  double whole = 0;
+  for (size_t f = 0; f < parts.size(); ++f) {
+    const std::vector<double>& v = values[f];
+    whole += std::inner_product(v.begin(), v.end(), parts[f].brain.begin(), 0.0);
+    for (size_t s = 0; s < shares.size(); ++s) shares[s] += std::inner_product(v.begin(), v.end(), parts[f].weights[s].begin(), 0.0);
+  }
+  for (double& share : shares) share = whole > 0 ? share / whole : 0;
+  return shares;
+}
+
+/// p of each set, and the length of the fields.
+std::pair<std::vector<double>, double> null_of(std::span<const Attribution> parts, const LabelSets& sets, int64_t draws, RngKey key) {
+  std::vector<Places> places;
+  std::vector<MapOnPlaces> maps;
+  std::vector<std::vector<double>> values;
+  for (const Attribution& part : parts) {
+    places.push_back(places_of(part, sets));
+    maps.push_back(places.back().map);
+    values.push_back(places.back().map.value);
+  }
+  const double length = smoothness_of(maps);
+  const std::vector<double> seen = shares_of(places, values);
+  std::vector<std::vector<double>> null(sets.size());
+  for (int64_t draw = 0; draw < draws; ++draw) {
+    const RngKey own = key.fold(static_cast<uint64_t>(draw));
+    for (size_t f = 0; f < maps.size(); ++f) values[f] = surrogate_of(maps[f], length, own);
+    const std::vector<double> shares = shares_of(places, values);
+    for (size_t s = 0; s < sets.size(); ++s) null[s].push_back(shares[s]);
+  }
+  std::vector<double> p;
+  for (size_t s = 0; s < sets.size(); ++s) p.push_back(p_value(seen[s], null[s]));
+  return {p, length};
+}
+
+struct RegionSums {
+  double attribution = 0, change = 0, voxels = 0;
+};
+
+std::map<int64_t, RegionSums> sums_of(std::span<const Attribution> parts) {
+  std::map<int64_t, RegionSums> sums;
+  for (const Attribution& part : parts)
+    for (size_t r = 0; r < part.labels.size(); ++r) {
+      RegionSums& sum = sums[part.labels[r]];
+      sum.attribution += part.by_region[r];
+      sum.change += part.change_by_region[r];
+      for (size_t at = r; at < part.voxels.size(); at += part.labels.size()) sum.voxels += part.voxels[at];
+    }
+  return sums;
+}
+
+}  // namespace
+
+Attribution::Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> known_labels)
+    : grid(cubes),
+      spacing(mm),
+      labels(std::move(known_labels)),
+      size(static_cast<size_t>(cubes.count())),
+      change(size.size()),
+      voxels(size.size() * labels.size()),
+      by_region(labels.size()),
+      change_by_region(labels.size()) {}
+
+void Attribution::add(std::span<const double> changes, std::span<const double> region_counts) {
+  check(changes.size() == size.size() && region_counts.size() == voxels.size(), "[attribution] {} changes and {} counts for {} cubes",
+        changes.size(), region_counts.size(), size.size());
+  const size_t R = labels.size();
+  for (size_t cube = 0; cube < size.size(); ++cube) {
+    size[cube] += std::abs(changes[cube]);
+    change[cube] += changes[cube];
+    for (size_t r = 0; r < R; ++r) {
+      voxels[cube * R + r] += region_counts[cube * R + r];
+      by_region[r] += std::abs(changes[cube]) * region_counts[cube * R + r];
+      change_by_region[r] += changes[cube] * region_counts[cube * R + r];
+    }
+  }
+  ++subjects;
+}
+
+AttributionReport attribution_report(std::span<const Attribution> parts, const std::vector<int64_t>& planted, int64_t draws, RngKey key) {
+  const std::map<int64_t, RegionSums> sums = sums_of(parts);
+  RegionSums brain;
+  for (const auto& [label, sum] : sums)
+    if (label > 0) brain.attribution += sum.attribution, brain.voxels += sum.voxels;
+  AttributionReport report;
+  const double outside = sums.contains(0) ? sums.at(0).attribution : 0;
+  if (outside > 0) report.background = outside / (outside + brain.attribution);
+  LabelSets sets;
+  RegionAttribution together;
+  for (const auto& [label, sum] : sums) {
+    if (label == 0 || brain.voxels == 0) continue;
+    const RegionAttribution one{.label = label,
+                                .share = brain.attribution > 0 ? sum.attribution / brain.attribution : 0,
+                                .volume = sum.voxels / brain.voxels,
+                                .change = sum.voxels > 0 ? sum.change / sum.voxels : 0};
+    report.regions.push_back(one);
+    sets.push_back({label});
+    if (!std::ranges::binary_search(planted, label)) continue;
+    together.change = (together.change * together.volume + one.change * one.volume) / (together.volume + one.volume);
+    together.share += one.share;
+    together.volume += one.volume;
+  }
+  if (report.regions.empty()) return report;
+  sets.emplace_back(planted.begin(), planted.end());
+  const auto [p, length] = null_of(parts, sets, draws, key);
+  for (size_t r = 0; r < report.regions.size(); ++r) report.regions[r].p = p[r];
+  together.p = p.back();
+  report.smoothness_mm = length;
+  if (together.volume > 0) report.planted = together;
+  return report;
+}
+
+}  // namespace ermoe

@@ -1,0 +1,23 @@
+// What a prediction rests on: parts of a volume are covered up one after another, and the prediction's change is taken (Zeiler and Fergus,
+// ECCV 2014). What covers is the training volumes' mean, so that a covered place says nothing of a subject and yet looks like a brain.
+// Read first: tools/region_shares.h; next: tools/attribution.h.
+#pragma once
+
+#include "tools/region_shares.h"
+
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace ermoe {
+
+/// What is said of `count` volumes that stand one after another.
+using PredictVolumes = std::function<std::vector<double>(const std::vector<float>& volumes, int64_t count)>;
+
+/// By how much the prediction changes where each cube in turn is covered by the same cube of `cover` (the volume's voxels, likewise):
+/// (cubes) covered minus uncovered. Copies come to `predict` in batches of up to `batch`; cubes that covering would leave as they are do
+/// not, and change nothing.
+std::vector<double> occlude(const CubeGrid& grid, std::span<const float> volume, std::span<const float> cover, int64_t batch,
+                            const PredictVolumes& predict);
+
+}  // namespace ermoe
