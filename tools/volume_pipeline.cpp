@@ -171,6 +171,7 @@ void VolumePipeline::settle_on(const ExecContext& ctx, Gpu*) {
   for (VolumeSet* set : {&train_, &test_})
     for (Tensor* t : {&set->volumes, &set->labels})
       if (t->defined()) *t = on_device_of(ctx, *t);
+  (disk_ ? *disk_ : host_).trim();  // where they were
   if (warn_) warn_(fmt::format("{} volumes stay on the GPU, {:.0f} MiB", train_.size() + test_.size(), wanted / (1 << 20)));
 }
 
