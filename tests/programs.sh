@@ -490,7 +490,8 @@ test_brain_tools() {
   tar cf made.tar made
   expect "they are aligned, out of an archive" 0 "^2 volumes in aligned" "$bin/ermoe-data" align \
     'made.tar:*sub-0001_T1w.nii.gz' 'made.tar:*sub-0002_T1w.nii.gz' --to colin/brain.nii.gz --model rigid --labels 'made.tar:*sub-0001_reg*' \
-    'made.tar:*sub-0002_reg*' --out aligned
+    'made.tar:*sub-0002_reg*' --table made.tar:made/participants.tsv --out aligned
+  check "with the table beside them" cmp made/participants.tsv aligned/participants.tsv
   check "with volume, map, matrix and picture" test -s aligned/sub-0001_T1w_aligned.nii.gz -a -s aligned/sub-0002_regions_aligned.nii.gz \
     -a -s aligned/sub-0001_T1w_aligned.json -a -s aligned/sub-0001_T1w_aligned.png
   expect "a map of another grid is refused" 2 "lies on another grid than made.tar:" \

@@ -148,11 +148,13 @@ void align_volumes(const AlignVolumes& work, const Sentence& say, const Sentence
               "--labels: {} region maps for {} volumes; give one for each, in the same order", labels.size(), images.size());
   check_names(work, images, labels);
   const Template fixed = read_template(work);
+  const std::string table = work.table.empty() ? "" : read_file_or_member(work.table);
   std::error_code error;
   fs::create_directories(work.out, error);
   check_input(!error, "{}: cannot be made: {}", work.out, error.message());
   say(kAlignExpectations);
   for (size_t i = 0; i < images.size(); ++i) align_one(work, fixed, images[i], labels.empty() ? nullptr : &labels[i], say, warn);
+  if (!work.table.empty()) write_file((fs::path(work.out) / base_name(work.table.substr(work.table.rfind(':') + 1))).string(), table);
   say(fmt::format("{} volumes in {}", images.size(), work.out));
 }
 

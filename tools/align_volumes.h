@@ -18,6 +18,7 @@ struct AlignVolumes {
   std::string fixed;                // the template, likewise
   std::string out;                  // folder, made where it is not there
   std::vector<std::string> labels;  // none, or as many as images, in the same order
+  std::string table;                // who is how old: copied beside the results, so that they are a study; empty: none
   double spacing = 0;               // mm of what is written; 0: the template's own
   AlignOptions options;
 };

@@ -58,6 +58,7 @@ CLI::App* add_align(CLI::App& app, AlignVolumes& work) {
   align->add_option("--to", work.fixed, "the template, a volume")->required();
   align->add_option("--out", work.out, "folder for NAME_aligned.nii.gz, .json (the matrix) and .png (to look at)")->required();
   align->add_option("--labels", work.labels, "region maps on the voxels of the volumes, in the same order; likewise");
+  align->add_option("--table", work.table, "participants.tsv or its like, or 'a.tar:participants.tsv': copied into --out");
   align->add_option("--spacing", work.spacing, "mm between the voxels written; the template's own where not given")
       ->check(CLI::Range(0.2, 20.0));
   const auto model = [&work](const std::string& name) { work.options.model = *parse_enum<AlignModel>(name); };

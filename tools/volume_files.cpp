@@ -5,6 +5,7 @@
 #include "core/wildcards.h"
 #include "data/nifti.h"
 
+#include <algorithm>
 #include <optional>
 
 namespace ermoe {
@@ -68,6 +69,15 @@ std::vector<VolumeFile> volume_files(const std::vector<std::string>& paths) {
       files.push_back({.name = path, .stem = stem_of(path)});
   }
   return files;
+}
+
+std::string read_file_or_member(const std::string& path) {
+  const auto wanted = in_archive(path);
+  if (!wanted) return read_file(path, largest_file);
+  const auto tree = open_archive(wanted->archive);
+  const auto found = std::ranges::find(tree->paths(), wanted->pattern);
+  check_input(found != tree->paths().end(), "{}: holds no file {}", wanted->archive, printable(wanted->pattern));
+  return tree->read(static_cast<size_t>(found - tree->paths().begin()), largest_file);
 }
 
 }  // namespace ermoe

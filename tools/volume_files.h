@@ -25,4 +25,7 @@ struct VolumeFile {
 /// archive or a pattern has none.
 std::vector<VolumeFile> volume_files(const std::vector<std::string>& paths);
 
+/// The bytes of a file, or of one in an archive, as in "study.tar:participants.tsv". Throws `InputError` where there is no such file.
+std::string read_file_or_member(const std::string& path);
+
 }  // namespace ermoe
