@@ -86,6 +86,7 @@ std::pair<std::vector<double>, double> null_of(std::span<const Attribution> part
 
 struct RegionSums {
   double attribution = 0, change = 0, voxels = 0;
+  double whole = 0, subjects = 0;  // of the parts that know the region
 };
 
 std::map<int64_t, RegionSums> sums_of(std::span<const Attribution> parts) {
@@ -95,6 +96,8 @@ std::map<int64_t, RegionSums> sums_of(std::span<const Attribution> parts) {
       RegionSums& sum = sums[part.labels[r]];
       sum.attribution += part.by_region[r];
       sum.change += part.change_by_region[r];
+      sum.whole += part.whole[r];
+      sum.subjects += static_cast<double>(part.subjects);
       for (size_t at = r; at < part.voxels.size(); at += part.labels.size()) sum.voxels += part.voxels[at];
     }
   return sums;
@@ -110,12 +113,15 @@ Attribution::Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> 
       change(size.size()),
       voxels(size.size() * labels.size()),
       by_region(labels.size()),
-      change_by_region(labels.size()) {}
+      change_by_region(labels.size()),
+      whole(labels.size()) {}
 
-void Attribution::add(std::span<const double> changes, std::span<const double> region_counts) {
-  check(changes.size() == size.size() && region_counts.size() == voxels.size(), "[attribution] {} changes and {} counts for {} cubes",
-        changes.size(), region_counts.size(), size.size());
+void Attribution::add(std::span<const double> changes, std::span<const double> region_counts, std::span<const double> region_changes) {
   const size_t R = labels.size();
+  check(changes.size() == size.size() && region_counts.size() == voxels.size() && region_changes.size() == R,
+        "[attribution] {} changes and {} counts for {} cubes, and {} changes for {} regions", changes.size(), region_counts.size(),
+        size.size(), region_changes.size(), R);
+  for (size_t r = 0; r < R; ++r) whole[r] += std::abs(region_changes[r]);
   for (size_t cube = 0; cube < size.size(); ++cube) {
     size[cube] += std::abs(changes[cube]);
     change[cube] += changes[cube];
@@ -143,12 +149,14 @@ AttributionReport attribution_report(std::span<const Attribution> parts, const s
     const RegionAttribution one{.label = label,
                                 .share = brain.attribution > 0 ? sum.attribution / brain.attribution : 0,
                                 .volume = sum.voxels / brain.voxels,
-                                .change = sum.voxels > 0 ? sum.change / sum.voxels : 0};
+                                .change = sum.voxels > 0 ? sum.change / sum.voxels : 0,
+                                .whole = sum.subjects > 0 ? sum.whole / sum.subjects : 0};
     report.regions.push_back(one);
     sets.push_back({label});
     if (!std::ranges::binary_search(planted, label)) continue;
     together.change = (together.change * together.volume + one.change * one.volume) / (together.volume + one.volume);
     together.share += one.share;
+    together.whole += one.whole;
     together.volume += one.volume;
   }
   if (report.regions.empty()) return report;

@@ -29,10 +29,11 @@ struct Attribution {
   std::vector<double> voxels;            // (cubes, R) sum of the regions' voxels
   std::vector<double> by_region;         // (R) sum over subjects and voxels of |change|
   std::vector<double> change_by_region;  // (R) … of changes
+  std::vector<double> whole;             // (R) sum of |change| where all of the region was covered at once
 
   Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> known_labels);
-  /// A subject's changes (cubes), and the voxels of its regions (cubes, R).
-  void add(std::span<const double> changes, std::span<const double> region_counts);
+  /// A subject's changes (cubes), the voxels of its regions (cubes, R), and the changes where a whole region was covered (R).
+  void add(std::span<const double> changes, std::span<const double> region_counts, std::span<const double> region_changes);
 };
 
 /// Of one region, or several together. Shares are of what is brain: of labels other than 0.
@@ -41,7 +42,8 @@ struct RegionAttribution {
   double share = 0;   // of the attribution: |change| of each voxel's place, summed over the region's voxels
   double volume = 0;  // share of the voxels
   double change = 0;  // mean over the voxels, in the unit of what is predicted: covered minus uncovered
-  double p = 1;
+  double p = 1;       // of `share`
+  double whole = 0;   // mean |change| where all of the region is covered at once; of several regions the sum over them
 
   double ratio() const { return volume > 0 ? share / volume : 0; }
 };

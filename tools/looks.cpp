@@ -191,6 +191,7 @@ class Looker {
   void cover(const VolumeSet& set, Attribution& attribution) {
     const std::vector<float> mean = mean_of_rows(pipeline_->training().volumes);
     const RegionMask mask(ctx_, config_.model);
+    const std::vector<std::vector<size_t>> cubes = voxels_of_cubes(attribution.grid);
     for (int64_t i = 0; i < set.size(); ++i) {
       const auto predict = [&](const std::vector<float>& volumes, int64_t count) {
         ForwardPass pass;
@@ -199,9 +200,16 @@ class Looker {
         const Variable said = model_.model().forward(ctx_, Variable(batch), pass);
         return predicted_numbers(model_.config().loss, on_host(ctx_, said.value));
       };
-      const std::vector<double> changes = occlude(attribution.grid, row_of(set.volumes, i), mean, evaluation_batch(config_.train), predict);
-      attribution.add(changes, attribution.labels.empty() ? std::vector<double>()
-                                                          : region_voxels(attribution.grid, row_of(set.labels, i), attribution.labels));
+      const auto changes_of = [&](const std::vector<std::vector<size_t>>& parts) {
+        return occlude(parts, row_of(set.volumes, i), mean, evaluation_batch(config_.train), predict);
+      };
+      if (attribution.labels.empty()) {
+        attribution.add(changes_of(cubes), {}, {});
+        continue;
+      }
+      const std::span<const float> map = row_of(set.labels, i);
+      attribution.add(changes_of(cubes), region_voxels(attribution.grid, map, attribution.labels),
+                      changes_of(voxels_of_labels(map, attribution.labels)));
     }
   }
 

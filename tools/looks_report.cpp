@@ -69,7 +69,8 @@ ordered_json json_of(const std::optional<Information>& information) {
 }
 
 ordered_json json_of(const RegionAttribution& region) {
-  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()}, {"p", region.p}, {"change", region.change}};
+  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()}, {"p", region.p},
+          {"change", region.change},     {"whole", region.whole}};
 }
 
 std::string information_text(const std::optional<Information>& information) {
@@ -94,14 +95,21 @@ std::string regions_text(const Looks& looks) {
   if (report.regions.empty()) return {};
   std::vector<RegionAttribution> sorted = report.regions;
   std::ranges::stable_sort(sorted, std::greater{}, &RegionAttribution::ratio);
-  std::string text = fmt::format("\n{:<28} {:>11} {:>8} {:>7} {:>7}\n", "region", "attribution", "volume", "ratio", "p");
-  for (const RegionAttribution& r : sorted)
-    text += fmt::format("{:<28} {:>9.1f} % {:>6.1f} % {:>7.2f} {:>7.3g}\n", printable(looks.names.name(r.label)), 100 * r.share,
-                        100 * r.volume, r.ratio(), r.p);
+  std::string text =
+      fmt::format("\n{:<28} {:>11} {:>8} {:>7} {:>7} {:>11}\n", "region", "attribution", "volume", "ratio", "p", "all covered");
+  double whole = 0;
+  for (const RegionAttribution& r : sorted) {
+    text += fmt::format("{:<28} {:>9.1f} % {:>6.1f} % {:>7.2f} {:>7.3g} {:>11.2f}\n", printable(looks.names.name(r.label)), 100 * r.share,
+                        100 * r.volume, r.ratio(), r.p, r.whole);
+    whole += r.whole;
+  }
   text += fmt::format("({:.1f} % of all attribution falls on voxels outside of the regions)\n", 100 * report.background);
   if (report.planted)
-    text += fmt::format("planted regions: {:.1f} % of the attribution, {:.1f} % of the volume, ratio {:.2f}, p {:.3g}\n",
-                        100 * report.planted->share, 100 * report.planted->volume, report.planted->ratio(), report.planted->p);
+    text += fmt::format(
+        "planted regions: {:.1f} % of the attribution, {:.1f} % of the volume, ratio {:.2f}, p {:.3g}; covered whole, {:.1f} % of what all "
+        "regions change\n",
+        100 * report.planted->share, 100 * report.planted->volume, report.planted->ratio(), report.planted->p,
+        whole > 0 ? 100 * report.planted->whole / whole : 0);
   return text;
 }
 
@@ -142,10 +150,11 @@ std::string experts_csv(const Looks& looks) {
 }
 
 std::string occlusion_csv(const Looks& looks) {
-  std::string text = "region,name,planted,attribution,volume,ratio,p,change\n";
+  std::string text = "region,name,planted,attribution,volume,ratio,p,change,whole\n";
   for (const RegionAttribution& r : looks.report.regions)
-    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label, csv_field(looks.names.name(r.label)),
-                        std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share, r.volume, r.ratio(), r.p, r.change);
+    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label, csv_field(looks.names.name(r.label)),
+                        std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share, r.volume, r.ratio(), r.p, r.change,
+                        r.whole);
   return text;
 }
 

@@ -14,10 +14,16 @@ namespace ermoe {
 /// What is said of `count` volumes that stand one after another.
 using PredictVolumes = std::function<std::vector<double>(const std::vector<float>& volumes, int64_t count)>;
 
-/// By how much the prediction changes where each cube in turn is covered by the same cube of `cover` (the volume's voxels, likewise):
-/// (cubes) covered minus uncovered. Copies come to `predict` in batches of up to `batch`; cubes that covering would leave as they are do
-/// not, and change nothing.
-std::vector<double> occlude(const CubeGrid& grid, std::span<const float> volume, std::span<const float> cover, int64_t batch,
-                            const PredictVolumes& predict);
+/// By how much the prediction changes where each part in turn is covered by the same voxels of `cover` (as many as the volume's):
+/// (parts) covered minus uncovered. A part is a set of voxels' indices. Copies come to `predict` in batches of up to `batch`; parts that
+/// covering would leave as they are do not, and change nothing.
+std::vector<double> occlude(std::span<const std::vector<size_t>> parts, std::span<const float> volume, std::span<const float> cover,
+                            int64_t batch, const PredictVolumes& predict);
+
+/// The voxels of each cube.
+std::vector<std::vector<size_t>> voxels_of_cubes(const CubeGrid& grid);
+
+/// The voxels of each of these labels, in their order. `map`: the label of each voxel.
+std::vector<std::vector<size_t>> voxels_of_labels(std::span<const float> map, std::span<const int64_t> labels);
 
 }  // namespace ermoe

@@ -14,8 +14,8 @@ namespace {
 TEST(Attribution, SharesAreOfTheBrainAndTheBackgroundStandsApart) {
   // Two cubes of 2 x 2 x 2 voxels. The first holds 4 of label 1 and 4 of none, the second 2 of label 1 and 6 of label 5.
   Attribution a(CubeGrid{{4, 2, 2}, 2}, 4, {0, 1, 5});
-  a.add(std::vector<double>{-1, 3}, std::vector<double>{4, 4, 0, 0, 2, 6});
-  a.add(std::vector<double>{1, 1}, std::vector<double>{4, 4, 0, 0, 2, 6});
+  a.add(std::vector<double>{-1, 3}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, -2, 5});
+  a.add(std::vector<double>{1, 1}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, 1, 5});
   const AttributionReport report = attribution_report(std::span(&a, 1), {5}, 20, RngKey{1});
   ASSERT_EQ(report.regions.size(), 2u);
   // |change|: 2 on the first cube, 4 on the second. Label 1: 4 * 2 + 2 * 4 = 16; label 5: 6 * 4 = 24; none: 4 * 2 = 8.
@@ -25,24 +25,27 @@ TEST(Attribution, SharesAreOfTheBrainAndTheBackgroundStandsApart) {
   EXPECT_NEAR(report.regions[0].change, (4 * 0 + 2 * 4) / 12.0, 1e-12);
   EXPECT_NEAR(report.regions[1].share, 24.0 / 40, 1e-12);
   EXPECT_NEAR(report.background, 8.0 / 48, 1e-12);
+  EXPECT_NEAR(report.regions[0].whole, 1.5, 1e-12);
+  EXPECT_NEAR(report.regions[1].whole, 5, 1e-12);
   ASSERT_TRUE(report.planted.has_value());
   EXPECT_NEAR(report.planted->ratio(), (24.0 / 40) / (6.0 / 12), 1e-12);
 }
 
 TEST(Attribution, PartsOfDifferentWindowsAndLabelsAreAddedUp) {
   Attribution a(CubeGrid{{2, 2, 2}, 2}, 4, {1}), b(CubeGrid{{4, 2, 2}, 2}, 4, {1, 2});
-  a.add(std::vector<double>{2}, std::vector<double>{8});
-  b.add(std::vector<double>{1, 3}, std::vector<double>{8, 0, 0, 8});
+  a.add(std::vector<double>{2}, std::vector<double>{8}, std::vector<double>{1});
+  b.add(std::vector<double>{1, 3}, std::vector<double>{8, 0, 0, 8}, std::vector<double>{-2, 4});
   const std::vector<Attribution> parts = {a, b};
   const AttributionReport report = attribution_report(parts, {1, 2}, 20, RngKey{1});
   EXPECT_NEAR(report.regions[0].share, (16.0 + 8) / 48, 1e-12);
   EXPECT_NEAR(report.regions[0].volume, 16.0 / 24, 1e-12);
   EXPECT_NEAR(report.planted->share, 1, 1e-12);
+  EXPECT_NEAR(report.planted->whole, 1.5 + 4, 1e-12);  // each the mean of the parts that know it
 }
 
 TEST(Attribution, WithoutMapsOfRegionsThereIsNothingToSay) {
   Attribution a(CubeGrid{{2, 2, 2}, 2}, 4, {});
-  a.add(std::vector<double>{2}, {});
+  a.add(std::vector<double>{2}, {}, {});
   const AttributionReport report = attribution_report(std::span(&a, 1), {}, 20, RngKey{1});
   EXPECT_TRUE(report.regions.empty());
   EXPECT_FALSE(report.planted.has_value());
@@ -71,7 +74,7 @@ std::vector<double> random_map(const CubeGrid& grid, double length, RngKey key) 
 
 double p_of(const CubeGrid& grid, const std::vector<double>& changes, RngKey key, int64_t draws) {
   Attribution a(grid, 1, {0, 1, 2});
-  a.add(changes, ball(grid));
+  a.add(changes, ball(grid), std::vector<double>(3));
   return attribution_report(std::span(&a, 1), {1}, draws, key).planted->p;
 }
 
