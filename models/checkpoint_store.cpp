@@ -253,6 +253,10 @@ CheckpointManifest verify_checkpoint(const std::string& folder) {
 }
 
 FoundCheckpoint find_checkpoint(const std::string& folder, const std::string& which) {
+  const fs::path path(folder);
+  const std::string name = path.filename().string();
+  if ((name == "best" || name == "latest") && fs::is_regular_file(path))
+    return find_checkpoint(path.parent_path().parent_path().string(), name);
   if (which == "latest") {
     if (exists(folder + "/" + manifest_name)) return {folder, verify_checkpoint(folder).step, ""};
     check_input(is_folder(folder + "/checkpoints"), "{}: holds no checkpoints", folder);

@@ -180,6 +180,21 @@ TEST(TrainStep, ExpertsMatricesHaveNarrowGradientsWhereAStepIsOneMicroBatch) {
     }
 }
 
+/// Scores are float32 where ops compute in bf16, and the temperature stands beside them.
+TEST(TrainStep, TheTemperatureOfScoresStaysInFullPrecision) {
+  VitConfig config = tiny_config();
+  config.moe.combine = CombineRule::softmax;
+  TinyModel tiny(config, DType::f32);
+  tiny.model.move_to(tiny.bench.ctx, DType::bf16);
+  int64_t seen = 0;
+  for (const Parameter* p : parameters_of(tiny.model)) {
+    if (!p->name.ends_with("temperature")) continue;
+    ++seen;
+    EXPECT_EQ(p->compute_dtype, DType::f32) << p->name;
+  }
+  EXPECT_GT(seen, 0);
+}
+
 TEST(TrainStep, RefusesSeveralMicroBatchesWhereGradientsAreWrittenOnce) {
   TinyModel tiny(tiny_config(), DType::f32);
   const ExecContext& ctx = tiny.bench.ctx;
