@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string>
 #include <utility>
 
 namespace ermoe {
@@ -54,6 +55,19 @@ Affine random_affine(const Point3& center, double strength, RngKey key) {
     back.rows[a][3] = center[a] + drawn(7 + a, 1.5);
   }
   return back.after(turn).after(scale).after(to_center);
+}
+
+size_t largest_of(const std::vector<double>& effects) {
+  const auto less = [](double a, double b) { return std::abs(a) < std::abs(b); };
+  return static_cast<size_t>(std::max_element(effects.begin(), effects.end(), less) - effects.begin());
+}
+
+[[noreturn]] void fail_reach(const PhantomSettings& settings, int64_t index, size_t region, const PhantomPerson& person,
+                             const std::string& fault) {
+  fail_input(
+      "{}: subject {} would have {:.2f} times the template's volume, but its deformation {}: plant less (smaller slopes, deviation or "
+      "range of ages), or a smaller shape",
+      settings.plant[region].name, index + 1, std::exp(person.effects[region]), fault);
 }
 
 }  // namespace
@@ -163,7 +177,7 @@ Phantom::Shape Phantom::shape_of(int64_t index, const PhantomPerson& person) con
     }
     if (worst < close_enough) {
       const double least = least_jacobian(backward);
-      check_input(least > 0, "subject {} folds: plant less (smaller slopes, deviation or range of ages), or a smaller shape", index + 1);
+      if (!(least > 0)) fail_reach(settings_, index, largest_of(person.effects), person, "folds");
       return {std::move(backward), affine.inverse(), reached, least};
     }
     for (size_t r = 0; r < planted; ++r) {  // the secant method, one region at a time
@@ -172,10 +186,7 @@ Phantom::Shape Phantom::shape_of(int64_t index, const PhantomPerson& person) con
       amount[r] += step[r];
     }
   }
-  fail_input(
-      "{}: no deformation gives subject {} {:.2f} times the template's volume (it misses by {:.1f} years): plant less (smaller slopes, "
-      "deviation or range of ages), or a smaller shape",
-      settings_.plant[worst_region].name, index + 1, std::exp(person.effects[worst_region]), worst);
+  fail_reach(settings_, index, worst_region, person, fmt::format("misses that by {:.1f} years", worst));
 }
 
 /// Intensities as a scanner gives them: gain, contrast, shading, and noise of a magnitude (Rician) inside the brain.
