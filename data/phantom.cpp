@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string>
 #include <utility>
 
 namespace ermoe {
@@ -56,18 +57,32 @@ Affine random_affine(const Point3& center, double strength, RngKey key) {
   return back.after(turn).after(scale).after(to_center);
 }
 
+size_t largest_of(const std::vector<double>& effects) {
+  const auto less = [](double a, double b) { return std::abs(a) < std::abs(b); };
+  return static_cast<size_t>(std::max_element(effects.begin(), effects.end(), less) - effects.begin());
+}
+
+[[noreturn]] void fail_reach(const PhantomSettings& settings, int64_t index, size_t region, const PhantomPerson& person,
+                             const std::string& fault) {
+  fail_input(
+      "{}: subject {} would have {:.2f} times the template's volume, but its deformation {}: plant less (smaller slopes, deviation or "
+      "range of ages), or a smaller shape",
+      settings.plant[region].name, index + 1, std::exp(person.effects[region]), fault);
+}
+
 }  // namespace
 
 /// A subject's way from the template, in the template's millimetres.
 struct Phantom::Shape {
   VectorField backward;  // from the subject, brought to the template's size and place, to the template
   Affine to_template;    // that bringing
-  std::array<double, planted_regions> effects{};
+  std::vector<double> effects;
+  double least_jacobian = 0;
 };
 
 AgeModel age_model(const PhantomSettings& settings) {
   // Each planted region says its owner's age with an error of deviation_years, independently of the others.
-  return {settings.age_from, settings.age_to, settings.deviation_years / std::sqrt(static_cast<double>(planted_regions))};
+  return {settings.age_from, settings.age_to, settings.deviation_years / std::sqrt(static_cast<double>(settings.plant.size()))};
 }
 
 PhantomPerson draw_person(const PhantomSettings& settings, int64_t index) {
@@ -76,20 +91,21 @@ PhantomPerson draw_person(const PhantomSettings& settings, int64_t index) {
   const double share = uniform(stream(key, Draw::age), 0);
   person.age = std::round(100 * (settings.age_from + (settings.age_to - settings.age_from) * share)) / 100;
   person.sex = uniform(stream(key, Draw::sex), 0) < 0.5f ? 'F' : 'M';
-  for (size_t r = 0; r < planted_regions; ++r) {
+  for (size_t r = 0; r < settings.plant.size(); ++r) {
     const double own_age = person.age + settings.deviation_years * normal(stream(key, Draw::deviations), r);
-    person.effects[r] = phantom_regions()[r].slope * (own_age - middle_age(settings));
+    person.effects.push_back(settings.plant[r].slope * (own_age - middle_age(settings)));
   }
   return person;
 }
 
 double age_seen(const PhantomSettings& settings, const PhantomPerson& person) {
   double sum = 0;
-  for (size_t r = 0; r < planted_regions; ++r) sum += person.effects[r] / phantom_regions()[r].slope;
-  return middle_age(settings) + sum / static_cast<double>(planted_regions);
+  for (size_t r = 0; r < settings.plant.size(); ++r) sum += person.effects[r] / settings.plant[r].slope;
+  return middle_age(settings) + sum / static_cast<double>(settings.plant.size());
 }
 
-Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings& settings) : settings_(settings) {
+Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings& settings)
+    : settings_(settings), regions_(phantom_regions(settings.plant)) {
   const Affine& world = brain.grid.to_world;
   const double step = world.rows[0][0];
   for (size_t a = 0; a < 3; ++a) {
@@ -102,12 +118,12 @@ Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings
   }
   fine_ = {brain.grid.size, step};
   coarse_ = covering(fine_, std::max(3.0, step));
-  labels_ = phantom_region_map(brain, atlas);
+  labels_ = phantom_region_map(brain, atlas, settings.plant);
   const double voxel_ml = step * step * step / 1000;
-  for (const PhantomRegion& region : phantom_regions())
+  for (size_t r = 0; r < regions_.size(); ++r)
     template_ml_.push_back(voxel_ml *
-                           static_cast<double>(std::count(labels_.values.begin(), labels_.values.end(), static_cast<float>(region.label))));
-  plan_ = plan_growth(fine_, labels_.values, coarse_);
+                           static_cast<double>(std::count(labels_.values.begin(), labels_.values.end(), static_cast<float>(r + 1))));
+  plan_ = plan_growth(settings.plant, fine_, labels_.values, coarse_);
   // Voxels of the subjects are larger than the template's: each averages what lies in it.
   const float brightest = *std::max_element(brain.values.begin(), brain.values.end());
   brain_ = settings.spacing > 1.01 * step ? blurred(fine_.size, brain.values, 0.4 * settings.spacing / step) : brain.values;
@@ -116,11 +132,10 @@ Phantom::Phantom(const Volume& brain, const Volume& atlas, const PhantomSettings
 
 /// Logarithms of the regions' volumes over the template's, where `backward` leads from the subject to the template and is followed by a
 /// scaling of volumes by `scale`. `found` are the subject's places that lead to the plan's places, guesses at first.
-std::array<double, planted_regions> Phantom::effects_of(const VectorField& backward, double scale,
-                                                        std::vector<std::vector<Point3>>& found) const {
+std::vector<double> Phantom::effects_of(const VectorField& backward, double scale, std::vector<std::vector<Point3>>& found) const {
   constexpr int newton_steps = 3;
-  std::array<double, planted_regions> effects{};
-  for (size_t r = 0; r < planted_regions; ++r) {
+  std::vector<double> effects(found.size(), 0.0);
+  for (size_t r = 0; r < found.size(); ++r) {
     double sum = 0;
     for (size_t n = 0; n < plan_.places[r].size(); ++n) {
       found[r][n] = preimage(backward, plan_.places[r][n], found[r][n], newton_steps);
@@ -132,36 +147,46 @@ std::array<double, planted_regions> Phantom::effects_of(const VectorField& backw
 }
 
 /// Random shape first; then the planted regions are grown until their volumes are what the person's age and deviations ask for.
-Phantom::Shape Phantom::shape_of(RngKey key, const PhantomPerson& person) const {
+Phantom::Shape Phantom::shape_of(int64_t index, const PhantomPerson& person) const {
   constexpr int rounds = 8;
   constexpr double close_enough = 0.2;  // years of a region's age
+  const RngKey key = subject_key(settings_, index);
   VectorField base = random_field(coarse_, 50, 2.5 * settings_.shape, stream(key, Draw::wide_shape));
   base.add(random_field(coarse_, 25, 1.2 * settings_.shape, stream(key, Draw::fine_shape)), 1);
   Point3 center{};
   for (size_t a = 0; a < 3; ++a) center[a] = static_cast<double>(fine_.size[a] - 1) * fine_.step / 2;
   const Affine affine = random_affine(center, settings_.shape, stream(key, Draw::affine));
 
-  std::array<double, planted_regions> amount = person.effects, reached{}, step{}, gain{};
-  gain.fill(1);
+  const size_t planted = settings_.plant.size();
+  check(person.effects.size() == planted, "[phantom] a person of {} effects, {} regions are planted", person.effects.size(), planted);
+  std::vector<double> amount = person.effects, reached(planted, 0.0), step(planted, 0.0), gain(planted, 1.0);
   std::vector<std::vector<Point3>> found = plan_.places;
   double worst = 0;
+  size_t worst_region = 0;
   for (int round = 0; round < rounds; ++round) {
     VectorField velocity = base;
-    for (size_t r = 0; r < planted_regions; ++r) velocity.add(plan_.fields[r], amount[r]);
-    const std::array<double, planted_regions> before = reached;
+    for (size_t r = 0; r < planted; ++r) velocity.add(plan_.fields[r], amount[r]);
+    const std::vector<double> before = reached;
     VectorField backward = flow(velocity, -1);
     reached = effects_of(backward, affine.determinant(), found);
     worst = 0;
-    for (size_t r = 0; r < planted_regions; ++r)
-      worst = std::max(worst, std::abs((person.effects[r] - reached[r]) / phantom_regions()[r].slope));
-    if (worst < close_enough) return {std::move(backward), affine.inverse(), reached};
-    for (size_t r = 0; r < planted_regions; ++r) {  // the secant method, one region at a time
+    for (size_t r = 0; r < planted; ++r) {
+      const double missed = std::abs((person.effects[r] - reached[r]) / settings_.plant[r].slope);
+      if (missed > worst) worst_region = r;
+      worst = std::max(worst, missed);
+    }
+    if (worst < close_enough) {
+      const double least = least_jacobian(backward);
+      if (!(least > 0)) fail_reach(settings_, index, largest_of(person.effects), person, "folds");
+      return {std::move(backward), affine.inverse(), reached, least};
+    }
+    for (size_t r = 0; r < planted; ++r) {  // the secant method, one region at a time
       if (round > 0 && std::abs(step[r]) > 1e-3) gain[r] = std::clamp((reached[r] - before[r]) / step[r], 0.4, 2.0);
       step[r] = (person.effects[r] - reached[r]) / gain[r];
       amount[r] += step[r];
     }
   }
-  fail("the regions' volumes miss what is planted by {:.1f} years: plant less (a smaller deviation or a narrower range of ages)", worst);
+  fail_reach(settings_, index, worst_region, person, fmt::format("misses that by {:.1f} years", worst));
 }
 
 /// Intensities as a scanner gives them: gain, contrast, shading, and noise of a magnitude (Rician) inside the brain.
@@ -193,6 +218,8 @@ void Phantom::paint(PhantomSubject& subject, const Shape& shape, RngKey key) con
   }
 }
 
+void Phantom::check_reach(int64_t index) const { shape_of(index, draw_person(settings_, index)); }
+
 PhantomSubject Phantom::make(int64_t index) const { return make(index, draw_person(settings_, index)); }
 
 PhantomSubject Phantom::make(int64_t index, const PhantomPerson& person) const {
@@ -203,10 +230,9 @@ PhantomSubject Phantom::make(int64_t index, const PhantomPerson& person) const {
     grid.to_world.rows[a][a] = settings_.spacing;
     grid.to_world.rows[a][3] = origin_[a];
   }
-  const Shape shape = shape_of(key, person);
+  const Shape shape = shape_of(index, person);
   const std::vector<float> zeros(static_cast<size_t>(grid.voxels()), 0.0f);
-  PhantomSubject subject{{grid, zeros}, {grid, zeros}, shape.effects, least_jacobian(shape.backward)};
-  check(subject.least_jacobian > 0, "subject {} folds: plant less, or a smaller shape", index);
+  PhantomSubject subject{{grid, zeros}, {grid, zeros}, shape.effects, shape.least_jacobian};
   paint(subject, shape, key);
   return subject;
 }

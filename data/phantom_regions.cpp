@@ -8,32 +8,24 @@
 namespace ermoe {
 namespace {
 
-constexpr std::array<PhantomRegion, 10> regions{{{1, "ventricles", 0.015},
-                                                 {2, "hippocampus", -0.005},
-                                                 {3, "frontal", -0.003},
-                                                 {4, "temporal", -0.003},
-                                                 {5, "parietal"},
-                                                 {6, "occipital"},
-                                                 {7, "limbic_insula"},
-                                                 {8, "deep_grey"},
-                                                 {9, "cerebellum"},
-                                                 {10, "white_matter_other"}}};
-constexpr int ventricles = 1, deep_grey = 8, unlabelled = 10;
 constexpr double ventricle_depth_mm = 25;
 constexpr float ventricle_darkness = 0.55f;  // of the brain's median; at 0.6 they join the cisterns behind the thalamus
 
-/// Of AAL's numbers up to and including each.
-struct Upto {
-  int last;
-  int label;
-};
-constexpr std::array<Upto, 10> aal{
-    {{0, unlabelled}, {28, 3}, {36, 7}, {38, 2}, {42, 7}, {56, 6}, {70, 5}, {78, deep_grey}, {90, 4}, {116, 9}}};
+constexpr int last_aal = 116, first_deep_grey = 71, last_deep_grey = 78;
+constexpr double least_planted_ml = 1;
 
-int label_of(float aal_number) {
-  for (const Upto& range : aal)
-    if (aal_number <= static_cast<float>(range.last)) return range.label;
-  fail_input("the atlas has the number {}, AAL's end at 116", aal_number);
+int aal_number(float value) {
+  check_input(value <= static_cast<float>(last_aal), "the atlas has the number {}, AAL's end at {}", value, last_aal);
+  return static_cast<int>(std::ceil(std::max(0.0f, value)));
+}
+
+/// Of each of AAL's numbers; 0 and what no region has: the last label.
+std::array<float, last_aal + 1> labels_by_number(const std::vector<PhantomRegion>& regions) {
+  std::array<float, last_aal + 1> labels{};
+  labels.fill(static_cast<float>(regions.size()));
+  for (size_t r = 0; r < regions.size(); ++r)
+    for (const int n : regions[r].aal) labels[static_cast<size_t>(n)] = static_cast<float>(r + 1);
+  return labels;
 }
 
 /// Calls `visit` with the index of each voxel that shares a face with p.
@@ -96,30 +88,46 @@ float median_of_brain(const Volume& brain) {
   return *middle;
 }
 
-void mark_ventricles(const Volume& brain, Volume& map) {
+void mark_ventricles(const Volume& brain, const Volume& atlas, float ventricles, Volume& map) {
   const float dark = ventricle_darkness * median_of_brain(brain);
   std::vector<uint8_t> marked = deep_inside(brain, std::llround(ventricle_depth_mm / brain.grid.spacing()[0]));
   for (size_t p = 0; p < marked.size(); ++p) {
-    const int label = static_cast<int>(map.values[p]);
-    if (brain.values[p] >= dark || (label != unlabelled && label != deep_grey)) marked[p] = 0;
+    const int number = aal_number(atlas.values[p]);
+    const bool may_be = number == 0 || (number >= first_deep_grey && number <= last_deep_grey);
+    if (brain.values[p] >= dark || !may_be) marked[p] = 0;
   }
   for (const int64_t p : largest_piece(brain.grid, marked)) map.values[static_cast<size_t>(p)] = ventricles;
 }
 
+/// A planted region is there: whole, and not too small for the deformations.
+void check_planted(const PhantomRegion& region, float label, const Volume& map, const Volume& atlas) {
+  const auto voxels = std::count(map.values.begin(), map.values.end(), label);
+  check_input(voxels > 0, "the template with its atlas has no {}: nothing to plant an effect of age in", region.name);
+  for (const int n : region.aal) {
+    if (is_of_the_map(region)) break;  // some atlases lack some of the cerebellum's
+    bool found = false;
+    for (size_t p = 0; p < map.values.size() && !found; ++p) found = map.values[p] == label && aal_number(atlas.values[p]) == n;
+    check_input(found, "{}: AAL's number {} has no voxels in the template's brain", region.name, n);
+  }
+  const Point3 mm = map.grid.spacing();
+  const double ml = static_cast<double>(voxels) * mm[0] * mm[1] * mm[2] / 1000;
+  check_input(ml >= least_planted_ml, "{}: has {:.2f} ml in the template, and {} ml is the least that can be planted", region.name, ml,
+              least_planted_ml);
+}
+
 }  // namespace
 
-std::span<const PhantomRegion> phantom_regions() { return regions; }
-
-Volume phantom_region_map(const Volume& brain, const Volume& atlas) {
+Volume phantom_region_map(const Volume& brain, const Volume& atlas, const std::vector<PhantomRegion>& plant) {
   check_input(brain.grid == atlas.grid, "template and atlas are not on one grid: {}x{}x{} and {}x{}x{} voxels, or other places",
               brain.grid.size[0], brain.grid.size[1], brain.grid.size[2], atlas.grid.size[0], atlas.grid.size[1], atlas.grid.size[2]);
+  const std::vector<PhantomRegion> regions = phantom_regions(plant);
+  const std::array<float, last_aal + 1> labels = labels_by_number(regions);
   Volume map{brain.grid, std::vector<float>(brain.values.size(), 0.0f)};
   for (size_t p = 0; p < map.values.size(); ++p)
-    if (brain.values[p] > 0) map.values[p] = static_cast<float>(label_of(atlas.values[p]));
-  mark_ventricles(brain, map);
-  for (const PhantomRegion& region : std::span(regions).first(planted_regions))
-    check_input(std::count(map.values.begin(), map.values.end(), static_cast<float>(region.label)) > 0,
-                "the template with its atlas has no {}: nothing to plant an effect of age in", region.name);
+    if (brain.values[p] > 0) map.values[p] = labels[static_cast<size_t>(aal_number(atlas.values[p]))];
+  const auto ventricles = std::find_if(regions.begin(), regions.end(), [](const PhantomRegion& r) { return r.aal.empty(); });
+  mark_ventricles(brain, atlas, static_cast<float>(ventricles - regions.begin() + 1), map);
+  for (size_t r = 0; r < plant.size(); ++r) check_planted(plant[r], static_cast<float>(r + 1), map, atlas);
   return map;
 }
 

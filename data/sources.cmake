@@ -28,6 +28,7 @@ set(SOURCES
   phantom.cpp
   phantom_field.cpp
   phantom_growth.cpp
+  phantom_plant.cpp
   phantom_predictor.cpp
   phantom_regions.cpp
   plain_jpeg.cpp

@@ -487,6 +487,11 @@ test_brain_tools() {
   check "in a folder as BIDS has it" test -s made/sub-0003/anat/sub-0003_T1w.nii.gz -a -s made/phantom.json -a "$(wc -l <made/participants.tsv)" -eq 5
   expect "which is left alone when it is whole" 2 "made: holds these subjects already" "$bin/ermoe-data" phantom made --subjects 4 "${made[@]}"
   expect "ages from end to beginning" 2 "--ages" "$bin/ermoe-data" phantom other --subjects 4 --ages 80:20 "${made[@]}"
+  expect "a choice of regions" 0 "^2 simulated subjects in chosen" \
+    "$bin/ermoe-data" phantom chosen --subjects 2 --plant 'left_hippocampus:37:-0.005;ventricles:0.01' "${made[@]}"
+  check "whose labels say so" grep -q "^1.left_hippocampus.1$" chosen/derivatives/regions/labels.tsv
+  expect "a region that does not exist" 2 "--plant: brainstem: no region of the map has that name" \
+    "$bin/ermoe-data" phantom other --subjects 2 --plant 'brainstem:0.01' "${made[@]}"
   tar cf made.tar made
   expect "they are aligned, out of an archive" 0 "^2 volumes in aligned" "$bin/ermoe-data" align \
     'made.tar:*sub-0001_T1w.nii.gz' 'made.tar:*sub-0002_T1w.nii.gz' --to colin/brain.nii.gz --model rigid --labels 'made.tar:*sub-0001_reg*' \

@@ -14,6 +14,7 @@
 #include <exception>
 #include <filesystem>
 #include <mutex>
+#include <set>
 
 namespace ermoe {
 namespace {
@@ -67,14 +68,15 @@ std::string description(const PhantomSet& set, const Phantom& phantom) {
   const PhantomSettings& s = set.settings;
   const AgeModel model = age_model(s);
   nlohmann::ordered_json regions = nlohmann::ordered_json::array();
-  for (size_t r = 0; r < phantom_regions().size(); ++r) {
-    const PhantomRegion& region = phantom_regions()[r];
-    regions.push_back({{"label", region.label},
+  for (size_t r = 0; r < phantom.regions().size(); ++r) {
+    const PhantomRegion& region = phantom.regions()[r];
+    regions.push_back({{"label", r + 1},
                        {"name", region.name},
                        {"planted", region.planted()},
                        {"log_volume_per_year", region.slope},
                        {"log_volume_deviation", std::abs(region.slope) * s.deviation_years},
                        {"template_ml", std::round(1000 * phantom.template_ml()[r]) / 1000}});
+    if (region.planted() && !is_of_the_map(region)) regions.back()["aal"] = region.aal;
   }
   const nlohmann::ordered_json all = {{"simulated", true},
                                       {"seed", s.seed},
@@ -113,10 +115,9 @@ other labelled regions do not follow age. What makes room is brain that no regio
 outside, close to the planted regions. Sex, gain, contrast, shading, noise and the remaining shape are random and say nothing of age.
 )";
 
-std::string labels_table() {
+std::string labels_table(const std::vector<PhantomRegion>& regions) {
   std::string text = "label\tname\tplanted\n0\tbackground\t0\n";
-  for (const PhantomRegion& region : phantom_regions())
-    text += fmt::format("{}\t{}\t{}\n", region.label, region.name, region.planted() ? 1 : 0);
+  for (size_t r = 0; r < regions.size(); ++r) text += fmt::format("{}\t{}\t{}\n", r + 1, regions[r].name, regions[r].planted() ? 1 : 0);
   return text;
 }
 
@@ -132,7 +133,7 @@ std::string participants_table(const PhantomSet& set) {
 
 std::string truth_table(const PhantomSet& set) {
   std::string text = "participant_id\tage";
-  for (const PhantomRegion& region : phantom_regions().first(planted_regions)) text += fmt::format("\t{}_log_volume", region.name);
+  for (const PhantomRegion& region : set.settings.plant) text += fmt::format("\t{}_log_volume", region.name);
   text += "\tbest_guess\n";
   const AgeModel model = age_model(set.settings);
   for (int64_t i = 0; i < set.subjects; ++i) {
@@ -142,6 +143,20 @@ std::string truth_table(const PhantomSet& set) {
     text += fmt::format("\t{:.3f}\n", model.best_guess(age_seen(set.settings, person)));
   }
   return text;
+}
+
+/// Subjects in whom a region's volume is the largest or smallest of all show whether deformations reach what is planted, before anything
+/// is written.
+void check_extremes(const PhantomSet& set, const Phantom& phantom) {
+  std::vector<PhantomPerson> people;
+  for (int64_t i = 0; i < set.subjects; ++i) people.push_back(draw_person(set.settings, i));
+  std::set<int64_t> extremes;
+  for (size_t r = 0; r < set.settings.plant.size(); ++r) {
+    const auto [low, high] = std::minmax_element(
+        people.begin(), people.end(), [r](const PhantomPerson& a, const PhantomPerson& b) { return a.effects[r] < b.effects[r]; });
+    extremes.insert({low - people.begin(), high - people.begin()});
+  }
+  for (const int64_t i : extremes) phantom.check_reach(i);
 }
 
 void make_folder(const std::string& path) {
@@ -247,12 +262,21 @@ void set_ages(PhantomSettings& settings, const std::string& text) {
               "--ages {}: two ages from 0 to 120 are wanted, such as 20:80", printable(text));
 }
 
+void set_plant(PhantomSettings& settings, const std::string& text) {
+  try {
+    settings.plant = parse_plant(text);
+  } catch (const InputError& e) {
+    fail_input("--plant: {}", e.what());
+  }
+}
+
 PhantomSetDone write_phantom_set(const PhantomSet& set, int threads, std::FILE* out) {
   const Phantom phantom = read_phantom(set);
+  check_extremes(set, phantom);
   claim_folder(set, description(set, phantom));
   const std::string regions = set.folder + "/derivatives/regions";
   make_folder(regions);
-  write_file(regions + "/labels.tsv", labels_table());
+  write_file(regions + "/labels.tsv", labels_table(phantom.regions()));
   write_file(set.folder + "/README", readme);
   write_file(set.folder + "/truth.tsv", truth_table(set));
   write_file(set.folder + "/.bidsignore", "phantom.json\ntruth.tsv\n");

@@ -20,6 +20,9 @@ struct PhantomSet {
 /// Reads "20:80" into the settings. Throws `InputError`.
 void set_ages(PhantomSettings& settings, const std::string& text);
 
+/// Reads "ventricles:0.015;middle_frontal:7-8:-0.006" into the settings, as `parse_plant`. Throws `InputError`.
+void set_plant(PhantomSettings& settings, const std::string& text);
+
 struct PhantomSetDone {
   int64_t made = 0, kept = 0;  // subjects; those kept were there from a run that was interrupted
   double best_error = 0;       // years, mean absolute, of the best predictor
@@ -29,7 +32,7 @@ struct PhantomSetDone {
 /// what is planted and what the best predictor of age reaches, truth.tsv with each subject's true effects, and a README. What is written
 /// depends on the settings alone. participants.tsv comes last: with it the folder is whole. Without it, and with a phantom.json of the same
 /// settings, a run that was interrupted goes on. Progress goes to `out`. Throws `InputError` where the folder holds anything else, the
-/// template is missing or unfit, or the folder cannot be written.
+/// template is missing or unfit, deformations cannot reach what is planted, or the folder cannot be written.
 PhantomSetDone write_phantom_set(const PhantomSet& set, int threads, std::FILE* out);
 
 }  // namespace ermoe

@@ -2,6 +2,7 @@
 #include "data/phantom.h"
 
 #include "core/error.h"
+#include "tests/data/phantom_volumes.h"
 #include "tests/made_brain.h"
 #include "tests/sanitizers.h"
 
@@ -17,6 +18,7 @@ namespace {
 
 using testing::made_brain;
 using testing::MadeBrain;
+using testing::sampled_log_volumes;
 
 PhantomSettings at_4mm() {
   PhantomSettings settings;
@@ -29,9 +31,12 @@ Phantom phantom_of(const PhantomSettings& settings) {
   return Phantom(made.brain, made.atlas, settings);
 }
 
+const std::vector<PhantomRegion> all_regions = phantom_regions(usual_plant());
+const size_t planted_regions = usual_plant().size();
+
 /// Logarithm of the voxels with each label, from label 1.
 std::vector<double> log_volumes(const Volume& regions) {
-  std::vector<double> counts(phantom_regions().size() + 1, 0.0);
+  std::vector<double> counts(all_regions.size() + 1, 0.0);
   for (const float label : regions.values) counts[static_cast<size_t>(label)] += 1;
   for (double& n : counts) n = std::log(std::max(n, 1.0));
   return {counts.begin() + 1, counts.end()};
@@ -64,7 +69,7 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
   const Phantom phantom = phantom_of(settings);
   Cohort cohort;
   cohort.subjects.resize(static_cast<size_t>(count));
-  std::vector<std::vector<double>> volumes(static_cast<size_t>(count), std::vector<double>(phantom_regions().size()));
+  std::vector<std::vector<double>> volumes(static_cast<size_t>(count), std::vector<double>(all_regions.size()));
 #pragma omp parallel for schedule(dynamic)
   for (int64_t i = 0; i < count; ++i) {
     PhantomSubject subject;
@@ -79,7 +84,7 @@ Cohort cohort_of(const PhantomSettings& settings, int64_t count) {
     subject.regions.values.clear();
     cohort.subjects[static_cast<size_t>(i)] = std::move(subject);
   }
-  cohort.volumes.resize(phantom_regions().size());
+  cohort.volumes.resize(all_regions.size());
   for (int64_t i = 0; i < count; ++i) {
     cohort.people.push_back(draw_person(settings, i));
     cohort.ages.push_back(cohort.people.back().age);
@@ -136,7 +141,7 @@ TEST(Phantom, DeformationsHaveTheEffectsAndDoNotFold) {
   for (size_t i = 0; i < cohort.subjects.size(); ++i) {
     EXPECT_GT(cohort.subjects[i].least_jacobian, 0);
     for (size_t r = 0; r < planted_regions; ++r)
-      EXPECT_NEAR(cohort.subjects[i].effects[r], cohort.people[i].effects[r], 0.2 * std::abs(phantom_regions()[r].slope));
+      EXPECT_NEAR(cohort.subjects[i].effects[r], cohort.people[i].effects[r], 0.2 * std::abs(all_regions[r].slope));
   }
 }
 
@@ -145,14 +150,14 @@ TEST(Phantom, PlantedVolumesFollowAgeAsPlanted) {
   const Cohort& cohort = usual_cohort();
   for (size_t r = 0; r < planted_regions; ++r) {
     const Line line = regress(cohort.ages, cohort.volumes[r]);
-    const double slope = phantom_regions()[r].slope;
-    EXPECT_NEAR(line.slope, slope, 3 * line.error + 0.05 * std::abs(slope)) << phantom_regions()[r].name;
+    const double slope = all_regions[r].slope;
+    EXPECT_NEAR(line.slope, slope, 3 * line.error + 0.05 * std::abs(slope)) << all_regions[r].name;
     EXPECT_LT(line.error, 0.2 * std::abs(slope)) << "else the test says nothing";
     // And beyond age, each subject's deviation.
     std::vector<double> planted;
     for (const PhantomPerson& person : cohort.people) planted.push_back(person.effects[r]);
     const Line truth = regress(planted, cohort.volumes[r]);
-    EXPECT_NEAR(truth.slope, 1, 0.1) << phantom_regions()[r].name;
+    EXPECT_NEAR(truth.slope, 1, 0.1) << all_regions[r].name;
     EXPECT_LT(truth.error, 0.05);
   }
 }
@@ -160,46 +165,25 @@ TEST(Phantom, PlantedVolumesFollowAgeAsPlanted) {
 TEST(Phantom, OtherVolumesDoNotFollowAge) {
   ERMOE_STATISTICS();
   const Cohort& cohort = usual_cohort();
-  for (size_t r = planted_regions; r + 1 < phantom_regions().size(); ++r) {
+  for (size_t r = planted_regions; r + 1 < all_regions.size(); ++r) {
     const Line line = regress(cohort.ages, cohort.volumes[r]);
-    EXPECT_LT(std::abs(line.slope), 4 * line.error) << phantom_regions()[r].name;
+    EXPECT_LT(std::abs(line.slope), 4 * line.error) << all_regions[r].name;
   }
-}
-
-/// Logarithms of the regions' volumes where `backward` leads to the template, at one random place in each cube of 1.5 mm: regular places
-/// would count the voxels' steps along the axes wrongly.
-std::vector<double> sampled_log_volumes(const Lattice& fine, const std::vector<float>& labels, const VectorField& backward) {
-  const double cube = 1.5;
-  std::array<int64_t, 3> cubes{};
-  for (size_t a = 0; a < 3; ++a) cubes[a] = static_cast<int64_t>(static_cast<double>(fine.size[a] - 1) * fine.step / cube);
-  std::vector<double> counts(phantom_regions().size() + 1, 0.0);
-  for (int64_t p = 0; p < cubes[0] * cubes[1] * cubes[2]; ++p) {
-    const std::array<int64_t, 3> at{p % cubes[0], p / cubes[0] % cubes[1], p / (cubes[0] * cubes[1])};
-    const Random4 r = philox(RngKey{17}, static_cast<uint64_t>(p));
-    Point3 x{};
-    for (size_t a = 0; a < 3; ++a) x[a] = cube * (static_cast<double>(at[a]) + static_cast<double>(uniform(r.x[a])));
-    const Point3 u = backward.at(x);
-    std::array<int64_t, 3> near{};
-    for (size_t a = 0; a < 3; ++a) near[a] = std::clamp<int64_t>(std::llround((x[a] + u[a]) / fine.step), 0, fine.size[a] - 1);
-    counts[static_cast<size_t>(labels[static_cast<size_t>(fine.index(near[0], near[1], near[2]))])] += 1;
-  }
-  for (double& n : counts) n = std::log(n);
-  return {counts.begin() + 1, counts.end()};
 }
 
 TEST(Phantom, AgeAloneChangesThePlantedVolumesAlone) {
   const MadeBrain made = made_brain(4);
   const Volume map = phantom_region_map(made.brain, made.atlas);
   const Lattice lattice{map.grid.size, 4};
-  const PhantomGrowth plan = plan_growth(lattice, map.values, lattice);
+  const PhantomGrowth plan = plan_growth(usual_plant(), lattice, map.values, lattice);
   std::vector<std::vector<double>> volumes;
   for (const double years : {-30, 30}) {
     VectorField velocity(lattice);
-    for (size_t r = 0; r < planted_regions; ++r) velocity.add(plan.fields[r], phantom_regions()[r].slope * years);
-    volumes.push_back(sampled_log_volumes(lattice, map.values, flow(velocity, -1)));
+    for (size_t r = 0; r < planted_regions; ++r) velocity.add(plan.fields[r], all_regions[r].slope * years);
+    volumes.push_back(sampled_log_volumes(lattice, map.values, all_regions.size(), flow(velocity, -1)));
   }
-  for (size_t r = 0; r + 1 < phantom_regions().size(); ++r) {
-    const PhantomRegion& region = phantom_regions()[r];
+  for (size_t r = 0; r + 1 < all_regions.size(); ++r) {
+    const PhantomRegion& region = all_regions[r];
     EXPECT_NEAR((volumes[1][r] - volumes[0][r]) / 60, region.slope, region.planted() ? 0.05 * std::abs(region.slope) : 0.0002)
         << region.name;
   }
@@ -240,7 +224,7 @@ TEST(Phantom, RegressionOnMeasuredVolumesIsNoBetterThanTheBestPredictor) {
     std::vector<double> y;
     const auto row = [&](size_t i) {
       std::vector<double> x;  // of the planted regions
-      for (size_t r = 0; r < planted_regions; ++r) x.push_back((cohort.volumes[r][i] - cohort.volumes[r][0]) / phantom_regions()[r].slope);
+      for (size_t r = 0; r < planted_regions; ++r) x.push_back((cohort.volumes[r][i] - cohort.volumes[r][0]) / all_regions[r].slope);
       return x;
     };
     for (size_t i = 0; i < cohort.ages.size(); ++i)
@@ -300,6 +284,7 @@ TEST(Phantom, WithoutVariationTheMiddleAgeIsTheTemplate) {
   const MadeBrain made = made_brain(4);
   PhantomPerson middle;
   middle.age = 50;
+  middle.effects.assign(planted_regions, 0.0);
   const PhantomSubject subject = Phantom(made.brain, made.atlas, plain).make(0, middle);
   EXPECT_EQ(subject.regions.values, phantom_region_map(made.brain, made.atlas).values);
   EXPECT_EQ(subject.brain.grid, made.brain.grid);
@@ -310,7 +295,7 @@ TEST(Phantom, SaysWhereSettingsAskForTooMuch) {
   const Phantom phantom = phantom_of(at_4mm());
   PhantomPerson absurd;
   absurd.effects = {6, 0, 0, 0};
-  EXPECT_THROW(phantom.make(0, absurd), Error);
+  EXPECT_THROW(phantom.make(0, absurd), InputError);
 }
 
 }  // namespace

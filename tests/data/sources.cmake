@@ -15,6 +15,7 @@ set(SOURCES
   nifti_test.cpp
   packed_sources_test.cpp
   phantom_field_test.cpp
+  phantom_plant_test.cpp
   phantom_predictor_test.cpp
   phantom_test.cpp
   plain_jpeg_test.cpp

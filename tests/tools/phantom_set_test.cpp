@@ -182,6 +182,53 @@ TEST_F(PhantomSetTest, TakesATemplateInAnyOrientation) {
   EXPECT_EQ(read_nifti(straight.folder + name).values, read_nifti(set.folder + name).values);
 }
 
+TEST_F(PhantomSetTest, FilesFollowWhatIsPlanted) {
+  PhantomSet set = set_in("out");
+  set.settings.plant = parse_plant("left_hippocampus:37:-0.006;ventricles:0.01");
+  const PhantomSetDone done = write(set);
+  EXPECT_EQ(done.best_error, (AgeModel{20, 80, 8 / std::sqrt(2.0)}.mean_error()));
+  const auto files = content(set.folder);
+  EXPECT_EQ(files.at("derivatives/regions/labels.tsv")
+                .rfind("label\tname\tplanted\n0\tbackground\t0\n1\tleft_hippocampus\t1\n"
+                       "2\tventricles\t1\n3\thippocampus\t0\n4\tfrontal\t0\n",
+                       0),
+            0u);
+  EXPECT_EQ(files.at("truth.tsv").rfind("participant_id\tage\tleft_hippocampus_log_volume\tventricles_log_volume\tbest_guess\n", 0), 0u);
+  const nlohmann::json json = read_json(set.folder + "/phantom.json");
+  EXPECT_EQ(json["optimal_predictor"]["mae"], done.best_error);
+  ASSERT_EQ(json["regions"].size(), 11u);
+  EXPECT_EQ(json["regions"][0]["aal"], std::vector<int>{37});
+  EXPECT_EQ(json["regions"][0]["log_volume_per_year"], -0.006);
+  EXPECT_FALSE(json["regions"][1].contains("aal"));
+  EXPECT_FALSE(json["regions"][2]["planted"]);
+  fs::remove(fs::path(set.folder) / "participants.tsv");
+  set.settings.plant[1].slope = 0.011;
+  EXPECT_NE(message_of([&] { write(set); }).find("other settings"), std::string::npos);
+}
+
+TEST_F(PhantomSetTest, SaysBeforeItWritesThatDeformationsCannotReachWhatIsPlanted) {
+  PhantomSet set = set_in("out");
+  set.subjects = 40;
+  set.settings.deviation_years = 15;
+  set.settings.plant = parse_plant("frontal:0.03;cerebellum:0.03;temporal:0.03;parietal:0.03");
+  const std::string message = message_of([&] { write(set); });
+  EXPECT_NE(message.find("plant less"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(set.folder));
+}
+
+TEST(PhantomPlantFlag, IsReadOrRefused) {
+  PhantomSettings settings;
+  set_plant(settings, "ventricles:0.02");
+  ASSERT_EQ(settings.plant.size(), 1u);
+  EXPECT_EQ(settings.plant[0].slope, 0.02);
+  try {
+    set_plant(settings, "brainstem:0.02");
+    FAIL();
+  } catch (const InputError& e) {
+    EXPECT_EQ(std::string(e.what()).rfind("--plant: brainstem: no region of the map has that name", 0), 0u) << e.what();
+  }
+}
+
 TEST(PhantomAges, AreReadOrRefused) {
   PhantomSettings settings;
   set_ages(settings, "18:65.5");
