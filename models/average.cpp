@@ -37,6 +37,22 @@ AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const Movin
   recompute_statistics(ctx_, model, batches);
 }
 
+AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average)
+    : AveragedWeights(ctx, model, average, [](const auto&) {}) {
+  const std::vector<Buffer*> live = buffers_of(model_);
+  check(live.size() == average.statistics().size(), "[average] {} statistics for {} buffers", average.statistics().size(), live.size());
+  for (size_t i = 0; i < live.size(); ++i) {
+    check(live[i]->name == average.statistics()[i].name, "[average] statistics of {} for {}", average.statistics()[i].name, live[i]->name);
+    copy(average.statistics()[i].value, live[i]->value);
+  }
+}
+
+std::vector<Buffer> AveragedWeights::statistics() const {
+  std::vector<Buffer> copies;
+  for (const Buffer* b : buffers_of(model_)) copies.push_back({b->name, b->shape, b->value.clone("averaged weights")});
+  return copies;
+}
+
 AveragedWeights::~AveragedWeights() {
   copy(direct_, model_.arena().values(Parameter::Role::direct));
   copy(factor_, model_.arena().values(Parameter::Role::factor));

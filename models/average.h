@@ -23,10 +23,15 @@ class AveragedWeights {
   /// Puts the averages in place of the live weights, projects orthonormal factors on their polar factor, remakes what is
   /// derived, and recomputes the routing statistics over `batches` (twice: means first, then the scores they center).
   AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average, const ForEachBatch& batches);
+  /// The same with the statistics that `average` keeps; it keeps some.
+  AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average);
   /// Puts the live weights and statistics back.
   ~AveragedWeights();
   AveragedWeights(const AveragedWeights&) = delete;
   AveragedWeights& operator=(const AveragedWeights&) = delete;
+
+  /// A copy of the model's statistics as they are now, for `MovingAverage::keep_statistics`.
+  std::vector<Buffer> statistics() const;
 
  private:
   ExecContext ctx_;

@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace ermoe {
 namespace {
 
@@ -81,6 +83,15 @@ void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& mod
 
 void read_average(const ExecContext& ctx, const std::string& folder, MovingAverage& average) {
   read_slices(SafetensorsFile::open(folder + "/ema.safetensors"), saved_slices(average, ctx.comm->rank()), Unlisted::ignored);
+}
+
+void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Vit& model, MovingAverage& average) {
+  const SafetensorsFile file = SafetensorsFile::open(folder + "/ema.safetensors");
+  std::vector<Buffer> wanted;
+  for (const Buffer* b : buffers_of(model)) wanted.push_back({b->name, b->shape, b->value.clone("averaged weights")});
+  const bool there = std::ranges::all_of(wanted, [&](const Buffer& b) { return file.has(b.name); });
+  if (there) average.keep_statistics(std::move(wanted));
+  read_average(ctx, folder, average);
 }
 
 }  // namespace ermoe

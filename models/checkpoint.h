@@ -28,8 +28,8 @@ struct TrainingProgress {
 
 /// Writes model.safetensors, optimizer.safetensors, state.json, and ema.safetensors where there is an average, into
 /// `folder`. ema.safetensors holds the averages as they are, so that a resumed run continues bit for bit; whoever uses
-/// them projects them (models/average.h). All ranks of ctx.comm call it with rank 0's `folder`, each writes what it has, and all throw
-/// where one fails. Returns what is known of the files' checksums.
+/// them projects them (models/average.h); beside them the statistics that somebody took with them at this very step. All ranks of ctx.comm
+/// call it with rank 0's `folder`, each writes what it has, and all throw where one fails. Returns what is known of the files' checksums.
 FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
                                const MovingAverage* average, const TrainingProgress& progress);
 
@@ -41,5 +41,7 @@ void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& mod
 
 /// Restores the averages of a checkpoint that holds some. Faults as above.
 void read_average(const ExecContext& ctx, const std::string& folder, MovingAverage& average);
+/// Also the statistics kept with them, for `model`'s buffers; keeps none where the checkpoint has none.
+void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Vit& model, MovingAverage& average);
 
 }  // namespace ermoe

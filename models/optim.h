@@ -6,6 +6,7 @@
 #include "core/context.h"
 #include "models/config.h"
 #include "models/direct_buckets.h"
+#include "models/module.h"
 #include "ops/adamw.h"
 #include "ops/orthogonal_step.h"
 
@@ -107,8 +108,15 @@ class MovingAverage {
   /// ("blocks.0.attn.qkv.weight", tensor) for every trained parameter.
   void visit(const std::function<void(const Parameter&, const Tensor&)>& fn) const;
 
+  /// The routing statistics of a model with these averages, by the names of its buffers, where somebody took them (models/average.h): they
+  /// go into checkpoints, so that who uses the averages later needs no training data. The next step makes them wrong: drop them then.
+  const std::vector<Buffer>& statistics() const { return statistics_; }
+  void keep_statistics(std::vector<Buffer> statistics) { statistics_ = std::move(statistics); }
+  void drop_statistics() { statistics_.clear(); }
+
  private:
   ParameterArena& arena_;
+  std::vector<Buffer> statistics_;
   double decay_;
   Tensor direct_, factor_;  // as the arena's sections
 };

@@ -31,6 +31,8 @@ std::vector<SavedSlice> saved_slices(Vit& model, int rank) {
 std::vector<SavedSlice> saved_slices(const MovingAverage& average, int rank) {
   std::vector<SavedSlice> slices;
   average.visit([&](const Parameter& p, const Tensor& t) { slices.push_back(slice_of(p, t, rank)); });
+  for (const Buffer& b : average.statistics())
+    slices.push_back({.name = b.name, .whole = b.value.shape(), .part = b.value, .writes = rank == 0});
   std::ranges::stable_sort(slices, {}, &SavedSlice::name);
   return slices;
 }

@@ -13,8 +13,8 @@ namespace ermoe {
 /// Every parameter (factors, not what is derived from them) and buffer. What all ranks have, `rank` writes where it is 0.
 std::vector<SavedSlice> saved_slices(Vit& model, int rank);
 
-/// The averages, and below the moments, in the order of names: that of an arena goes by sizes, which differ where ranks hold different
-/// numbers of experts.
+/// The averages and the statistics kept with them, and below the moments, in the order of names: that of an arena goes by sizes, which
+/// differ where ranks hold different numbers of experts.
 std::vector<SavedSlice> saved_slices(const MovingAverage& average, int rank);
 
 /// Stored as precisely as they are.

@@ -61,9 +61,13 @@ LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& 
 void LoadedModel::use_average(Pipeline* training, const WarnFn& note) {
   if (!path_exists(folder_ + "/ema.safetensors")) return;
   MovingAverage average(engine_.ctx, model_->arena(), config_.optim.ema);
-  read_average(engine_.ctx, folder_, average);
+  read_average_with_statistics(engine_.ctx, folder_, *model_, average);
+  if (!average.statistics().empty() || buffers_of(*model_).empty()) {
+    averaged_ = std::make_unique<AveragedWeights>(engine_.ctx, *model_, average);
+    return;
+  }
   std::unique_ptr<Pipeline> own;
-  if (training == nullptr && !buffers_of(*model_).empty()) {
+  if (training == nullptr) {
     try {
       own = open_pipeline(config_, engine_.staging, 1, WarnFn{});
       training = own.get();

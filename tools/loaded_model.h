@@ -19,9 +19,9 @@ class LoadedModel {
   /// the run's train.precision says. Throws InputError. `engine` must outlive this.
   LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision = Precision::auto_);
 
-  /// Uses the averaged weights where the checkpoint holds some. Their routing statistics are taken from `training` or, where
-  /// it is null, from the data that the run was trained on; where that is not at hand, those of the last weights stay
-  /// and a note says so.
+  /// Uses the averaged weights where the checkpoint holds some, with the routing statistics that it keeps for them. Where it keeps none
+  /// (it was written between two evaluations) they are taken from `training` or, where that is null, from the data that the run was
+  /// trained on; where those are not at hand, those of the last weights stay and a note says so.
   void use_average(Pipeline* training, const WarnFn& note);
 
   /// The run's settings, complete: sizes and normalisation as the model was trained with.

@@ -149,6 +149,7 @@ void Session::make_ahead() {
 
 SessionStep Session::step() {
   SessionStep result;
+  if (average_) average_->drop_statistics();
   const auto start = std::chrono::steady_clock::now();
   const double waited = pipeline_->wait_seconds();
   ExecContext ctx = engine_.step_ctx();
@@ -179,6 +180,7 @@ std::unique_ptr<AveragedWeights> Session::use_average() {
 
 Evaluation Session::evaluate(const EvaluationProgress& progress) {
   const auto averaged = use_average();
+  if (averaged) average_->keep_statistics(averaged->statistics());
   const auto work = [&] {
     return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), last_routing_.get(),
                            ExpertOrder::own, progress);

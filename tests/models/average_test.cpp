@@ -1,9 +1,11 @@
 // The moving average, and using a model with its averaged weights for a while.
 #include "models/average.h"
 
+#include "models/checkpoint.h"
 #include "models/router_ermoe.h"
 #include "ops/orthogonal_step.h"
 #include "tests/models/tiny_training.h"
+#include "tests/scratch.h"
 
 namespace ermoe::testing {
 namespace {
@@ -117,6 +119,30 @@ TEST_P(Averaged, OtherWeightsAreTheAverage) {
   });
   const AveragedWeights averaged(tiny_.bench.ctx, tiny_.model, average_, batches());
   for (const auto& [name, value] : expected) EXPECT_TRUE(same_bits(tiny_.parameter(name).value, value)) << name;
+}
+
+TEST_P(Averaged, KeptStatisticsServeWithoutData) {
+  ScratchFolder scratch;
+  const ExecContext& ctx = tiny_.bench.ctx;
+  Tensor expected;
+  {
+    const AveragedWeights averaged(ctx, tiny_.model, average_, batches());
+    expected = logits();
+    average_.keep_statistics(averaged.statistics());
+  }
+  const Tensor live = logits();
+  save_average(ctx, scratch.file("ema.safetensors"), average_);
+  average_.drop_statistics();
+  read_average_with_statistics(ctx, scratch.path(), tiny_.model, average_);
+  {
+    const AveragedWeights averaged(ctx, tiny_.model, average_);
+    EXPECT_TRUE(same_bits(logits(), expected));
+  }
+  EXPECT_TRUE(same_bits(logits(), live));
+  average_.drop_statistics();
+  save_average(ctx, scratch.file("ema.safetensors"), average_);
+  read_average_with_statistics(ctx, scratch.path(), tiny_.model, average_);
+  EXPECT_TRUE(average_.statistics().empty());
 }
 
 TEST_P(Averaged, StatisticsAreThoseOfTheBatches) {
