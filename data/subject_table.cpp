@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "data/csv.h"
+#include "data/nifti.h"
 #include "data/subject_files.h"
 
 #include <algorithm>
@@ -161,8 +162,8 @@ class SubjectReader {
                 rows_.column_names());
     check_input(template_ || path_ || finder_.has_bids(),
                 "{}: there is no column \"path\", and {} has no sub-*/[ses-*/]anat/sub-*_T1w.nii[.gz]; say where the volumes are by a "
-                "template such as \"t1/{{participant_id}}.nii.gz\"",
-                rows_.name(), finder_.root());
+                "template such as {}",
+                rows_.name(), finder_.root(), template_ || path_ || finder_.has_bids() ? "" : proposals(files));
   }
 
   std::vector<Subject> read() {
@@ -182,6 +183,19 @@ class SubjectReader {
   }
 
  private:
+  /// Volumes' paths that hold the first subject's name, with {participant_id} in its place.
+  std::string proposals(const FileTree& files) {
+    constexpr std::string_view hole = "{participant_id}";
+    const std::string id = id_ && rows_.next() ? rows_.at(id_) : std::string();
+    std::string text;
+    for (std::string path : files.paths()) {
+      if (id.empty() || !is_volume_name(path) || path.find(id) == std::string::npos) continue;
+      for (size_t at = path.find(id); at != std::string::npos; at = path.find(id, at + hole.size())) path.replace(at, id.size(), hole);
+      text += fmt::format("{}\"{}\"", text.empty() ? "" : " or ", printable(path));
+    }
+    return text.empty() ? "\"t1/{participant_id}.nii.gz\"" : text;
+  }
+
   struct Seen {
     std::string id;
     int64_t line;

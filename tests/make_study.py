@@ -3,11 +3,13 @@
 
 make_study.py FOLDER [FAULT]: eight subjects of 12 voxels a side and 4 mm with their ages and maps of regions; with a FAULT, something is
 wrong about subject s3.
+make_study.py FOLDER ageing COUNT: subjects of 8 mm in BIDS folders, whose front (region 1) is the brighter the older they are.
 make_study.py FOLDER template: a brain and its atlas of AAL's numbers, as tests/made_brain.h has them.
 """
 import gzip
 import math
 import os
+import random
 import struct
 import sys
 
@@ -69,6 +71,20 @@ def study(folder, fault):
     put(f"{folder}/participants.tsv", table.encode())
 
 
+def ageing(folder, count):
+    random.seed(1)
+    size, table = (16, 20, 12), "participant_id\tage\n"
+    labels = [0 if not (2 <= x < 14 and 2 <= y < 18 and 2 <= z < 10) else 1 if y >= 12 else 2 for x, y, z in voxels(size)]
+    for i in range(count):
+        name, age = f"sub-{i:02}", 20 + 60 * i / (count - 1)
+        brain = [0.0 if r == 0 else 100 + (2 * (age - 50) if r == 1 else 0) + random.gauss(0, 3) for r in labels]
+        put(f"{folder}/{name}/anat/{name}_T1w.nii.gz", nifti(brain, size, 8))
+        put(f"{folder}/regions/{name}.nii.gz", nifti([float(r) for r in labels], size, 8))
+        table += f"{name}\t{age:.1f}\n"
+    put(f"{folder}/participants.tsv", table.encode())
+    put(f"{folder}/labels.tsv", b"label\tname\tplanted\n1\tfront\t1\n2\trear\t0\n")
+
+
 def label(mm, depth):
     """AAL's number at a place in mm from the middle; `depth` is 1 at the surface."""
     def near(center, radius):
@@ -105,4 +121,9 @@ def template(folder):
 
 if __name__ == "__main__":
     where, what = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
-    template(where) if what == "template" else study(where, what)
+    if what == "template":
+        template(where)
+    elif what == "ageing":
+        ageing(where, int(sys.argv[3]))
+    else:
+        study(where, what)

@@ -131,7 +131,10 @@ int run(int argc, char** argv) {
   CLI::App* inspect =
       app.add_subcommand("inspect", "says what a file or data set is; exit code 0 where it is sound, 2 where it is refused");
   inspect->add_option("path", path, "a file of any format read here, a data set, a checkpoint or a run folder")->required();
-  inspect->add_flag("--decode", decode, "decode every image of a data set, not a hundred of each part");
+  inspect->add_flag("--decode", decode, "read every image or volume of a data set, not some of each part");
+  StudyPaths study;
+  inspect->add_option("--table", study.table, "of a study with volumes: as data.table");
+  inspect->add_option("--volumes", study.volumes, "of a study: where a subject's volume lies, as in t1/{participant_id}.nii.gz");
   inspect->add_option("--threads", threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   BenchFlags bench_flags;
   MadePhotos photos;
@@ -163,7 +166,7 @@ int run(int argc, char** argv) {
     run_phantom(phantom_flags);
     return 0;
   }
-  const Inspection found = inspect_path(path, decode ? Look::all : Look::sample, resolve_threads(threads), note);
+  const Inspection found = inspect_path(path, decode ? Look::all : Look::sample, resolve_threads(threads), note, study);
   std::fputs(found.text.c_str(), stdout);
   check_input(found.fault.empty(), "{}: {}", path, found.fault);
   return 0;

@@ -9,6 +9,7 @@
 #include "data/probe.h"
 #include "data/volume_grid.h"
 #include "models/checkpoint_store.h"
+#include "tools/study_inspection.h"
 
 #include <algorithm>
 #include <cmath>
@@ -174,13 +175,15 @@ Inspection inspect_one_file(const std::string& path, Look look, int threads, con
 
 }  // namespace
 
-Inspection inspect_path(const std::string& path, Look look, int threads, const WarnFn& note) {
+Inspection inspect_path(const std::string& path, Look look, int threads, const WarnFn& note, const StudyPaths& study) {
   std::error_code ignored;
   Inspection result;
   if (path_exists(path + "/manifest.json"))
     result = inspect_checkpoint(path);
   else if (path_exists(path + "/config.json") && path_exists(path + "/checkpoints"))
     result = inspect_run(path, note);
+  else if (is_study(path, study))
+    result = inspect_study(path, study, look, threads, note);
   else if (fs::is_directory(path, ignored) || !path_exists(path))
     result = describe_dataset(open_dataset(path, {.warn = note}), look, threads);
   else

@@ -31,6 +31,7 @@ set(SOURCES
   image_pipeline.cpp
   input_bench.cpp
   inspection.cpp
+  study_inspection.cpp
   link_probe.cpp
   loaded_model.cpp
   looks.cpp
