@@ -2,6 +2,7 @@
 // member its flag, JSON key, help and check; nothing else parses or validates them.
 #pragma once
 
+#include "models/router_list.h"
 #include "ops/combine_weights.h"
 
 #include <cstdint>
@@ -13,7 +14,6 @@ namespace ermoe {
 enum class Pool { token, average, flatten };
 enum class Positions { learned, sincos };
 enum class ExpertKind { eigen, plain };
-enum class RouterKind { ermoe, linear, vmoe, switch_lbl };
 enum class Orthogonality { newton_schulz, gram_schmidt, cholesky_qr, cayley, penalty, none };
 enum class Basis { leading, disjoint, untied };
 enum class Score { context_cosine, subspace_cosine };

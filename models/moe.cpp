@@ -2,18 +2,12 @@
 
 #include "models/expert_travel.h"
 #include "models/router_ermoe.h"
-#include "models/router_linear.h"
 #include "ops/attach_loss.h"
 #include "ops/combine.h"
 #include "ops/dispatch.h"
 #include "ops/tokens.h"
 
 namespace ermoe {
-
-std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts) {
-  if (moe.router == RouterKind::ermoe) return std::make_unique<ErmoeRouter>(moe, dims, experts);
-  return std::make_unique<LinearRouter>(moe, dims);
-}
 
 MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
     : dims_(expert_dims(model)), context_(model.moe.context), block_(block), router_(make_router(model.moe, dims_, nullptr)) {

@@ -77,9 +77,18 @@ class Router : public Module {
   virtual void replace_statistics(const ExecContext&) {}
 
   virtual void init(const ExecContext& ctx, RngKey key) = 0;
+
+  /// Floating-point operations of scoring one token, 2 a multiply-add: what choosing costs beside the experts.
+  virtual double scoring_flops() const = 0;
 };
 
 /// Makes the router that `moe` names. `experts` is known to routers that are tied to their factors; it outlives the router.
 std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+
+// What makes each of them, in its own file.
+#define ERMOE_DECLARE_ROUTER(name) \
+  std::unique_ptr<Router> make_##name##_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+ERMOE_ROUTERS(ERMOE_DECLARE_ROUTER)
+#undef ERMOE_DECLARE_ROUTER
 
 }  // namespace ermoe

@@ -1,5 +1,9 @@
-#include "models/router_linear.h"
-
+// Routers with learned logits: softmax of x Wᵀ, the K largest probabilities. One class for three of the comparison's
+// rules, which differ in noise and loss terms alone:
+//   linear      no loss term ("standard routing logits")
+//   vmoe        noise on the logits, importance and load losses, optional capacity (V-MoE, arXiv 2106.05974)
+//   switch_lbl  the balance loss of the Switch transformer (arXiv 2101.03961), optional z-loss (arXiv 2202.08906)
+#include "models/router.h"
 #include "ops/add_noise.h"
 #include "ops/balance_loss.h"
 #include "ops/cast.h"
@@ -11,6 +15,27 @@
 #include <cmath>
 
 namespace ermoe {
+namespace {
+
+class LinearRouter final : public Router {
+ public:
+  LinearRouter(const MoeConfig& moe, const ExpertDims& dims);
+
+  Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override;
+  void init(const ExecContext& ctx, RngKey key) override;
+  double scoring_flops() const override { return 2.0 * static_cast<double>(dims_.width * dims_.experts); }
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  Variable noisy(const ExecContext& ctx, const Variable& logits) const;
+  void apply_capacity(const ExecContext& ctx, const Tensor& ids) const;
+  std::vector<LossTerm> loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised, const Variable& probabilities,
+                                   const Tensor& ids, int64_t images) const;
+
+  MoeConfig moe_;
+  ExpertDims dims_;
+  Parameter weight_;  // (E, D)
+};
 
 LinearRouter::LinearRouter(const MoeConfig& moe, const ExpertDims& dims) : moe_(moe), dims_(dims) {
   weight_.shape = {dims.experts, dims.width};
@@ -72,5 +97,13 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
 void LinearRouter::init(const ExecContext&, RngKey key) { fill_normal(weight_.value, 0.02, key_of(key, weight_.name)); }
 
 void LinearRouter::visit(const std::string& prefix, const Visitor& visitor) { visitor(join(prefix, "weight"), weight_); }
+
+std::unique_ptr<Router> make_linear(const MoeConfig& moe, const ExpertDims& dims) { return std::make_unique<LinearRouter>(moe, dims); }
+
+}  // namespace
+
+std::unique_ptr<Router> make_linear_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
+std::unique_ptr<Router> make_vmoe_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
+std::unique_ptr<Router> make_switch_lbl_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
 
 }  // namespace ermoe

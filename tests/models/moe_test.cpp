@@ -65,9 +65,7 @@ TEST_P(OneExpert, IsTheDenseNetworkBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Moe, OneExpert,
-                         ::testing::Combine(::testing::Values(ExpertKind::eigen, ExpertKind::plain),
-                                            ::testing::Values(RouterKind::ermoe, RouterKind::linear, RouterKind::vmoe,
-                                                              RouterKind::switch_lbl),
+                         ::testing::Combine(::testing::Values(ExpertKind::eigen, ExpertKind::plain), ::testing::ValuesIn(all_routers()),
                                             ::testing::Values(DType::f32, DType::f64)));
 
 using OneLargeExpert = OneExpert;
@@ -155,7 +153,7 @@ TEST_P(Edges, ATokenWithoutAnyExpertPassesThrough) {
   EXPECT_EQ(loads(tiny), (std::vector<int64_t>{0, 0, 0, 0}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Moe, Edges, ::testing::Values(RouterKind::ermoe, RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl));
+INSTANTIATE_TEST_SUITE_P(Moe, Edges, ::testing::ValuesIn(all_routers()));
 
 TEST(FreeExperts, FillInWhereTheMaskClosesTheOthers) {
   VitConfig config = tiny_config();
@@ -367,13 +365,12 @@ std::vector<TrainingCase> training_cases() {
                          moe.orthogonality = orthogonality;
                          moe.basis = basis;
                        }});
-  const std::pair<const char*, RouterKind> routers[] = {
-      {"linear", RouterKind::linear}, {"vmoe", RouterKind::vmoe}, {"switch_lbl", RouterKind::switch_lbl}};
-  for (const auto& [name, router] : routers)
+  for (const RouterKind router : all_routers())
     for (ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain})
-      cases.push_back({fmt::format("{}_{}", name, kind == ExpertKind::eigen ? "eigen" : "plain"), [=](MoeConfig& moe) {
+      cases.push_back({fmt::format("{}_{}_experts", enum_name(router), enum_name(kind)), [=](MoeConfig& moe) {
                          moe.router = router;
                          moe.expert = kind;
+                         if (kind == ExpertKind::plain) moe.basis = Basis::untied;
                        }});
   return cases;
 }

@@ -61,6 +61,16 @@ TEST(Summary, FlopsByHand) {
   EXPECT_EQ(summarize(subspace).scoring_flops, scoring / 2);
 }
 
+TEST(Summary, ScoringIsWhatTheRouterSays) {
+  const auto scoring = [](RouterKind router) {
+    VitConfig c = tiny_config();
+    c.moe.router = router;
+    Vit model(c);
+    return summarize(model).scoring_flops;
+  };
+  for (const RouterKind router : {RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl}) EXPECT_EQ(scoring(router), 2 * 5 * 16 * 4);
+}
+
 TEST(Summary, ParametersAreThoseThatTrainingChanges) {
   for (ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain}) {
     VitConfig config = tiny_config();
