@@ -104,6 +104,13 @@ void check_router(const MoeConfig& moe) {
   const bool capacity = moe.capacity_train > 0 || moe.capacity_eval > 0;
   check_input(!capacity || moe.router == RouterKind::vmoe, "moe.capacity_{}: only moe.router vmoe has a capacity, not {}",
               moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));
+  check_input(moe.extra_balance == 0 || moe.router != RouterKind::switch_lbl,
+              "moe.extra_balance: moe.router switch_lbl has this loss by itself; moe.balance_weight is its weight");
+  check_input(moe.extra_balance == 0 || moe.free_experts == 0,
+              "moe.extra_balance: {} free experts (moe.free_experts) have no probability that a balance loss could even out",
+              moe.free_experts);
+  check_input(moe.z_weight == 0 || moe.router != RouterKind::learned_cosine,
+              "moe.z_weight: the logits of moe.router learned_cosine are bounded by its temperature, so a z-loss has nothing to hold down");
 }
 
 void check_regions(const VitConfig& m) {

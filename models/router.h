@@ -36,9 +36,11 @@ struct LossTerm {
 /// expert choice alike), or dense dispatch and combine tensors for routing that is not hard.
 struct Routing {
   RoutingPlan plan;
-  Variable weights;   // (N, K)
-  Variable dispatch;  // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
-  Variable combine;   // (B, T, S) soft routing: output = combine · slot outputs
+  Variable weights;        // (N, K)
+  Variable dispatch;       // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
+  Variable combine;        // (B, T, S) soft routing: output = combine · slot outputs
+  Variable logits;         // (N, E) what a z-loss holds down; undefined where they are bounded by construction
+  Variable probabilities;  // (N, E) what a balance loss evens out; undefined: softmax of the logits
   std::vector<LossTerm> losses;
   Tensor scores;  // (N, E) for the metrics; the router's own measure
   bool soft() const { return dispatch.defined(); }

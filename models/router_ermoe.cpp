@@ -68,6 +68,7 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
   routing.weights = combine_weights(ctx, s, pinned.selection.ids, moe_.combine, pinned.threshold, temperature);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
   routing.scores = s.value;
+  routing.logits = s;
   return routing;
 }
 

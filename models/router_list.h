@@ -6,7 +6,9 @@
   ROUTER(ermoe)               \
   ROUTER(linear)              \
   ROUTER(vmoe)                \
-  ROUTER(switch_lbl)
+  ROUTER(switch_lbl)          \
+  ROUTER(bias_balanced)       \
+  ROUTER(learned_cosine)
 
 namespace ermoe {
 

@@ -2,6 +2,7 @@
 file(GLOB ROUTERS RELATIVE ${CMAKE_CURRENT_LIST_DIR} CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/router_*.cpp)
 
 set(SOURCES
+  added_losses.cpp
   average.cpp
   checkpoint.cpp
   checkpoint_store.cpp
