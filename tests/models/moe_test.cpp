@@ -295,6 +295,17 @@ TEST(DisjointBases, AreOneOrthonormalMatrixBesideTheirRests) {
   expect_orthonormal();
 }
 
+/// Scores are f32 where a model computes in bf16, and combine_weights takes no two dtypes.
+TEST(Temperatures, AreReadInFullPrecision) {
+  VitConfig softmax = tiny_config(), cosine = tiny_config();
+  softmax.moe.combine = CombineRule::softmax;
+  cosine.moe.router = RouterKind::learned_cosine;
+  for (const VitConfig& config : {softmax, cosine}) {
+    TinyModel tiny(config, DType::f32);
+    EXPECT_TRUE(of_layer(tiny, "router.temperature").full_precision) << enum_name(config.moe.router);
+  }
+}
+
 TEST(Capacity, FirstChoicesComeFirstAndTheRestIsDropped) {
   VitConfig config = tiny_config();
   config.moe.router = RouterKind::vmoe;
