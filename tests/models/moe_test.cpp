@@ -154,6 +154,24 @@ TEST_P(Edges, ATokenWithoutAnyExpertPassesThrough) {
   EXPECT_EQ(loads(tiny), (std::vector<int64_t>{0, 0, 0, 0}));
 }
 
+/// What recomputation stands on: the forward pass may have rounded otherwise, and must not choose anew.
+TEST_P(Edges, AChoiceThatWasMadeIsKept) {
+  TinyModel tiny(config());
+  const ExecContext& ctx = tiny.bench.ctx;
+  const RouterInput in{.x = Variable(random_input(ctx, {{20, 16}}, DType::f64, RngKey{5})),
+                       .c = Variable(random_input(ctx, {{20, 16}}, DType::f64, RngKey{6})),
+                       .images = 4,
+                       .allow = {},
+                       .statistics = Statistics::collect};
+  Router& router = tiny.model.moe_layers()[0]->router();
+  PinnedSelection pinned;
+  router.route(ctx, in, pinned);
+  ASSERT_TRUE(pinned.made);
+  const Tensor others = rotate_experts(ctx, pinned.selection.ids, 4);
+  pinned.selection.ids = others;
+  EXPECT_TRUE(same_bits(router.route(ctx, in, pinned).plan.expert_ids, others));
+}
+
 INSTANTIATE_TEST_SUITE_P(Moe, Edges, ::testing::ValuesIn(all_routers()));
 
 TEST(FreeExperts, FillInWhereTheMaskClosesTheOthers) {
