@@ -80,6 +80,8 @@ class Router : public Module {
 
   virtual void init(const ExecContext& ctx, RngKey key) = 0;
 
+  /// False where `Routing::logits` stays undefined, since they are bounded by construction: no z-loss then.
+  virtual bool has_logits() const { return true; }
   /// Floating-point operations of scoring one token, 2 a multiply-add: what choosing costs beside the experts.
   virtual double scoring_flops() const = 0;
 };

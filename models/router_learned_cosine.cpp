@@ -70,6 +70,7 @@ class LearnedCosineRouter final : public Router {
     fill_normal(embeddings_.value, 0.02, key_of(key, embeddings_.name));
     fill(temperature_.value, std::log(moe_.cosine_scale));
   }
+  bool has_logits() const override { return false; }  // e^t is bounded, and so is a cosine
   /// The projection, and a product with each embedding.
   double scoring_flops() const override { return 2.0 * static_cast<double>(moe_.cosine_width * (dims_.width + dims_.experts)); }
   void visit(const std::string& prefix, const Visitor& visitor) override {

@@ -27,11 +27,16 @@ std::vector<std::string> names_of_terms(const VitConfig& config, Mode mode) {
 
 class AddedLosses : public ::testing::TestWithParam<RouterKind> {
  protected:
+  static bool has_logits() {
+    const VitConfig c = config_of(GetParam());
+    return make_router(c.moe, expert_dims(c), nullptr)->has_logits();
+  }
+
   /// With every term that this router can have.
   static VitConfig config() {
     VitConfig c = config_of(GetParam());
     (GetParam() == RouterKind::switch_lbl ? c.moe.balance_weight : c.moe.extra_balance) = 0.3;
-    if (GetParam() != RouterKind::learned_cosine) c.moe.z_weight = 0.1;
+    if (has_logits()) c.moe.z_weight = 0.1;
     return c;
   }
 };
@@ -46,7 +51,7 @@ TEST_P(AddedLosses, HaveGradientsThatMatchDifferences) {
 
 TEST_P(AddedLosses, AreThereWhileTrainingAlone) {
   const std::vector<std::string> balance{"balance"}, both{"balance", "z"};
-  EXPECT_EQ(names_of_terms(config(), Mode::train), GetParam() == RouterKind::learned_cosine ? balance : both);
+  EXPECT_EQ(names_of_terms(config(), Mode::train), has_logits() ? both : balance);
   EXPECT_TRUE(names_of_terms(config(), Mode::eval).empty());
   EXPECT_TRUE(names_of_terms(config_of(GetParam()), Mode::train).empty());
 }
