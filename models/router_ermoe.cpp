@@ -18,7 +18,7 @@ ErmoeRouter::ErmoeRouter(const MoeConfig& moe, const ExpertDims& dims, ExpertBan
   own_basis_.orthonormal = keeps_orthonormal(moe.orthogonality);
   packed_.made_parameter().shape = {E, R, D};
   temperature_.shape = {1};
-  temperature_.full_precision = true;  // it meets scores, which are f32 in any precision
+  temperature_.full_precision = true;  // as the scores that it scales
   mean_x_.shape = mean_c_.shape = {D};
   score_mean_.shape = score_var_.shape = {E};
   histogram_.shape = {RouterStatsDims::bins};
