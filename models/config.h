@@ -2,6 +2,7 @@
 // member its flag, JSON key, help and check; nothing else parses or validates them.
 #pragma once
 
+#include "models/router_list.h"
 #include "ops/combine_weights.h"
 
 #include <cstdint>
@@ -13,10 +14,11 @@ namespace ermoe {
 enum class Pool { token, average, flatten };
 enum class Positions { learned, sincos };
 enum class ExpertKind { eigen, plain };
-enum class RouterKind { ermoe, linear, vmoe, switch_lbl };
 enum class Orthogonality { newton_schulz, gram_schmidt, cholesky_qr, cayley, penalty, none };
 enum class Basis { leading, disjoint, untied };
 enum class Score { context_cosine, subspace_cosine };
+/// What makes a gate of a logit.
+enum class Gate { sigmoid, softmax };
 enum class Context { attention, attention_mean };
 
 /// Which blocks carry experts: "none", "every:2" (blocks 1, 3, …), "last:3", or a list "1,3,5".
@@ -56,7 +58,12 @@ struct MoeConfig {
   double capacity_train = 0;  // vmoe: capacity factor; 0: dropless
   double capacity_eval = 0;
   double balance_weight = 0.01;  // α of switch_lbl
+  double extra_balance = 0.0;    // the same loss beside any other router
   double z_weight = 0.0;
+  Gate gate = Gate::sigmoid;   // bias_balanced
+  double bias_rate = 1e-3;     // γ of bias_balanced: how far its biases move a step
+  int64_t cosine_width = 256;  // P of learned_cosine
+  double cosine_scale = 2.0;   // of its cosines, at the start
 };
 
 struct VitConfig {

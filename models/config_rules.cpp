@@ -3,6 +3,7 @@
 #include "core/enum_names.h"
 #include "core/error.h"
 #include "models/regions.h"
+#include "models/router.h"
 
 #include <algorithm>
 #include <charconv>
@@ -104,6 +105,11 @@ void check_router(const MoeConfig& moe) {
   const bool capacity = moe.capacity_train > 0 || moe.capacity_eval > 0;
   check_input(!capacity || moe.router == RouterKind::vmoe, "moe.capacity_{}: only moe.router vmoe has a capacity, not {}",
               moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));
+  check_input(moe.extra_balance == 0 || moe.router != RouterKind::switch_lbl,
+              "moe.extra_balance: moe.router switch_lbl has this loss by itself; moe.balance_weight is its weight");
+  check_input(moe.extra_balance == 0 || moe.free_experts == 0,
+              "moe.extra_balance: {} free experts (moe.free_experts) have no probability that a balance loss could even out",
+              moe.free_experts);
 }
 
 void check_regions(const VitConfig& m) {
@@ -252,6 +258,9 @@ std::vector<std::string> check_model(const VitConfig& model) {
   check_input(moe.expert != ExpertKind::eigen || factor_rank(model) <= full,
               "moe.rank: {} lies above {}, the smaller of an expert's hidden width and model.width", factor_rank(model), full);
   if (moe.router == RouterKind::ermoe) check_basis(model);
+  check_input(moe.z_weight == 0 || make_router(moe, expert_dims(model), nullptr)->has_logits(),
+              "moe.z_weight: the logits of moe.router {} are bounded by construction, so a z-loss has nothing to hold down",
+              enum_name(moe.router));
   return router_warnings(moe);
 }
 

@@ -1,8 +1,8 @@
 #include "models/moe.h"
 
+#include "models/added_losses.h"
 #include "models/expert_travel.h"
 #include "models/router_ermoe.h"
-#include "models/router_linear.h"
 #include "ops/attach_loss.h"
 #include "ops/combine.h"
 #include "ops/dispatch.h"
@@ -10,13 +10,12 @@
 
 namespace ermoe {
 
-std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts) {
-  if (moe.router == RouterKind::ermoe) return std::make_unique<ErmoeRouter>(moe, dims, experts);
-  return std::make_unique<LinearRouter>(moe, dims);
-}
-
 MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
-    : dims_(expert_dims(model)), context_(model.moe.context), block_(block), router_(make_router(model.moe, dims_, nullptr)) {
+    : dims_(expert_dims(model)),
+      moe_(model.moe),
+      context_(model.moe.context),
+      block_(block),
+      router_(make_router(model.moe, dims_, nullptr)) {
   const MoeConfig& moe = model.moe;
   // The router may own a basis that the experts are built on, and may read the experts' factors: tie both ways.
   auto* ermoe = dynamic_cast<ErmoeRouter*>(router_.get());
@@ -37,6 +36,7 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
                        .allow = pass.allow,
                        .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
+  add_losses(ctx, moe_, routing);
   if (pass.shuffle_experts) routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all());
   if (first_run) {
     pass.routes.push_back(

@@ -64,6 +64,7 @@ class MoeLayer final : public Module {
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;
+  MoeConfig moe_;  // what losses are added beside the router's own
   Context context_;
   int64_t block_;
   std::unique_ptr<Router> router_;

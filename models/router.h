@@ -36,9 +36,11 @@ struct LossTerm {
 /// expert choice alike), or dense dispatch and combine tensors for routing that is not hard.
 struct Routing {
   RoutingPlan plan;
-  Variable weights;   // (N, K)
-  Variable dispatch;  // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
-  Variable combine;   // (B, T, S) soft routing: output = combine · slot outputs
+  Variable weights;        // (N, K)
+  Variable dispatch;       // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
+  Variable combine;        // (B, T, S) soft routing: output = combine · slot outputs
+  Variable logits;         // (N, E) what a z-loss holds down; undefined where they are bounded by construction
+  Variable probabilities;  // (N, E) what a balance loss evens out; undefined: softmax of the logits
   std::vector<LossTerm> losses;
   Tensor scores;  // (N, E) for the metrics; the router's own measure
   bool soft() const { return dispatch.defined(); }
@@ -77,9 +79,20 @@ class Router : public Module {
   virtual void replace_statistics(const ExecContext&) {}
 
   virtual void init(const ExecContext& ctx, RngKey key) = 0;
+
+  /// False where `Routing::logits` stays undefined, since they are bounded by construction: no z-loss then.
+  virtual bool has_logits() const { return true; }
+  /// Floating-point operations of scoring one token, 2 a multiply-add: what choosing costs beside the experts.
+  virtual double scoring_flops() const = 0;
 };
 
 /// Makes the router that `moe` names. `experts` is known to routers that are tied to their factors; it outlives the router.
 std::unique_ptr<Router> make_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+
+// What makes each of them, in its own file.
+#define ERMOE_DECLARE_ROUTER(name) \
+  std::unique_ptr<Router> make_##name##_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts);
+ERMOE_ROUTERS(ERMOE_DECLARE_ROUTER)
+#undef ERMOE_DECLARE_ROUTER
 
 }  // namespace ermoe

@@ -69,6 +69,7 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
   routing.weights = combine_weights(ctx, s, pinned.selection.ids, moe_.combine, pinned.threshold, temperature);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
   routing.scores = s.value;
+  routing.logits = s;
   return routing;
 }
 
@@ -120,6 +121,11 @@ void ErmoeRouter::init(const ExecContext& ctx, RngKey key) {
   for (Buffer* b : {&mean_x_, &mean_c_, &score_mean_, &score_var_, &histogram_, &updates_}) fill(b->value, 0);
 }
 
+/// Of x, and of its context where the score wants one.
+double ErmoeRouter::scoring_flops() const {
+  return (wants_context() ? 4.0 : 2.0) * static_cast<double>(dims_.width * dims_.experts * dims_.basis_rank);
+}
+
 void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {
   if (moe_.basis != Basis::leading) visitor(join(prefix, "basis"), own_basis_);
   packed_.visit(prefix, "packed_basis", visitor);
@@ -130,6 +136,10 @@ void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {
   visitor(join(prefix, "score_var"), score_var_);
   visitor(join(prefix, "histogram"), histogram_);
   visitor(join(prefix, "updates"), updates_);
+}
+
+std::unique_ptr<Router> make_ermoe_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank* experts) {
+  return std::make_unique<ErmoeRouter>(moe, dims, experts);
 }
 
 }  // namespace ermoe

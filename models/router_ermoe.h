@@ -31,6 +31,7 @@ class ErmoeRouter final : public Router {
   void discard_step() override;
   void replace_statistics(const ExecContext& ctx) override;
   void init(const ExecContext& ctx, RngKey key) override;
+  double scoring_flops() const override;
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
   /// The packed basis (E, R, D): what subspace overlap is measured on.

@@ -1,5 +1,9 @@
-#include "models/router_linear.h"
-
+// Routers with learned logits: softmax of x Wᵀ, the K largest probabilities. One class for three of the comparison's
+// rules, which differ in noise and loss terms alone:
+//   linear      no loss term ("standard routing logits")
+//   vmoe        noise on the logits, importance and load losses, optional capacity (V-MoE, arXiv 2106.05974)
+//   switch_lbl  the balance loss of the Switch transformer (models/added_losses.h)
+#include "models/router.h"
 #include "ops/add_noise.h"
 #include "ops/balance_loss.h"
 #include "ops/cast.h"
@@ -11,6 +15,26 @@
 #include <cmath>
 
 namespace ermoe {
+namespace {
+
+class LinearRouter final : public Router {
+ public:
+  LinearRouter(const MoeConfig& moe, const ExpertDims& dims);
+
+  Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override;
+  void init(const ExecContext& ctx, RngKey key) override;
+  double scoring_flops() const override { return 2.0 * static_cast<double>(dims_.width * dims_.experts); }
+  void visit(const std::string& prefix, const Visitor& visitor) override;
+
+ private:
+  Variable noisy(const ExecContext& ctx, const Variable& logits) const;
+  void apply_capacity(const ExecContext& ctx, const Tensor& ids) const;
+  std::vector<LossTerm> loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised, int64_t images) const;
+
+  MoeConfig moe_;
+  ExpertDims dims_;
+  Parameter weight_;  // (E, D)
+};
 
 LinearRouter::LinearRouter(const MoeConfig& moe, const ExpertDims& dims) : moe_(moe), dims_(dims) {
   weight_.shape = {dims.experts, dims.width};
@@ -32,20 +56,14 @@ void LinearRouter::apply_capacity(const ExecContext& ctx, const Tensor& ids) con
 }
 
 std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised,
-                                               const Variable& probabilities, const Tensor& ids, int64_t images) const {
+                                               int64_t images) const {
   std::vector<LossTerm> terms;
   const auto add_term = [&](const char* name, const Variable& value, double weight) { terms.push_back({name, scale(ctx, value, weight)}); };
-  if (!ctx.training()) return terms;
-  if (moe_.router == RouterKind::switch_lbl) {
-    if (moe_.balance_weight > 0) add_term("balance", switch_balance(ctx, probabilities, ids), moe_.balance_weight);
-    if (moe_.z_weight > 0) add_term("z", z_loss(ctx, logits), moe_.z_weight);
-  }
-  if (moe_.router == RouterKind::vmoe) {
-    const int64_t groups = images % moe_.group_images == 0 ? images / moe_.group_images : 1;
-    const double sigma = (moe_.noise > 0 ? moe_.noise : 1.0) / static_cast<double>(dims_.experts);
-    if (moe_.importance_weight > 0) add_term("importance", importance_loss(ctx, softmax(ctx, logits), groups), moe_.importance_weight);
-    if (moe_.load_weight > 0) add_term("load", load_loss(ctx, logits, noised, moe_.top_k, sigma, groups), moe_.load_weight);
-  }
+  if (!ctx.training() || moe_.router != RouterKind::vmoe) return terms;
+  const int64_t groups = images % moe_.group_images == 0 ? images / moe_.group_images : 1;
+  const double sigma = (moe_.noise > 0 ? moe_.noise : 1.0) / static_cast<double>(dims_.experts);
+  if (moe_.importance_weight > 0) add_term("importance", importance_loss(ctx, softmax(ctx, logits), groups), moe_.importance_weight);
+  if (moe_.load_weight > 0) add_term("load", load_loss(ctx, logits, noised, moe_.top_k, sigma, groups), moe_.load_weight);
   return terms;
 }
 
@@ -62,7 +80,9 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
     pinned.made = true;
   }
   Routing routing;
-  routing.losses = loss_terms(ctx, logits, noised, probabilities, pinned.selection.ids, in.images);
+  routing.losses = loss_terms(ctx, logits, noised, in.images);
+  routing.logits = logits;
+  routing.probabilities = probabilities;
   routing.weights = gather_slots(ctx, probabilities, pinned.selection.ids);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
   routing.scores = probabilities.value;
@@ -72,5 +92,13 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
 void LinearRouter::init(const ExecContext&, RngKey key) { fill_normal(weight_.value, 0.02, key_of(key, weight_.name)); }
 
 void LinearRouter::visit(const std::string& prefix, const Visitor& visitor) { visitor(join(prefix, "weight"), weight_); }
+
+std::unique_ptr<Router> make_linear(const MoeConfig& moe, const ExpertDims& dims) { return std::make_unique<LinearRouter>(moe, dims); }
+
+}  // namespace
+
+std::unique_ptr<Router> make_linear_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
+std::unique_ptr<Router> make_vmoe_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
+std::unique_ptr<Router> make_switch_lbl_router(const MoeConfig& moe, const ExpertDims& dims, ExpertBank*) { return make_linear(moe, dims); }
 
 }  // namespace ermoe

@@ -1,4 +1,8 @@
+# A router is one file, which need not be named here.
+file(GLOB ROUTERS RELATIVE ${CMAKE_CURRENT_LIST_DIR} CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/router_*.cpp)
+
 set(SOURCES
+  added_losses.cpp
   average.cpp
   checkpoint.cpp
   checkpoint_store.cpp
@@ -17,8 +21,8 @@ set(SOURCES
   recorded_step.cpp
   regression_metrics.cpp
   regions.cpp
-  router_ermoe.cpp
-  router_linear.cpp
+  router.cpp
+  ${ROUTERS}
   routing_metrics.cpp
   saved_slices.cpp
   summary.cpp

@@ -44,8 +44,7 @@ ModelSummary summarize(Vit& model) {
     s.active_parameters += d.experts * d.basis_rank * d.width;
     inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
     s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * T * D * static_cast<double>(d.hidden);
-    const double score_width = static_cast<double>(d.experts * std::max<int64_t>(1, d.basis_rank));
-    s.scoring_flops += (layer->wants_context() ? 4 : 2) * T * D * score_width;
+    s.scoring_flops += T * layer->router().scoring_flops();
     s.step_flops += factor_flops(*layer, c.moe);
   }
   s.forward_flops += s.scoring_flops;

@@ -117,7 +117,13 @@ void add_routing(Section<MoeConfig>& moe) {
   moe.add("capacity_train", &MoeConfig::capacity_train, at_least(0), "vmoe: capacity factor; 0: no token is dropped");
   moe.add("capacity_eval", &MoeConfig::capacity_eval, at_least(0), "vmoe: the same at evaluation");
   moe.add("balance_weight", &MoeConfig::balance_weight, at_least(0), "switch_lbl: weight of the balance loss");
-  moe.add("z_weight", &MoeConfig::z_weight, at_least(0), "routers with logits: weight of the z-loss");
+  moe.add("extra_balance", &MoeConfig::extra_balance, at_least(0), "weight of switch_lbl's balance loss beside another router");
+  moe.add("z_weight", &MoeConfig::z_weight, at_least(0), "weight of the z-loss on logits, or on ermoe's scores");
+  moe.add("gate", &MoeConfig::gate, "bias_balanced: what makes a weight of a logit");
+  moe.add("bias_rate", &MoeConfig::bias_rate, at_least(0), "bias_balanced: how far the biases move a step");
+  moe.add("cosine_width", &MoeConfig::cosine_width, between(1, 65536), "learned_cosine: width P that tokens are projected to");
+  moe.add("cosine_scale", &MoeConfig::cosine_scale, {.low = 0, .high = 100, .low_end = End::excluded},
+          "learned_cosine: factor of the cosines at the start; it is learned, up to 100");
 }
 
 void add_moe(std::vector<Setting>& table) {

@@ -112,7 +112,11 @@ def moe_shapes(config):
     every = experts + free
     ermoe, disjoint = config["moe.router"] == "ermoe", config["moe.basis"] == "disjoint"
     shapes = {}
-    if not ermoe:
+    if config["moe.router"] == "learned_cosine":
+        size = config["moe.cosine_width"]
+        shapes.update({"router.projection": (size, width), "router.embeddings": (experts, size),
+                       "router.temperature": (1,)})
+    elif not ermoe:
         shapes["router.weight"] = (experts, width)
     elif disjoint:
         shapes["router.basis"] = (width, experts * basis_rank)
@@ -143,7 +147,9 @@ def is_orthonormal(name):
 
 
 def buffer_shapes(config):
-    """Only the statistics that the settings use; none for routers with logits."""
+    """Only the statistics that the settings use; none for most routers with logits."""
+    if config["moe.router"] == "bias_balanced":
+        return {f"blocks.{b}.moe.router.bias": (config["moe.experts"],) for b in moe_blocks(config)}
     if config["moe.router"] != "ermoe":
         return {}
     width, experts = config["model.width"], config["moe.experts"]
@@ -253,8 +259,14 @@ def moe(config, p, buffers, name, h, context, allow, trace):
     batch, tokens, width = h.shape
     x, c = h.reshape(-1, width), context.reshape(-1, width)
     if config["moe.router"] == "ermoe":
-        ids, weights = route_by_basis(config, p, buffers, name, x, c, allow, trace)
-        balance = torch.zeros((), dtype=torch.float64)
+        ids, weights, s = route_by_basis(config, p, buffers, name, x, c, allow, trace)
+        balance = added_losses(config, s, torch.softmax(s, dim=1), ids)
+    elif config["moe.router"] == "bias_balanced":
+        ids, weights, logits = route_by_bias(config, p, buffers, name, x, trace)
+        balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids)
+    elif config["moe.router"] == "learned_cosine":
+        ids, weights, probabilities = route_by_embedding(config, p, name, x, trace)
+        balance = added_losses(config, None, probabilities, ids)
     else:
         ids, weights, balance = route_by_logits(config, p[f"{name}.router.weight"], x, batch, trace)
     trace.update({"ids": ids, "weights": weights.detach()})
@@ -310,7 +322,7 @@ def scores(config, basis, x, c, mean_x, mean_c):
 
 
 def route_by_basis(config, p, buffers, name, x, c, allow, trace):
-    """Chosen experts (N, K) and their weights (N, K). Reads the statistics, never writes them."""
+    """Chosen experts (N, K), their weights (N, K), all scores (N, E). Reads the statistics, never writes them."""
     zero = torch.zeros(x.shape[1], dtype=torch.float64)
     read = lambda key: buffers.get(f"{name}.router.{key}")
     started = bool(read("updates") is not None and read("updates") > 0)
@@ -325,7 +337,7 @@ def route_by_basis(config, p, buffers, name, x, c, allow, trace):
     ids = select(config, s.detach(), order, threshold, mask)
     trace.update({"x": x.detach(), "c": c.detach(), "s": s.detach(), "order": order, "mask": mask,
                   "threshold": threshold})
-    return ids, combine_weights(config, s, ids, threshold, p.get(f"{name}.router.temperature"))
+    return ids, combine_weights(config, s, ids, threshold, p.get(f"{name}.router.temperature")), s
 
 
 def threshold_value(config, histogram, started):
@@ -393,10 +405,52 @@ def route_by_logits(config, weight, x, batch, trace):
         balance = (config["moe.importance_weight"] * torch.stack(importance).mean()
                    + config["moe.load_weight"] * torch.stack(load).mean())
     if config["moe.router"] == "switch_lbl":
-        share = torch.bincount(ids.flatten(), minlength=experts).double() / ids.numel()
-        balance = config["moe.balance_weight"] * experts * (share * p.mean(0)).sum()
+        balance = config["moe.balance_weight"] * switch_balance(p, ids)
         balance = balance + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
     return ids, p.gather(1, ids), balance
+
+
+def best_of(config, order):
+    """(N, K): the K largest of each row, by nothing else."""
+    bare = dict(config, **{"moe.free_experts": 0})
+    return select(bare, order, order, None, torch.ones_like(order, dtype=torch.bool))
+
+
+def route_by_bias(config, p, buffers, name, x, trace):
+    """bias_balanced: gate and bias choose, the gate alone weighs. Chosen experts, weights, logits (N, E)."""
+    logits = x @ p[f"{name}.router.weight"].T
+    gates = torch.sigmoid(logits) if config["moe.gate"] == "sigmoid" else torch.softmax(logits, dim=1)
+    order = gates.detach() + buffers[f"{name}.router.bias"]
+    trace.update({"s": gates.detach(), "order": order, "mask": None, "threshold": None})
+    ids = best_of(config, order)
+    return ids, gates.gather(1, ids), logits
+
+
+def route_by_embedding(config, p, name, x, trace):
+    """learned_cosine: softmax over all experts of cosines between a projected token and embeddings, times a learned
+    factor of at most 100. Chosen experts, weights, probabilities (N, E)."""
+    s = nnf.cosine_similarity((x @ p[f"{name}.router.projection"].T)[:, None], p[f"{name}.router.embeddings"][None], dim=2)
+    trace.update({"s": s.detach(), "order": s.detach(), "mask": None, "threshold": None})
+    ids = best_of(config, s.detach())
+    probabilities = torch.softmax(s * torch.exp(p[f"{name}.router.temperature"]).clamp(max=100), dim=1)
+    return ids, probabilities.gather(1, ids), probabilities
+
+
+def switch_balance(probabilities, ids):
+    """E times the sum over experts of their share of the slots and their mean probability."""
+    experts = probabilities.shape[1]
+    share = torch.bincount(ids.flatten(), minlength=experts).double() / ids.numel()
+    return experts * (share * probabilities.mean(0)).sum()
+
+
+def added_losses(config, logits, probabilities, ids):
+    """The balance loss and the z-loss that may go beside any router."""
+    loss = torch.zeros((), dtype=torch.float64)
+    if config.get("moe.extra_balance", 0):
+        loss = loss + config["moe.extra_balance"] * switch_balance(probabilities, ids)
+    if config["moe.z_weight"]:
+        loss = loss + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
+    return loss
 
 
 def cv_squared(v):
@@ -410,6 +464,10 @@ def update_statistics(config, buffers, traces):
     """One update from the traces of an accepted step; the first replaces."""
     for block, trace in traces.items():
         name, momentum = f"blocks.{block}.moe.router", config["moe.momentum"]
+        if f"{name}.bias" in buffers:
+            load = torch.bincount(trace["ids"].flatten(), minlength=config["moe.experts"]).double()
+            moved = config["moe.bias_rate"] * torch.sign(load.mean() - load)
+            buffers[f"{name}.bias"] = buffers[f"{name}.bias"] + moved
         if f"{name}.updates" not in buffers:
             continue
         share = momentum if buffers[f"{name}.updates"] > 0 else 1.0

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes, checks and tests the golden cases: make_golden.py [--check | --selftest | --list].
+"""Writes, checks and tests the golden cases: make_golden.py [--new | --check | --selftest | --list].
 
 A case is a tiny model, a batch, and what ten training steps of the float64 model make of them (README.md has the
 format). Without an argument the files are written beside this script; --check makes them again in memory and compares.
@@ -237,9 +237,11 @@ def check(cases):
     return 1 if faults else 0
 
 
-def write(cases):
+def write(cases, which):
     total = 0
     for index, (config, has_allow) in enumerate(cases):
+        if which == "missing" and path_of(index).exists():
+            continue
         tensors, metadata = make_case(index, config, has_allow)
         write_safetensors(path_of(index), tensors, metadata)
         total += path_of(index).stat().st_size
@@ -251,7 +253,7 @@ def write(cases):
 def listing(cases):
     """Each case by the settings in which it differs from the defaults."""
     for index, (config, has_allow) in enumerate(cases):
-        changed = [f"{k.split('.')[1]}={v}" for k, v in config.items() if v != model.DEFAULTS[k]]
+        changed = [f"{k.split('.')[1]}={v}" for k, v in config.items() if v != model.DEFAULTS.get(k)]
         print(f"{index:02d} {' '.join(changed)}{' +allow' if has_allow else ''}")
     return 0
 
@@ -260,6 +262,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     group = parser.add_mutually_exclusive_group()
     for name, text in (("check", "compare the committed files with new ones"), ("selftest", "test the model itself"),
+                       ("new", "write the files that are missing alone"),
                        ("list", "print the cases' settings")):
         group.add_argument(f"--{name}", action="store_true", help=text)
     options = parser.parse_args()
@@ -269,7 +272,8 @@ def main():
         import golden_selftest
         status = golden_selftest.run(cases)
     else:
-        status = check(cases) if options.check else listing(cases) if options.list else write(cases)
+        status = check(cases) if options.check else listing(cases) if options.list else write(
+            cases, "missing" if options.new else "all")
     print(f"{time.time() - started:.1f} s")
     return status
 

@@ -59,15 +59,14 @@ TEST_P(OneExpert, IsTheDenseNetworkBitForBit) {
   VitConfig config = tiny_config();
   config.moe.expert = kind;
   config.moe.router = router;
-  config.moe.balance_weight = 0;  // with one expert it adds a constant
+  config.moe.balance_weight = 0;    // with one expert it adds a constant
+  config.moe.gate = Gate::softmax;  // a sigmoid weighs a lone expert less than 1
   if (kind == ExpertKind::plain) config.moe.basis = Basis::untied;
   expect_dense(config, dtype);
 }
 
 INSTANTIATE_TEST_SUITE_P(Moe, OneExpert,
-                         ::testing::Combine(::testing::Values(ExpertKind::eigen, ExpertKind::plain),
-                                            ::testing::Values(RouterKind::ermoe, RouterKind::linear, RouterKind::vmoe,
-                                                              RouterKind::switch_lbl),
+                         ::testing::Combine(::testing::Values(ExpertKind::eigen, ExpertKind::plain), ::testing::ValuesIn(all_routers()),
                                             ::testing::Values(DType::f32, DType::f64)));
 
 using OneLargeExpert = OneExpert;
@@ -155,7 +154,25 @@ TEST_P(Edges, ATokenWithoutAnyExpertPassesThrough) {
   EXPECT_EQ(loads(tiny), (std::vector<int64_t>{0, 0, 0, 0}));
 }
 
-INSTANTIATE_TEST_SUITE_P(Moe, Edges, ::testing::Values(RouterKind::ermoe, RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl));
+/// What recomputation stands on: the forward pass may have rounded otherwise, and must not choose anew.
+TEST_P(Edges, AChoiceThatWasMadeIsKept) {
+  TinyModel tiny(config());
+  const ExecContext& ctx = tiny.bench.ctx;
+  const RouterInput in{.x = Variable(random_input(ctx, {{20, 16}}, DType::f64, RngKey{5})),
+                       .c = Variable(random_input(ctx, {{20, 16}}, DType::f64, RngKey{6})),
+                       .images = 4,
+                       .allow = {},
+                       .statistics = Statistics::collect};
+  Router& router = tiny.model.moe_layers()[0]->router();
+  PinnedSelection pinned;
+  router.route(ctx, in, pinned);
+  ASSERT_TRUE(pinned.made);
+  const Tensor others = rotate_experts(ctx, pinned.selection.ids, 4);
+  pinned.selection.ids = others;
+  EXPECT_TRUE(same_bits(router.route(ctx, in, pinned).plan.expert_ids, others));
+}
+
+INSTANTIATE_TEST_SUITE_P(Moe, Edges, ::testing::ValuesIn(all_routers()));
 
 TEST(FreeExperts, FillInWhereTheMaskClosesTheOthers) {
   VitConfig config = tiny_config();
@@ -296,6 +313,17 @@ TEST(DisjointBases, AreOneOrthonormalMatrixBesideTheirRests) {
   expect_orthonormal();
 }
 
+/// Scores are f32 where a model computes in bf16, and combine_weights takes no two dtypes.
+TEST(Temperatures, AreReadInFullPrecision) {
+  VitConfig softmax = tiny_config(), cosine = tiny_config();
+  softmax.moe.combine = CombineRule::softmax;
+  cosine.moe.router = RouterKind::learned_cosine;
+  for (const VitConfig& config : {softmax, cosine}) {
+    TinyModel tiny(config, DType::f32);
+    EXPECT_TRUE(of_layer(tiny, "router.temperature").full_precision) << enum_name(config.moe.router);
+  }
+}
+
 TEST(Capacity, FirstChoicesComeFirstAndTheRestIsDropped) {
   VitConfig config = tiny_config();
   config.moe.router = RouterKind::vmoe;
@@ -367,13 +395,12 @@ std::vector<TrainingCase> training_cases() {
                          moe.orthogonality = orthogonality;
                          moe.basis = basis;
                        }});
-  const std::pair<const char*, RouterKind> routers[] = {
-      {"linear", RouterKind::linear}, {"vmoe", RouterKind::vmoe}, {"switch_lbl", RouterKind::switch_lbl}};
-  for (const auto& [name, router] : routers)
+  for (const RouterKind router : all_routers())
     for (ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain})
-      cases.push_back({fmt::format("{}_{}", name, kind == ExpertKind::eigen ? "eigen" : "plain"), [=](MoeConfig& moe) {
+      cases.push_back({fmt::format("{}_{}_experts", enum_name(router), enum_name(kind)), [=](MoeConfig& moe) {
                          moe.router = router;
                          moe.expert = kind;
+                         if (kind == ExpertKind::plain) moe.basis = Basis::untied;
                        }});
   return cases;
 }

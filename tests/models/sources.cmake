@@ -1,4 +1,5 @@
 set(SOURCES
+  added_losses_test.cpp
   average_test.cpp
   checkpoint_store_test.cpp
   matrix_bundle_test.cpp
@@ -7,6 +8,8 @@ set(SOURCES
   recorded_step_test.cpp
   regression_metrics_test.cpp
   regions_test.cpp
+  router_bias_balanced_test.cpp
+  router_learned_cosine_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp

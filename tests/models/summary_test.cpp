@@ -61,6 +61,19 @@ TEST(Summary, FlopsByHand) {
   EXPECT_EQ(summarize(subspace).scoring_flops, scoring / 2);
 }
 
+TEST(Summary, ScoringIsWhatTheRouterSays) {
+  const auto scoring = [](RouterKind router) {
+    VitConfig c = tiny_config();
+    c.moe.router = router;
+    c.moe.cosine_width = 6;
+    Vit model(c);
+    return summarize(model).scoring_flops;
+  };
+  for (const RouterKind router : {RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl, RouterKind::bias_balanced})
+    EXPECT_EQ(scoring(router), 2 * 5 * 16 * 4);
+  EXPECT_EQ(scoring(RouterKind::learned_cosine), 2 * 5 * (16 * 6 + 6 * 4));
+}
+
 TEST(Summary, ParametersAreThoseThatTrainingChanges) {
   for (ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain}) {
     VitConfig config = tiny_config();

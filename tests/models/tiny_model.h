@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/tape.h"
+#include "core/enum_names.h"
 #include "models/config_rules.h"
 #include "models/optim.h"
 #include "models/task_loss.h"
@@ -38,6 +39,13 @@ inline VitConfig tiny_config() {
   c.moe.hidden = 24;
   c.moe.basis_rank = 4;
   return c;
+}
+
+/// Every router there is: a new one meets the tests of all.
+inline std::vector<RouterKind> all_routers() {
+  std::vector<RouterKind> all;
+  for (const auto name : enum_names<RouterKind>()) all.push_back(*parse_enum<RouterKind>(name));
+  return all;
 }
 
 inline bool same_bits(const Tensor& a, const Tensor& b) {

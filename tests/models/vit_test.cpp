@@ -83,6 +83,18 @@ const std::vector<ModelCase>& model_cases() {
          c.moe.balance_weight = 0.3;
          c.moe.z_weight = 0.1;
        }},
+      {"bias_balanced_router", [](VitConfig& c) { c.moe.router = RouterKind::bias_balanced; }},
+      {"bias_balanced_router_softmax_gate",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::bias_balanced;
+         c.moe.gate = Gate::softmax;
+         c.moe.bias_rate = 0.05;
+       }},
+      {"learned_cosine_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::learned_cosine;
+         c.moe.cosine_width = 6;
+       }},
       {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
       {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
       {"boxes_flattened",

@@ -62,6 +62,10 @@ std::vector<VitConfig> round_trip_configs() {
   configs[2].moe.rank = 4;  // nothing is left of V1 beside the basis: a tensor without elements
   configs[3].moe.router = RouterKind::vmoe;
   configs[3].moe.expert = ExpertKind::plain;
+  for (const RouterKind router : all_routers()) {
+    configs.push_back(tiny_config());
+    configs.back().moe.router = router;
+  }
   return configs;
 }
 

@@ -50,8 +50,8 @@ std::vector<Case> cases() {
   Case& one = add("ermoe, all tokens on one expert");
   one.config.moe.top_k = 1;
   one.only = 1;
-  for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear}) {
-    Case& c = add(router == RouterKind::vmoe ? "vmoe" : "linear");
+  for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear, RouterKind::bias_balanced, RouterKind::learned_cosine}) {
+    Case& c = add(std::string(enum_name(router)));
     c.config.moe.router = router;
     c.config.moe.expert = ExpertKind::plain;
     c.config.moe.basis = Basis::untied;

@@ -53,6 +53,8 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"data.folds", [](RunConfig& c) { c.data.folds = 1, c.model.dimensions = 3; }},
       {"data.fold", [](RunConfig& c) { c.data.folds = 5, c.data.fold = 6, c.model.dimensions = 3; }},
       {"moe.capacity_train", [](RunConfig& c) { c.model.moe.capacity_train = 1; }},
+      {"moe.extra_balance", [](RunConfig& c) { c.model.moe.router = RouterKind::switch_lbl, c.model.moe.extra_balance = 0.1; }},
+      {"moe.z_weight", [](RunConfig& c) { c.model.moe.router = RouterKind::learned_cosine, c.model.moe.z_weight = 0.1; }},
       {"moe.threshold", [](RunConfig& c) { c.model.moe.threshold = "quantile:0"; }},
       {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "1,8"; }},
       {"moe.layers", [](RunConfig& c) { c.model.moe.layers = "1,1"; }},

@@ -2,6 +2,7 @@
 // does decides, and the parts add up to the step.
 #include "tools/bench/families.h"
 
+#include "core/enum_names.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
 #include "tests/bench.h"
@@ -53,8 +54,8 @@ TEST(Families, KnowEveryOpOfATrainingStep) {
   std::set<std::string> ops;
   for (const Basis basis : {Basis::disjoint, Basis::leading, Basis::untied})
     ops.merge(ops_of_a_step(RouterKind::ermoe, basis, Orthogonality::newton_schulz));
-  for (const RouterKind router : {RouterKind::vmoe, RouterKind::switch_lbl})
-    ops.merge(ops_of_a_step(router, Basis::untied, Orthogonality::none));
+  for (const auto name : enum_names<RouterKind>())
+    ops.merge(ops_of_a_step(*parse_enum<RouterKind>(name), Basis::untied, Orthogonality::none));
   for (const char* expected :
        {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "context_cosine", "dispatch"})
     EXPECT_TRUE(ops.contains(expected)) << expected;

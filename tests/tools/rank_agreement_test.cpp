@@ -25,6 +25,12 @@ TEST(RankAgreement, WhatIsOfAWholeBatchIsRefused) {
   EXPECT_TRUE(refusal(config, 2).starts_with("moe.router: switch_lbl's balance loss"));
   config.model.moe.balance_weight = 0;
   EXPECT_EQ(refusal(config, 2), "accepted");
+  config.model.moe.router = RouterKind::ermoe;
+  config.model.moe.z_weight = 0.1;  // a mean over tokens
+  EXPECT_EQ(refusal(config, 2), "accepted");
+  config.model.moe.extra_balance = 0.1;
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  EXPECT_TRUE(refusal(config, 2).starts_with("moe.extra_balance: a balance loss"));
 }
 
 TEST(RankAgreement, VmoesGroupsAreWhole) {

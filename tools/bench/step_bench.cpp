@@ -1,5 +1,6 @@
 #include "tools/bench/step_bench.h"
 
+#include "core/enum_names.h"
 #include "core/gather.h"
 #include "models/config_rules.h"
 #include "models/summary.h"
@@ -13,14 +14,7 @@ namespace {
 
 constexpr double rate = 1e-4;  // of learning
 
-RouterKind router_of(BenchLayer layer) {
-  switch (layer) {
-    case BenchLayer::linear: return RouterKind::linear;
-    case BenchLayer::vmoe: return RouterKind::vmoe;
-    case BenchLayer::switch_lbl: return RouterKind::switch_lbl;
-    default: return RouterKind::ermoe;
-  }
-}
+RouterKind router_of(BenchLayer layer) { return parse_enum<RouterKind>(enum_name(layer)).value_or(RouterKind::ermoe); }
 
 void set_sizes(VitConfig& model, Workload workload) {
   model.width = workload == Workload::b16 || workload == Workload::ba ? 768 : 384;

@@ -19,7 +19,9 @@ namespace ermoe {
 enum class Workload { c10, s16, b16, ba };
 /// What stands in every second block: a dense network as in the others, or experts behind one of the routers. Experts are
 /// factored for `ermoe` and plain for the others.
-enum class BenchLayer { dense, ermoe, linear, vmoe, switch_lbl };
+#define ERMOE_BENCH_LAYER(name) name,
+enum class BenchLayer { dense, ERMOE_ROUTERS(ERMOE_BENCH_LAYER) };
+#undef ERMOE_BENCH_LAYER
 
 /// Whether a GPU's step is also broken down by families of kernels, in steps of their own behind the timed ones.
 enum class Breaking { none, families };

@@ -1,0 +1,115 @@
+// The balance loss and the z-loss beside every router that can have them.
+#include "models/added_losses.h"
+
+#include "tests/models/tiny_model.h"
+
+namespace ermoe::testing {
+namespace {
+
+VitConfig config_of(RouterKind router) {
+  VitConfig config = tiny_config();
+  config.moe.router = router;
+  config.moe.importance_weight = config.moe.load_weight = config.moe.balance_weight = 0;
+  config.moe.noise = 0;
+  return config;
+}
+
+std::vector<std::string> names_of_terms(const VitConfig& config, Mode mode) {
+  TinyModel tiny(config);
+  ExecContext ctx = tiny.bench.ctx;
+  ctx.mode = mode;
+  ForwardPass pass;
+  tiny.model.forward(ctx, Variable(tiny.images), pass);
+  std::vector<std::string> names;
+  for (const auto& [name, value] : pass.losses) names.push_back(name);
+  return names;
+}
+
+class AddedLosses : public ::testing::TestWithParam<RouterKind> {
+ protected:
+  static bool has_logits() {
+    const VitConfig c = config_of(GetParam());
+    return make_router(c.moe, expert_dims(c), nullptr)->has_logits();
+  }
+
+  /// With every term that this router can have.
+  static VitConfig config() {
+    VitConfig c = config_of(GetParam());
+    (GetParam() == RouterKind::switch_lbl ? c.moe.balance_weight : c.moe.extra_balance) = 0.3;
+    if (has_logits()) c.moe.z_weight = 0.1;
+    return c;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Routers, AddedLosses, ::testing::ValuesIn(all_routers()),
+                         [](const auto& router) { return std::string(enum_name(router.param)); });
+
+TEST_P(AddedLosses, HaveGradientsThatMatchDifferences) {
+  TinyModel tiny(config());
+  expect_gradients_match_differences(tiny);
+}
+
+TEST_P(AddedLosses, AreThereWhileTrainingAlone) {
+  const std::vector<std::string> balance{"balance"}, both{"balance", "z"};
+  EXPECT_EQ(names_of_terms(config(), Mode::train), has_logits() ? both : balance);
+  EXPECT_TRUE(names_of_terms(config(), Mode::eval).empty());
+  EXPECT_TRUE(names_of_terms(config_of(GetParam()), Mode::train).empty());
+}
+
+/// Of ermoe, whose scores stand as logits, by hand.
+TEST(AddedLossesOfErmoe, AreOfTheSoftmaxOfItsScores) {
+  VitConfig config = config_of(RouterKind::ermoe);
+  config.moe.extra_balance = 0.3;
+  config.moe.z_weight = 0.1;
+  TinyModel tiny(config);
+  ForwardPass pass;
+  tiny.model.forward(tiny.bench.ctx, Variable(tiny.images), pass);
+  const auto s = to_doubles(pass.routes[0].scores);
+  const auto counts = pass.routes[0].plan.counts.span<int32_t>();
+  double balance = 0, z = 0;
+  for (size_t n = 0; n < 20; ++n) {
+    double sum = 0;
+    for (size_t e = 0; e < 4; ++e) sum += std::exp(s[4 * n + e]);
+    for (size_t e = 0; e < 4; ++e) balance += 4 * (counts[e] / 40.0) * std::exp(s[4 * n + e]) / sum / 20;
+    z += std::log(sum) * std::log(sum) / 20;
+  }
+  ASSERT_EQ(pass.losses.size(), 2u);
+  EXPECT_NEAR(scalar_of(pass.losses[0].second), 0.3 * balance, 1e-13);
+  EXPECT_NEAR(scalar_of(pass.losses[1].second), 0.1 * z, 1e-13);
+}
+
+TEST(AddedLossesOfLinear, MakeItSwitch) {
+  VitConfig linear = config_of(RouterKind::linear), switched = config_of(RouterKind::switch_lbl);
+  linear.moe.extra_balance = switched.moe.balance_weight = 0.3;
+  TinyModel a(linear), b(switched);
+  a.differentiate();
+  b.differentiate();
+  expect_same(a.gradients(), b.gradients());
+}
+
+struct Refused {
+  std::string says;
+  std::function<void(MoeConfig&)> change;
+};
+
+TEST(RefusedLosses, AreThoseThatSayNothing) {
+  const Refused cases[] = {
+      {"moe.extra_balance: moe.router switch_lbl", [](MoeConfig& m) { m.router = RouterKind::switch_lbl, m.extra_balance = 0.1; }},
+      {"moe.extra_balance: 2 free experts", [](MoeConfig& m) { m.free_experts = 2, m.threshold = "0.1", m.extra_balance = 0.1; }},
+      {"moe.z_weight: the logits of moe.router learned_cosine",
+       [](MoeConfig& m) { m.router = RouterKind::learned_cosine, m.z_weight = 0.1; }},
+  };
+  for (const Refused& refused : cases) {
+    VitConfig config = tiny_config();
+    refused.change(config.moe);
+    try {
+      Vit model(config);
+      ADD_FAILURE() << "not refused: " << refused.says;
+    } catch (const InputError& e) {
+      EXPECT_TRUE(std::string(e.what()).starts_with(refused.says)) << e.what();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ermoe::testing
