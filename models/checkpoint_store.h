@@ -68,8 +68,8 @@ struct FoundCheckpoint {
 };
 
 /// The checkpoint `which` ("latest", "best" or a step) of a run, proved whole. `folder` is a run's folder, or with "latest" a
-/// checkpoint's own; RUN/checkpoints/best and …/latest are themselves, whatever `which` is. Where the latest is missing or damaged, the newest whole one is taken and `note` says so.
-/// Throws `InputError` where there is none.
+/// checkpoint's own; RUN/checkpoints/best and …/latest are themselves, whatever `which` is. Where the latest is missing or damaged, the
+/// newest whole one is taken and `note` says so. Throws `InputError` where there is none.
 FoundCheckpoint find_checkpoint(const std::string& folder, const std::string& which);
 
 /// Steps of the checkpoints that a run holds, ascending; they may be damaged.

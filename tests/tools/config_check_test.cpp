@@ -143,7 +143,11 @@ TEST(ConfigCheck, PresetsAreWholeAndSoundRecipes) {
     apply_preset(config, preset.name);
     EXPECT_TRUE(validate(config).empty()) << preset.name;
     EXPECT_EQ(config.train.name, preset.name);
-    EXPECT_GT(config.model.image_size * config.model.channels * config.model.classes, 0) << preset.name;
+    const VitConfig& model = config.model;
+    if (model.dimensions == 2)
+      EXPECT_GT(model.image_size * model.channels * model.classes, 0) << preset.name;
+    else
+      EXPECT_EQ(model.volume.size(), 3u) << preset.name;  // volumes have one channel, and the loss says how many outputs
   }
 }
 
