@@ -7,6 +7,7 @@
 #include "data/subject_files.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -183,17 +184,31 @@ class SubjectReader {
   }
 
  private:
-  /// Volumes' paths that hold the first subject's name, with {participant_id} in its place.
+  /// Where volumes may be meant to lie: paths that name the first subject, and alike the second, with {participant_id} in its place.
   std::string proposals(const FileTree& files) {
-    constexpr std::string_view hole = "{participant_id}";
-    const std::string id = id_ && rows_.next() ? rows_.at(id_) : std::string();
+    const std::string first = id_ && rows_.next() ? rows_.at(id_) : std::string();
+    const std::string second = id_ && rows_.next() ? rows_.at(id_) : first;
     std::string text;
-    for (std::string path : files.paths()) {
-      if (id.empty() || !is_volume_name(path) || path.find(id) == std::string::npos) continue;
-      for (size_t at = path.find(id); at != std::string::npos; at = path.find(id, at + hole.size())) path.replace(at, id.size(), hole);
-      text += fmt::format("{}\"{}\"", text.empty() ? "" : " or ", printable(path));
+    int64_t found = 0;
+    for (const std::string& path : files.paths()) {
+      constexpr int64_t enough = 4;
+      if (found == enough || first.empty() || second.empty() || !is_volume_name(path)) continue;
+      const std::string hole = with_word(path, first, "{participant_id}");
+      if (hole == path || !std::ranges::binary_search(files.paths(), with_word(path, first, second))) continue;
+      text += fmt::format("{}\"{}\"", found++ == 0 ? "" : " or ", printable(hole));
     }
     return text.empty() ? "\"t1/{participant_id}.nii.gz\"" : text;
+  }
+
+  /// `text` with `other` wherever `word` stands alone, between what is no letter and no digit.
+  static std::string with_word(std::string text, const std::string& word, const std::string& other) {
+    const auto part_of_word = [&](size_t at) { return at < text.size() && std::isalnum(static_cast<unsigned char>(text[at])) != 0; };
+    for (size_t at = text.find(word); at != std::string::npos;) {
+      const bool alone = (at == 0 || !part_of_word(at - 1)) && !part_of_word(at + word.size());
+      if (alone) text.replace(at, word.size(), other);
+      at = text.find(word, at + (alone ? other.size() : 1));
+    }
+    return text;
   }
 
   struct Seen {

@@ -253,7 +253,7 @@ CheckpointManifest verify_checkpoint(const std::string& folder) {
 }
 
 FoundCheckpoint find_checkpoint(const std::string& folder, const std::string& which) {
-  const fs::path path(folder);
+  const fs::path path = fs::absolute(folder);
   const std::string name = path.filename().string();
   if ((name == "best" || name == "latest") && fs::is_regular_file(path))
     return find_checkpoint(path.parent_path().parent_path().string(), name);

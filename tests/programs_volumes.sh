@@ -88,6 +88,10 @@ test_looks() {
   expect "--regions alone" 2 "--regions requires --looks" evaluate --run looker --regions x
   expect "a file in the folder's place" 2 "is there and is no folder" evaluate --run looker --looks study/labels.tsv
   expect "other data than the run's: all of it" 0 "^6 subjects" evaluate --run folds/fold-1 --data other_study --looks others --permutations 9
+  expect "a cross-validation looks at those held out alone" 2 "give one model" evaluate --run folds --looks nothing --split train
+  expect "and its report is of them alone" 2 "folds is a cross-validation" evaluate --run folds --data other_study
+  expect "one of its models takes other data, all of it" 0 "^6 volumes" evaluate --run folds/fold-1 --data other_study
+  check "and corrects nothing by who is judged" grep -q "no bias correction" out
   check "what is refused leaves no folder" test ! -e nothing
 }
 

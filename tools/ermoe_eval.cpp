@@ -36,18 +36,27 @@ struct Options {
 
 void note(const std::string& text) { std::fprintf(stderr, "note: %s\n", text.c_str()); }
 
+/// Who is evaluated, as the model knows them.
+enum class Samples { held_out, trained_on, of_other_data };
+
 /// Which images: those asked for, else the data set's part to evaluate on, else all that it has.
-void choose_images(Pipeline& pipeline, const Options& options, const LoadedModel& model) {
+Samples choose_images(Pipeline& pipeline, const Options& options, const LoadedModel& model, bool foreign) {
   if (!pipeline.number_classes(model.class_names()))
     note("the classes of the data set are named otherwise than those that the model was trained on, and are taken by their number");
-  if (options.split == "train" || (options.split.empty() && !pipeline.has_evaluation())) pipeline.evaluate_on_training();
+  const bool training = options.split == "train" || (options.split.empty() && !pipeline.has_evaluation());
+  if (training) pipeline.evaluate_on_training();
+  return foreign ? Samples::of_other_data : training ? Samples::trained_on : Samples::held_out;
 }
 
-/// Ages beside what corrects their bias: a line through what the model says of its training subjects, where they are at hand.
+/// Ages beside what corrects their bias: a line through what the model says of its training subjects, where those are others, and at hand.
 RegressionReport regression_of(const Evaluation& result, Pipeline& pipeline, const RunConfig& config, const Options& options,
-                               const std::function<Evaluation(ExpertOrder)>& run) {
-  std::vector<AgePrediction> predictions = age_predictions(result, pipeline, config.data, options.split == "train" ? "train" : "val");
-  if (pipeline.has_training() && options.split != "train") {
+                               Samples samples, const std::function<Evaluation(ExpertOrder)>& run) {
+  std::vector<AgePrediction> predictions = age_predictions(result, pipeline, config.data, samples == Samples::trained_on ? "train" : "val");
+  if (samples == Samples::of_other_data) {  // whose own mean the model could not know
+    const bool known = config.loss.kind != LossKind::soft_labels;
+    for (AgePrediction& p : predictions) p.training_mean = known ? std::optional(config.loss.target_mean) : std::nullopt;
+  }
+  if (pipeline.has_training() && samples == Samples::held_out) {
     pipeline.evaluate_on_training();
     std::vector<double> truth, predicted;
     for (const NumberPrediction& p : run(ExpertOrder::own).predictions) {
@@ -63,6 +72,11 @@ RegressionReport regression_of(const Evaluation& result, Pipeline& pipeline, con
 
 /// A cross-validation needs no model: what each fold predicted is there.
 int evaluate_folds(const Options& options) {
+  check_input(
+      options.data.empty() && options.split.empty() && !options.shuffle,
+      "{} is a cross-validation, whose predictions of those held out are reported as they are; for --data, --split or --shuffle give "
+      "one model, as {}/fold-1",
+      options.model, options.model);
   const std::vector<AgePrediction> all = held_out_predictions(options.model);
   const RegressionReport report = regression_report(all);
   if (!options.predictions.empty()) write_file(options.predictions, predictions_csv(all));
@@ -104,17 +118,12 @@ int evaluate_model(const Options& options) {
   LoadedModel model(engine, options.model, note, options.precision);
   RunConfig config = model.config();
   if (options.batch > 0) config.train.eval_batch = options.batch;
-  const bool foreign = !options.data.empty() && options.data != config.data.path;
-  if (foreign) {
-    config.data.path = options.data;
-    config.data.val_share = 0;  // all of it is there to be evaluated on
-    config.data.overfit = config.data.limit = 0;
-  }
+  const bool foreign = take_other_data(config, options.data);
   if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
   const auto pipeline = open_pipeline(config, engine.staging, threads, note);
   pipeline->settle_on(engine.ctx, engine.gpu.get());
   model.use_average(!foreign && pipeline->has_training() ? pipeline.get() : nullptr, note);
-  choose_images(*pipeline, options, model);
+  const Samples samples = choose_images(*pipeline, options, model, foreign);
   const auto run = [&](ExpertOrder order) {
     return evaluate(engine.ctx, model.model(), *pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
   };
@@ -125,7 +134,7 @@ int evaluate_model(const Options& options) {
                           .class_names = model.class_names(),
                           .result = run(ExpertOrder::own),
                           .shuffled_accuracy = {}};
-  if (is_regression(config.loss.kind)) report.regression = regression_of(report.result, *pipeline, config, options, run);
+  if (is_regression(config.loss.kind)) report.regression = regression_of(report.result, *pipeline, config, options, samples, run);
   if (options.shuffle && !report.regression) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
   std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
   return 0;

@@ -3,6 +3,7 @@
 #include "core/error.h"
 #include "data/image_files.h"
 #include "data/loader.h"
+#include "models/checkpoint_store.h"
 #include "ops/augment.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
@@ -79,8 +80,10 @@ int predict(const Options& options) {
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) complain("computing on the CPU: " + engine.device_note);
   std::vector<LoadedModel> models;
-  for (const std::string& folder : models_in(options.model)) {
-    models.emplace_back(engine, folder, complain);
+  const std::vector<std::string> folders = models_in(options.model);
+  for (const std::string& folder : folders) {
+    // Of a cross-validation the last weights count, as in its report: the best ones were chosen by those held out.
+    models.emplace_back(engine, folders.size() > 1 ? find_checkpoint(folder, "latest").folder : folder, complain);
     models.back().use_average(nullptr, complain);
   }
   LoadedModel& model = models.front();

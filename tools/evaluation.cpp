@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 namespace ermoe {
 
@@ -73,6 +74,16 @@ ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int6
   return [&pipeline, ctx, batch](const std::function<void(const ModelInput&)>& fn) {
     pipeline.for_each_plain_batch(ctx, batch, statistics_count, fn);
   };
+}
+
+bool take_other_data(RunConfig& config, const std::string& path) {
+  std::error_code gone;
+  if (path.empty() || path == config.data.path || std::filesystem::equivalent(path, config.data.path, gone)) return false;
+  DataConfig& data = config.data;
+  data.path = path;
+  data.val_share = 0;
+  data.folds = data.fold = data.overfit = data.limit = 0;
+  return true;
 }
 
 std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const Pipeline& pipeline, const DataConfig& data,

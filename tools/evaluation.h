@@ -37,6 +37,10 @@ struct Evaluation {
 /// What evaluation may be told about as it goes: images done so far.
 using EvaluationProgress = std::function<void(int64_t images)>;
 
+/// Sets `config` to read the data set at `path`, all of which is then there to be evaluated on; false, and all stays, where it is empty or
+/// the data that `config` names already.
+bool take_other_data(RunConfig& config, const std::string& path);
+
 /// Images at a time at evaluation: train.eval_batch, or a training micro-batch.
 int64_t evaluation_batch(const TrainConfig& train);
 

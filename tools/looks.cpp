@@ -38,12 +38,7 @@ class Looker {
                 "--looks is for models that predict a number from volumes, and {} does not", options.run);
     ctx_.mode = Mode::eval;
     fold_ = static_cast<int>(config_.data.folds > 0 ? config_.data.fold : 0);
-    const bool foreign = !options.data.empty() && options.data != config_.data.path;
-    if (foreign) {
-      config_.data.path = options.data;
-      config_.data.val_share = 0;  // the model knows none of them, so all are there to be looked at
-      config_.data.folds = config_.data.fold = config_.data.limit = 0;
-    }
+    const bool foreign = take_other_data(config_, options.data);
     if (!options.regions.empty() && options.regions != config_.data.regions) {
       check_input(!has_regions(config_.model), "--regions: experts of {} are kept to the regions of {}, so they look at those", options.run,
                   config_.data.regions);
@@ -315,6 +310,10 @@ double BlockLooks::share_of(int64_t expert) const {
 Looks look(Engine& engine, const LooksOptions& options, int threads, const WarnFn& note) {
   Looks looks;
   const std::vector<std::string> folders = models_in(options.run);
+  check_input(folders.size() == 1 || (options.data.empty() && options.split != "train"),
+              "--looks: of a cross-validation each model looks at those whom it never saw; for others (--data, --split train) give one "
+              "model, as {}/fold-1",
+              options.run);
   std::string data = options.data;
   for (const std::string& folder : folders) {
     // Of a cross-validation the last weights count: the best ones were chosen by those held out.

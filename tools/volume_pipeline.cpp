@@ -50,7 +50,8 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
   check_input(!has_regions(config.model) || !config.data.regions.empty(),
               "data.regions: moe.regions wants maps of regions; say where they lie");
   fill_in_sizes(train.empty() ? test : train);
-  VolumeLoader loader(*reader_, memory_for(std::ssize(train) + std::ssize(test)), threads_, config.data.max_bad, warn_);
+  sets_ = memory_for(std::ssize(train) + std::ssize(test));
+  VolumeLoader loader(*reader_, *sets_, threads_, config.data.max_bad, warn_);
   train_ = loader.load(train);
   test_ = loader.load(test);
   if (const std::string doubts = loader.doubts(); !doubts.empty() && warn_) warn_(doubts);
@@ -96,16 +97,18 @@ void VolumePipeline::fill_in_sizes(const std::vector<Subject>& subjects) {
   reader_->set_size({shape[4], shape[3], shape[2]});
 }
 
-/// The host's, or that of a file on a disk where the volumes would not fit there. Says which.
-CachingAllocator& VolumePipeline::memory_for(int64_t volumes) {
-  const double wanted = prepared_bytes(reader_->format(), volumes), room = static_cast<double>(host_.source().available());
-  if (wanted < memory_share * room) return host_;
+/// The host's, or that of a file on a disk where the volumes would not fit there. Says which. Every rank has all of them, perhaps all on
+/// this host and at this moment.
+std::unique_ptr<CachingAllocator> VolumePipeline::memory_for(int64_t volumes) const {
+  const double wanted = prepared_bytes(reader_->format(), volumes), ranks = world_;
+  const double room = static_cast<double>(host_.source().available()) / ranks;
+  if (wanted < memory_share * room) return std::make_unique<CachingAllocator>(make_host_source());
   const std::string folder = cache_folder(config_->data.cache);
-  disk_ = std::make_unique<CachingAllocator>(make_file_source(folder));
+  auto file = std::make_unique<CachingAllocator>(make_file_source(folder));
   const auto [nx, ny, nz] = reader_->format().size;
-  const double disk = static_cast<double>(disk_->source().available());
-  const std::string what = fmt::format("{} volumes of {}x{}x{} voxels take {:.1f} GiB, and of memory {:.1f} are free", volumes, nx, ny, nz,
-                                       wanted / gib, room / gib);
+  const double disk = static_cast<double>(file->source().available()) / ranks;
+  const std::string what = fmt::format("{} volumes of {}x{}x{} voxels take {:.1f} GiB, and of memory {:.1f} are free{}", volumes, nx, ny,
+                                       nz, wanted / gib, room / gib, world_ > 1 ? " for each process" : "");
   // An eighth more, for blocks are rounded up.
   check_input(
       1.125 * wanted < disk,
@@ -115,7 +118,7 @@ CachingAllocator& VolumePipeline::memory_for(int64_t volumes) {
   if (warn_)
     warn_(fmt::format("{}: they are kept in a file in {}, which is gone when this ends{}", what, folder,
                       lies_in_memory(folder) ? "; but that folder lies in memory too: data.cache should name one on a disk" : ""));
-  return *disk_;
+  return file;
 }
 
 void VolumePipeline::measure_inputs() {
@@ -171,7 +174,7 @@ void VolumePipeline::settle_on(const ExecContext& ctx, Gpu*) {
   for (VolumeSet* set : {&train_, &test_})
     for (Tensor* t : {&set->volumes, &set->labels})
       if (t->defined()) *t = on_device_of(ctx, *t);
-  (disk_ ? *disk_ : host_).trim();  // where they were
+  sets_->trim();  // where they were
   if (warn_) warn_(fmt::format("{} volumes stay on the GPU, {:.0f} MiB", train_.size() + test_.size(), wanted / (1 << 20)));
 }
 

@@ -46,7 +46,7 @@ class VolumePipeline final : public Pipeline {
  private:
   void split(std::vector<Subject> subjects, std::vector<Subject>& train, std::vector<Subject>& test) const;
   void fill_in_sizes(const std::vector<Subject>& subjects);
-  CachingAllocator& memory_for(int64_t volumes);
+  std::unique_ptr<CachingAllocator> memory_for(int64_t volumes) const;
   void measure_inputs();
   VolumeRows pick(const ExecContext& ctx, RowsAhead& ahead, const VolumeSet& set, const std::vector<int64_t>& rows,
                   std::vector<int64_t> next = {}) const;
@@ -54,13 +54,13 @@ class VolumePipeline final : public Pipeline {
   Tensor ages_of(const ExecContext& ctx, const VolumeSet& set, const std::vector<int64_t>& rows) const;
 
   RunConfig* config_;
-  CachingAllocator& host_;
+  CachingAllocator& host_;  // of batches: page-locked where there is a GPU, so the sets do not lie there
   int threads_;
   WarnFn warn_;
   int rank_, world_;
   std::vector<std::string> names_{"age"};
   std::optional<VolumeReader> reader_;
-  std::unique_ptr<CachingAllocator> disk_;  // of the sets, where memory cannot hold them
+  std::unique_ptr<CachingAllocator> sets_;  // their memory, or a file where memory cannot hold them
   VolumeSet train_, test_;
   InputStatistics statistics_;
   std::optional<RegionMask> regions_;  // once a batch was asked for

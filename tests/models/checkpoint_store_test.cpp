@@ -85,6 +85,10 @@ TEST_F(CheckpointStore, SavesAndFinds) {
   EXPECT_EQ(find_checkpoint(root_ + "/step-10", "latest").step, 10);
   EXPECT_EQ(find_checkpoint(root_ + "/best", "latest").step, 10);  // as programs print it
   EXPECT_EQ(find_checkpoint(root_ + "/latest", "best").step, 20);
+  const fs::path home = fs::current_path();
+  fs::current_path(root_);
+  EXPECT_EQ(find_checkpoint("best", "latest").step, 10);
+  fs::current_path(home);
   EXPECT_EQ(verify_checkpoint(root_ + "/step-10").files.size(), files_.size());
   EXPECT_EQ(fault_of([&] { find_checkpoint(run_, "30"); }), run_ + ": holds no checkpoint of step 30");
   EXPECT_EQ(fault_of([&] { find_checkpoint(run_, "newest"); }), "'newest' is no checkpoint: \"latest\", \"best\" or a step is wanted");

@@ -132,6 +132,7 @@ TEST(BiasBalancedSteps, ThatAreRefusedOrEvaluateMoveNothing) {
   expect_nothing("an evaluation");
   pass(tiny);
   tiny.model.moe_layers()[0]->router().replace_statistics(tiny.bench.ctx);
+  tiny.model.accept_step(tiny.bench.ctx);
   expect_nothing("a pass for averaged weights");
 }
 
