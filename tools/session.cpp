@@ -244,6 +244,7 @@ size_t Session::probe_evaluation() {
       averaged = std::make_unique<AveragedWeights>(ctx, *model_, *average_, statistics);
     else
       recompute_statistics(ctx, *model_, statistics);
+    const std::vector<Buffer> kept = averaged ? averaged->statistics() : std::vector<Buffer>();
     for (const int64_t rows : {own(batch), own(images % batch)}) {
       if (rows == 0) continue;
       ForwardPass pass;
