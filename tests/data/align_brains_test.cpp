@@ -6,6 +6,7 @@
 #include "data/volume_grid.h"
 #include "tests/data/align_trials.h"
 #include "tests/data/test_data.h"
+#include "tests/sanitizers.h"
 
 #include <gtest/gtest.h>
 
@@ -44,6 +45,7 @@ class Stopwatch {
 };
 
 TEST(AlignBrains, FiftyKnownTransformsOfHeadsAreFound) {
+  ERMOE_STATISTICS();
   ERMOE_REQUIRE_TEST_DATA(path, "ixi_t1_2mm.tar");
   const auto tree = open_archive(path);
   std::vector<Volume> volumes = volumes_of(*tree, "t1_head/", 6);
@@ -93,6 +95,7 @@ double mean_overlap(const std::vector<Volume>& maps) {
 Grid template_grid(const Volume& fixed, double mm) { return grid_with_spacing(to_ras(fixed.grid), mm); }
 
 TEST(AlignBrains, RegionsOfSubjectsOverlapMoreAfterwards) {
+  ERMOE_STATISTICS();
   ERMOE_REQUIRE_TEST_DATA(path, "ixi_t1_2mm.tar");
   const auto tree = open_archive(path);
   const std::vector<Volume> brains = volumes_of(*tree, "t1_brain/", 20), regions = volumes_of(*tree, "regions/", 20);
