@@ -65,6 +65,11 @@ std::optional<size_t> find_file(const FileTree& files, const std::string& path) 
 
 std::shared_ptr<const FileTree> open_folder(const fs::path& folder) { return std::make_shared<FolderTree>(folder); }
 
+std::shared_ptr<const FileTree> open_tree(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored) ? open_folder(path) : open_archive(path);
+}
+
 bool is_archive_name(std::string_view path) {
   const std::string name = lower(path);
   return name.ends_with(".tar") || name.ends_with(".tar.gz") || name.ends_with(".tgz");

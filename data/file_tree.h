@@ -36,6 +36,9 @@ std::shared_ptr<const FileTree> open_folder(const std::filesystem::path& folder)
 /// Indexes a .tar or .tar.gz.
 std::shared_ptr<const FileTree> open_archive(const std::filesystem::path& archive);
 
+/// A folder, or else an archive.
+std::shared_ptr<const FileTree> open_tree(const std::filesystem::path& path);
+
 /// True for names that end in .tar, .tar.gz or .tgz.
 bool is_archive_name(std::string_view path);
 

@@ -23,6 +23,12 @@ void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBat
   }
 }
 
+std::vector<Buffer> copies_of_buffers(Vit& model) {
+  std::vector<Buffer> copies;
+  for (const Buffer* b : buffers_of(model)) copies.push_back({b->name, b->shape, b->value.clone("averaged weights")});
+  return copies;
+}
+
 AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average, const ForEachBatch& batches)
     : ctx_(ctx.with_tape(nullptr)), model_(model) {
   direct_ = model.arena().values(Parameter::Role::direct).clone("averaged weights");
@@ -45,12 +51,6 @@ AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const Movin
     check(live[i]->name == average.statistics()[i].name, "[average] statistics of {} for {}", average.statistics()[i].name, live[i]->name);
     copy(average.statistics()[i].value, live[i]->value);
   }
-}
-
-std::vector<Buffer> AveragedWeights::statistics() const {
-  std::vector<Buffer> copies;
-  for (const Buffer* b : buffers_of(model_)) copies.push_back({b->name, b->shape, b->value.clone("averaged weights")});
-  return copies;
 }
 
 AveragedWeights::~AveragedWeights() {

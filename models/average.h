@@ -18,6 +18,9 @@ struct ModelInput {
 /// Calls back with training micro-batches, so that statistics can be collected from them.
 using ForEachBatch = std::function<void(const std::function<void(const ModelInput&)>&)>;
 
+/// The model's buffers, which are its routing statistics, with values of their own.
+std::vector<Buffer> copies_of_buffers(Vit& model);
+
 class AveragedWeights {
  public:
   /// Puts the averages in place of the live weights, projects orthonormal factors on their polar factor, remakes what is
@@ -31,7 +34,7 @@ class AveragedWeights {
   AveragedWeights& operator=(const AveragedWeights&) = delete;
 
   /// A copy of the model's statistics as they are now, for `MovingAverage::keep_statistics`.
-  std::vector<Buffer> statistics() const;
+  std::vector<Buffer> statistics() const { return copies_of_buffers(model_); }
 
  private:
   ExecContext ctx_;

@@ -3,6 +3,7 @@
 #include "core/file_io.h"
 #include "core/gather.h"
 #include "core/json.h"
+#include "models/average.h"
 #include "models/saved_slices.h"
 
 #include <nlohmann/json.hpp>
@@ -87,8 +88,7 @@ void read_average(const ExecContext& ctx, const std::string& folder, MovingAvera
 
 void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Vit& model, MovingAverage& average) {
   const SafetensorsFile file = SafetensorsFile::open(folder + "/ema.safetensors");
-  std::vector<Buffer> wanted;
-  for (const Buffer* b : buffers_of(model)) wanted.push_back({b->name, b->shape, b->value.clone("averaged weights")});
+  std::vector<Buffer> wanted = copies_of_buffers(model);
   const bool there = std::ranges::all_of(wanted, [&](const Buffer& b) { return file.has(b.name); });
   if (there) average.keep_statistics(std::move(wanted));
   read_average(ctx, folder, average);

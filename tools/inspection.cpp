@@ -182,8 +182,8 @@ Inspection inspect_path(const std::string& path, Look look, int threads, const W
     result = inspect_checkpoint(path);
   else if (path_exists(path + "/config.json") && path_exists(path + "/checkpoints"))
     result = inspect_run(path, note);
-  else if (is_study(path, study))
-    result = inspect_study(path, study, look, threads, note);
+  else if (auto found = inspect_study(path, study, look, threads, note))
+    result = std::move(*found);
   else if (fs::is_directory(path, ignored) || !path_exists(path))
     result = describe_dataset(open_dataset(path, {.warn = note}), look, threads);
   else

@@ -16,7 +16,7 @@ constexpr size_t largest_table = size_t{16} << 20;
 
 std::string read_table(const std::string& path, const std::string& data) {
   if (path_exists(path)) return read_file(path, largest_table);
-  const auto files = std::filesystem::is_directory(data) ? open_folder(data) : open_archive(data);
+  const auto files = open_tree(data);
   const auto file = find_file(*files, path);
   check_input(file.has_value(), "{}: there is no such file, neither here nor in {}", path, data);
   return files->read(*file, largest_table);

@@ -20,10 +20,6 @@ namespace {
 constexpr int64_t sampled_volumes = 20;
 constexpr size_t largest_file = size_t{1} << 30;
 
-std::shared_ptr<const FileTree> open_tree(const std::string& path) {
-  return std::filesystem::is_directory(path) ? open_folder(path) : open_archive(path);
-}
-
 std::string age_lines(const std::vector<Subject>& subjects) {
   double sum = 0, squares = 0, low = HUGE_VAL, high = -HUGE_VAL;
   std::map<int64_t, int64_t> decades;
@@ -107,16 +103,13 @@ std::string volume_lines(const VolumeKinds& kinds, int64_t subjects) {
 
 }  // namespace
 
-bool is_study(const std::string& path, const StudyPaths& paths) {
+std::optional<Inspection> inspect_study(const std::string& path, const StudyPaths& paths, Look look, int threads, const WarnFn& note) {
   std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored) && !(is_archive_name(path) && path_exists(path))) return false;
-  if (!paths.table.empty() || !paths.volumes.empty()) return true;
+  if (!std::filesystem::is_directory(path, ignored) && !(is_archive_name(path) && path_exists(path))) return std::nullopt;
   const auto files = open_tree(path);
-  return std::ranges::any_of(files->paths(), [](const std::string& p) { return base_name(p) == "participants.tsv"; });
-}
-
-Inspection inspect_study(const std::string& path, const StudyPaths& paths, Look look, int threads, const WarnFn& note) {
-  const auto files = open_tree(path);
+  const bool said = !paths.table.empty() || !paths.volumes.empty();
+  if (!said && std::ranges::none_of(files->paths(), [](const std::string& p) { return base_name(p) == "participants.tsv"; }))
+    return std::nullopt;
   const std::vector<Subject> subjects = read_subjects(*files, {.table = paths.table, .path_template = paths.volumes, .warn = note});
   const VolumeKinds kinds = look_at(*files, subjects, look, threads);
   Inspection result{age_lines(subjects) + volume_lines(kinds, std::ssize(subjects)), ""};

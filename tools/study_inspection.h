@@ -3,14 +3,13 @@
 
 #include "tools/inspection.h"
 
+#include <optional>
 #include <string>
 
 namespace ermoe {
 
-/// True for a folder or an archive with a participants.tsv, and wherever a table is named.
-bool is_study(const std::string& path, const StudyPaths& paths);
-
-/// Describes ages, parts and volumes, of which it reads some, or all. Throws `InputError` as `read_subjects` does.
-Inspection inspect_study(const std::string& path, const StudyPaths& paths, Look look, int threads, const WarnFn& note);
+/// Describes ages, parts and volumes, of which it reads some, or all; nothing where `path` is no study: a folder or an archive that has a
+/// participants.tsv or of which `paths` say something. Throws `InputError` as `read_subjects` does.
+std::optional<Inspection> inspect_study(const std::string& path, const StudyPaths& paths, Look look, int threads, const WarnFn& note);
 
 }  // namespace ermoe

@@ -18,12 +18,6 @@ namespace {
 constexpr double memory_share = 0.8;  // of what is free, that volumes may take
 constexpr double gib = 1 << 30;
 
-std::shared_ptr<const FileTree> open_tree(const std::string& path) {
-  std::error_code ignored;
-  check_input(std::filesystem::exists(path, ignored), "data.path: {}: there is no such file or folder", path);
-  return std::filesystem::is_directory(path, ignored) ? open_folder(path) : open_archive(path);
-}
-
 /// Where large files go that nobody keeps.
 std::string cache_folder(const std::string& wish) {
   if (!wish.empty()) return wish;
@@ -42,6 +36,8 @@ VolumePipeline::VolumePipeline(RunConfig& config, CachingAllocator& host, int th
       world_(world),
       ahead_(host) {
   check_input(is_regression(config.loss.kind), "loss.kind: volumes come with ages, so choose l1, l2, huber or soft_labels");
+  std::error_code ignored;
+  check_input(std::filesystem::exists(config.data.path, ignored), "data.path: {}: there is no such file or folder", config.data.path);
   const auto files = open_tree(config.data.path);
   std::vector<Subject> train, test;
   split(read_subjects(*files, {.table = config.data.table, .path_template = config.data.volumes, .warn = warn_}), train, test);
