@@ -286,6 +286,8 @@ __device__ __forceinline__ void consume(Stages<N>& ring, const Work& work) {
       if (p >= walk.pieces) break;
       const auto factors = factors_of(work, walk.matrix, walk.column + p * piece);
       const Slot slot(ring, first + p * walk.groups + group);
+      // The piece before in this slot may be the other group's, and still on its way: a parity tells two turns apart, not three.
+      barrier_wait(slot.done, slot.parity ^ 1);
       barrier_wait(slot.arrived, slot.parity);
       finish(work, slot, sum + p * 32, factors);
       fence_for_async_proxy();

@@ -1,9 +1,7 @@
 // A recorded step is the step itself: the same bits, refusals included, whatever changes between steps.
 #include "models/recorded_step.h"
 
-#include "models/task_loss.h"
-#include "tests/gpu_bench.h"
-#include "tests/models/tiny_model.h"
+#include "tests/models/small_training.h"
 
 #include <set>
 
@@ -42,92 +40,8 @@ VitConfig random_config(const std::string& router) {
   return c;
 }
 
-/// A small training with what a step needs: `Bench` is a TestBench or a GpuBench.
-template <typename Bench>
-class Training {
- public:
-  Training(const VitConfig& config, Gpu* gpu, DType compute, bool with_recording = true, double rate = 1e-3,
-           GradWrites writes = GradWrites::many)
-      : model_(config), rate_(rate) {
-    model_.allocate(host_.ctx, DType::f32);
-    model_.init(host_.ctx, RngKey{5});
-    for (Parameter* p : parameters_of(model_))  // a head of zeros would hide what comes before it
-      if (p->name == "head.weight") fill_normal(p->value, 0.5, RngKey{6});
-    if (gpu != nullptr) model_.move_to(bench_.ctx, compute, writes);
-    optim_.lr = 1e-3;
-    optimizer_.emplace(bench_.ctx, model_.arena(), optim_, stiefel_method(config.moe.orthogonality));
-    average_.emplace(bench_.ctx, model_.arena(), 0.9);
-    step_.emplace(bench_.ctx, model_, *optimizer_, &*average_, 1.0);
-    runner_.emplace(*step_, with_recording ? gpu : nullptr,
-                    [](const ExecContext& c, const Variable& y, const Tensor& targets) { return task_loss(c, {}, y, targets); });
-  }
-
-  /// Step number `number` on images of its own; a `spoilt` one has a pixel that is not a number.
-  StepReport step(int64_t number, int64_t images = 4, int64_t micro_batches = 1, bool spoilt = false) {
-    const auto next = [&](int64_t micro) {
-      const RngKey key = RngKey{7}.fold(static_cast<uint64_t>(number)).fold(static_cast<uint64_t>(micro));
-      const VitConfig& m = model_.config();
-      const Tensor pixels = random_input(host_.ctx, {{images, m.channels, m.image_size, m.image_size}}, DType::f32, key);
-      const Tensor targets = random_input(host_.ctx, {{images, m.classes}, OpInput::Fill::unit}, DType::f32, key.fold(1));
-      if (spoilt) pixels.data<float>()[3] = NAN;
-      return MicroBatch{on_device_of(bench_.ctx, pixels), on_device_of(bench_.ctx, targets), {}};
-    };
-    int64_t meanwhile = 0;
-    StepReport report = runner_->run(steps_.ctx, micro_batches, next, rate_, [&] { ++meanwhile; });
-    EXPECT_EQ(meanwhile, 1);
-    return report;
-  }
-
-  /// Parameters, statistics, averages and moments, on the host. Looks whether twins follow their factors.
-  Snapshot state() {
-    Snapshot all;
-    const auto keep = [&](const std::string& name, const Tensor& t) { all[name] = on_host(bench_.ctx, t).clone(); };
-    for (const Parameter* p : parameters_of(model_))
-      if (p->role != Parameter::Role::derived) keep(p->name, p->value);
-    for (const Parameter* p : parameters_of(model_)) {
-      if (!p->twin.defined()) continue;
-      keep("twin " + p->name, p->twin);
-      EXPECT_EQ(to_doubles(p->twin), bf16_values(p->value)) << p->name;
-    }
-    for (const Buffer* b : buffers_of(model_)) keep(b->name, b->value);
-    optimizer_->visit_state(keep);
-    average_->visit([&](const Parameter& p, const Tensor& t) { keep("average " + p.name, t); });
-    return all;
-  }
-
-  /// What the last step left, on the host.
-  Snapshot gradients() {
-    Snapshot all;
-    for (const Parameter* p : parameters_of(model_)) all[p->name] = on_host(bench_.ctx, p->grad).clone();
-    return all;
-  }
-
-  /// Evaluation between steps takes memory of its own and makes matrices anew.
-  void evaluate() {
-    ExecContext ctx = bench_.ctx;
-    ctx.mode = Mode::eval;
-    const VitConfig& m = model_.config();
-    ForwardPass pass;
-    model_.forward(ctx, Variable(random_input(ctx, {{7, m.channels, m.image_size, m.image_size}}, DType::f32, RngKey{8})), pass);
-  }
-
-  bool recorded() const { return runner_->recorded(); }
-  void set_draws(int64_t draws) { step_->set_draws(draws); }
-
- private:
-  TestBench host_;
-  Bench bench_, steps_;
-  Vit model_;
-  double rate_;
-  OptimConfig optim_;
-  std::optional<Optimizer> optimizer_;
-  std::optional<MovingAverage> average_;
-  std::optional<TrainStep> step_;
-  std::optional<RecordedStep> runner_;
-};
-
 TEST(RecordedStep, WithoutAGpuNothingIsRecorded) {
-  Training<TestBench> a(random_config("ermoe"), nullptr, DType::f32), b(random_config("ermoe"), nullptr, DType::f32);
+  SmallTraining<TestBench> a(random_config("ermoe"), nullptr, DType::f32), b(random_config("ermoe"), nullptr, DType::f32);
   for (int64_t i = 0; i < 5; ++i) {
     const StepReport first = a.step(i, 4, 2), second = b.step(i, 4, 2);
     EXPECT_TRUE(first.accepted) << first.fault;
@@ -144,7 +58,7 @@ void draws_anew(Gpu* gpu) {
   VitConfig config = random_config("dense");
   config.dropout = 0.5;
   const auto losses = [&](int64_t draws, int64_t steps) {
-    Training<Bench> training(config, gpu, DType::f32, true, 0.0);
+    SmallTraining<Bench> training(config, gpu, DType::f32, true, 0.0);
     training.set_draws(draws);
     std::vector<double> all;
     for (int64_t i = 0; i < steps; ++i) all.push_back(training.step(1).loss);
@@ -170,7 +84,7 @@ class RecordedOnGpu : public ::testing::TestWithParam<std::tuple<std::string, DT
 
 TEST_P(RecordedOnGpu, ReplaysTheSameBitsOverTwentySteps) {
   const auto& [router, dtype] = GetParam();
-  Training<GpuBench> eager(random_config(router), test_gpu(), dtype, false), recorded(random_config(router), test_gpu(), dtype);
+  SmallTraining<GpuBench> eager(random_config(router), test_gpu(), dtype, false), recorded(random_config(router), test_gpu(), dtype);
   for (int64_t i = 0; i < 20; ++i) {
     const int64_t images = i < 12 ? 4 : 3;  // another shape: op by op, then recorded again
     const StepReport a = eager.step(i, images, 2), b = recorded.step(i, images, 2);
@@ -189,7 +103,7 @@ TEST_P(RecordedOnGpu, ReplaysTheSameBitsOverTwentySteps) {
 
 TEST_P(RecordedOnGpu, ARefusedStepChangesNoBit) {
   const auto& [router, dtype] = GetParam();
-  Training<GpuBench> training(random_config(router), test_gpu(), dtype);
+  SmallTraining<GpuBench> training(random_config(router), test_gpu(), dtype);
   for (int64_t i = 0; i < 4; ++i) ASSERT_TRUE(training.step(i).accepted);
   ASSERT_TRUE(training.recorded());
   const Snapshot before = training.state();
@@ -203,20 +117,20 @@ TEST_P(RecordedOnGpu, ARefusedStepChangesNoBit) {
 
 TEST_P(RecordedOnGpu, AHundredStepsRepeatBitForBit) {
   const auto& [router, dtype] = GetParam();
-  Training<GpuBench> first(random_config(router), test_gpu(), dtype), second(random_config(router), test_gpu(), dtype);
+  SmallTraining<GpuBench> first(random_config(router), test_gpu(), dtype), second(random_config(router), test_gpu(), dtype);
   for (int64_t i = 0; i < 100; ++i) ASSERT_EQ(first.step(i).loss, second.step(i).loss) << "step " << i;
   expect_same(first.state(), second.state());
 }
 
 /// One micro-batch a step, so that gradients of the experts' matrices may be bf16.
-Training<GpuBench> of_one_micro_batch(const std::string& router, DType dtype, bool with_recording, GradWrites writes) {
+SmallTraining<GpuBench> of_one_micro_batch(const std::string& router, DType dtype, bool with_recording, GradWrites writes) {
   return {random_config(router), test_gpu(), dtype, with_recording, 1e-3, writes};
 }
 
 TEST_P(RecordedOnGpu, GradientsWrittenOnceReplayTheSameBits) {
   const auto& [router, dtype] = GetParam();
-  Training<GpuBench> eager = of_one_micro_batch(router, dtype, false, GradWrites::once);
-  Training<GpuBench> recorded = of_one_micro_batch(router, dtype, true, GradWrites::once);
+  SmallTraining<GpuBench> eager = of_one_micro_batch(router, dtype, false, GradWrites::once);
+  SmallTraining<GpuBench> recorded = of_one_micro_batch(router, dtype, true, GradWrites::once);
   for (int64_t i = 0; i < 10; ++i) {
     const bool spoilt = i == 6;
     const StepReport a = eager.step(i, 4, 1, spoilt), b = recorded.step(i, 4, 1, spoilt);
@@ -234,8 +148,8 @@ TEST_P(RecordedOnGpu, GradientsWrittenOnceReplayTheSameBits) {
 /// they end in bf16, and their moments see gradients that are rounded: by up to 2⁻⁹ of each element.
 TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
   if (test_gpu() == nullptr) GTEST_SKIP() << "no GPU";
-  Training<GpuBench> once = of_one_micro_batch("wide", DType::bf16, false, GradWrites::once);
-  Training<GpuBench> many = of_one_micro_batch("wide", DType::bf16, false, GradWrites::many);
+  SmallTraining<GpuBench> once = of_one_micro_batch("wide", DType::bf16, false, GradWrites::once);
+  SmallTraining<GpuBench> many = of_one_micro_batch("wide", DType::bf16, false, GradWrites::many);
   EXPECT_EQ(once.step(0).loss, many.step(0).loss);
   const Snapshot narrow = once.gradients(), wide = many.gradients();
   std::set<std::string> rounded;
