@@ -70,8 +70,11 @@ void TrainStep::reduce_gradients(const ExecContext& ctx) {
   model_.reduce_statistics(ctx);
 }
 
-/// What this rank can see of it.
+/// What this rank can see of it. Weights first: a step that is refused leaves them as they are, so nothing gets better by itself.
 TrainStep::Fault TrainStep::find_fault(const ExecContext& ctx, const StepResults& results) const {
+  for (const Parameter* p : model_.arena().parameters())
+    if (p->role != Parameter::Role::derived && !std::isfinite(item<double>(squared_norm(ctx, p->value))))
+      return {0, fmt::format("{} itself is not finite any more; only an earlier checkpoint helps", p->name)};
   if (results.fault > 0) return {results.fault, fmt::format("routing scores of blocks.{} are not finite", results.fault - 1)};
   int64_t place = model_.config().depth + 1;
   if (!std::isfinite(results.loss)) return {place, "the loss is not finite"};

@@ -138,6 +138,18 @@ TEST(TrainStep, AGradientThatIsNotFiniteIsNamed) {
   expect_same(before, training.state());
 }
 
+TEST(TrainStep, AWeightThatIsNotFiniteIsNamedBeforeWhatFollowsFromIt) {
+  TinyModel tiny;
+  TinyTraining training(tiny);
+  ASSERT_TRUE(training.step().accepted);
+  Parameter& weight = tiny.parameter("blocks.1.moe.experts.V2");
+  weight.value.data<double>()[5] = NAN;
+  tiny.model.factors_changed();
+  const StepReport report = training.step();
+  EXPECT_FALSE(report.accepted);
+  EXPECT_EQ(report.fault, "blocks.1.moe.experts.V2 itself is not finite any more; only an earlier checkpoint helps");
+}
+
 /// A matrix whose own gradient is finite, made of a small factor and a large one that overflows the other's gradient.
 TEST(TrainStep, AFactorsGradientThatIsNotFiniteIsNamed) {
   TinyModel tiny(tiny_config(), DType::f32);
