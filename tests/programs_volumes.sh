@@ -64,7 +64,7 @@ test_looks() {
     evaluate --run looker --looks seen --region-names labels.tsv --permutations 99
   check "a line for each expert and region" test "$(wc -l <seen/experts.csv)" -eq $((1 + 3 * 3))
   local part whole=0
-  for part in occlusion.csv occlusion.nii.gz occlusion_change.nii.gz occlusion.png block1.png maps/block1_expert{0,1,2}.nii.gz; do
+  for part in occlusion.csv occlusion.nii.gz occlusion_change.nii.gz occlusion_slope.nii.gz occlusion.png occlusion_slope.png block1.png maps/block1_expert{0,1,2}.nii.gz; do
     [ -s "seen/$part" ] || whole=1
   done
   report "tables, maps and pictures are there" $whole

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <set>
@@ -25,7 +26,8 @@ struct Places {
 /// Sets of labels: each alone, then the planted ones together.
 using LabelSets = std::vector<std::set<int64_t>>;
 
-Places places_of(const Attribution& part, const LabelSets& sets) {
+/// `map` (cubes): a mean over the part's subjects.
+Places places_of(const Attribution& part, const std::vector<double>& map, const LabelSets& sets) {
   Places places{.map = MapOnPlaces(part.grid, part.spacing), .weights = {}, .brain = {}};
   places.weights.resize(sets.size());
   const size_t R = part.labels.size();
@@ -36,7 +38,7 @@ Places places_of(const Attribution& part, const LabelSets& sets) {
     for (size_t r = 0; r < R; ++r) brain += part.labels[r] > 0 ? own[r] : 0;
     if (brain < least_brain * full) continue;
     places.map.cube.push_back(cube);
-    places.map.value.push_back(part.size[static_cast<size_t>(cube)] / static_cast<double>(part.subjects));
+    places.map.value.push_back(map[static_cast<size_t>(cube)]);
     places.brain.push_back(brain);
     for (size_t s = 0; s < sets.size(); ++s) {
       double in_set = 0;
@@ -60,28 +62,39 @@ std::vector<double> shares_of(const std::vector<Places>& parts, const std::vecto
   return shares;
 }
 
-/// p of each set, and the length of the fields.
-std::pair<std::vector<double>, double> null_of(std::span<const Attribution> parts, const LabelSets& sets, int64_t draws, RngKey key) {
+/// What a map shows beside what chance would.
+struct Compared {
+  std::vector<double> seen, p;  // of each set
+  double length = 0;            // of the fields
+};
+
+using MapOf = std::function<std::vector<double>(const Attribution&)>;
+
+Compared compare(std::span<const Attribution> parts, const MapOf& map_of, const LabelSets& sets, int64_t draws, RngKey key) {
   std::vector<Places> places;
   std::vector<MapOnPlaces> maps;
   std::vector<std::vector<double>> values;
   for (const Attribution& part : parts) {
-    places.push_back(places_of(part, sets));
+    places.push_back(places_of(part, map_of(part), sets));
     maps.push_back(places.back().map);
     values.push_back(places.back().map.value);
   }
-  const double length = smoothness_of(maps);
-  const std::vector<double> seen = shares_of(places, values);
+  Compared compared{.seen = shares_of(places, values), .p = {}, .length = smoothness_of(maps)};
   std::vector<std::vector<double>> null(sets.size());
   for (int64_t draw = 0; draw < draws; ++draw) {
     const RngKey own = key.fold(static_cast<uint64_t>(draw));
-    for (size_t f = 0; f < maps.size(); ++f) values[f] = surrogate_of(maps[f], length, own);
+    for (size_t f = 0; f < maps.size(); ++f) values[f] = surrogate_of(maps[f], compared.length, own);
     const std::vector<double> shares = shares_of(places, values);
     for (size_t s = 0; s < sets.size(); ++s) null[s].push_back(shares[s]);
   }
-  std::vector<double> p;
-  for (size_t s = 0; s < sets.size(); ++s) p.push_back(p_value(seen[s], null[s]));
-  return {p, length};
+  for (size_t s = 0; s < sets.size(); ++s) compared.p.push_back(p_value(compared.seen[s], null[s]));
+  return compared;
+}
+
+std::vector<double> mean_size(const Attribution& part) {
+  std::vector<double> mean = part.size;
+  for (double& v : mean) v /= static_cast<double>(part.subjects);
+  return mean;
 }
 
 struct RegionSums {
@@ -114,9 +127,11 @@ Attribution::Attribution(const CubeGrid& cubes, double mm, std::vector<int64_t> 
       voxels(size.size() * labels.size()),
       by_region(labels.size()),
       change_by_region(labels.size()),
-      whole(labels.size()) {}
+      whole(labels.size()),
+      with_truth(size.size()) {}
 
-void Attribution::add(std::span<const double> changes, std::span<const double> region_counts, std::span<const double> region_changes) {
+void Attribution::add(double number, std::span<const double> changes, std::span<const double> region_counts,
+                      std::span<const double> region_changes) {
   const size_t R = labels.size();
   check(changes.size() == size.size() && region_counts.size() == voxels.size() && region_changes.size() == R,
         "[attribution] {} changes and {} counts for {} cubes, and {} changes for {} regions", changes.size(), region_counts.size(),
@@ -125,13 +140,24 @@ void Attribution::add(std::span<const double> changes, std::span<const double> r
   for (size_t cube = 0; cube < size.size(); ++cube) {
     size[cube] += std::abs(changes[cube]);
     change[cube] += changes[cube];
+    with_truth[cube] += changes[cube] * number;
     for (size_t r = 0; r < R; ++r) {
       voxels[cube * R + r] += region_counts[cube * R + r];
       by_region[r] += std::abs(changes[cube]) * region_counts[cube * R + r];
       change_by_region[r] += changes[cube] * region_counts[cube * R + r];
     }
   }
+  truth += number;
+  truth_squares += number * number;
   ++subjects;
+}
+
+std::vector<double> Attribution::slopes() const {
+  const double n = static_cast<double>(std::max<int64_t>(1, subjects)), spread = truth_squares - truth * truth / n;
+  std::vector<double> all(size.size());
+  if (spread <= 1e-12 * truth_squares) return all;
+  for (size_t cube = 0; cube < all.size(); ++cube) all[cube] = -(with_truth[cube] - change[cube] * truth / n) / spread;
+  return all;
 }
 
 AttributionReport attribution_report(std::span<const Attribution> parts, const std::vector<int64_t>& planted, int64_t draws, RngKey key) {
@@ -161,10 +187,16 @@ AttributionReport attribution_report(std::span<const Attribution> parts, const s
   }
   if (report.regions.empty()) return report;
   sets.emplace_back(planted.begin(), planted.end());
-  const auto [p, length] = null_of(parts, sets, draws, key);
-  for (size_t r = 0; r < report.regions.size(); ++r) report.regions[r].p = p[r];
-  together.p = p.back();
-  report.smoothness_mm = length;
+  const Compared sizes = compare(parts, mean_size, sets, draws, key);
+  const Compared slopes = compare(parts, std::mem_fn(&Attribution::slopes), sets, draws, key.fold(draws));
+  const auto complete = [&](RegionAttribution& region, size_t set) {
+    region.p = sizes.p[set];
+    region.slope_share = slopes.seen[set];
+    region.slope_p = slopes.p[set];
+  };
+  for (size_t r = 0; r < report.regions.size(); ++r) complete(report.regions[r], r);
+  complete(together, sets.size() - 1);
+  report.smoothness_mm = sizes.length;
   if (together.volume > 0) report.planted = together;
   return report;
 }

@@ -188,6 +188,7 @@ class Looker {
     const RegionMask mask(ctx_, config_.model);
     const std::vector<std::vector<size_t>> cubes = voxels_of_cubes(attribution.grid);
     for (int64_t i = 0; i < set.size(); ++i) {
+      const double age = set.subjects[static_cast<size_t>(i)].age;
       const auto predict = [&](const std::vector<float>& volumes, int64_t count) {
         ForwardPass pass;
         if (mask.wanted()) pass.allow = mask(ctx_, repeated(row_of(set.labels, i), set.labels.shape(), count));
@@ -199,11 +200,11 @@ class Looker {
         return occlude(parts, row_of(set.volumes, i), mean, evaluation_batch(config_.train), predict);
       };
       if (attribution.labels.empty()) {
-        attribution.add(changes_of(cubes), {}, {});
+        attribution.add(age, changes_of(cubes), {}, {});
         continue;
       }
       const std::span<const float> map = row_of(set.labels, i);
-      attribution.add(changes_of(cubes), region_voxels(attribution.grid, map, attribution.labels),
+      attribution.add(age, changes_of(cubes), region_voxels(attribution.grid, map, attribution.labels),
                       changes_of(voxels_of_labels(map, attribution.labels)));
     }
   }
@@ -284,6 +285,9 @@ void pool(Looks& looks) {
       looks.models, [&](const auto& m) { return mean_map(m, m.attribution.size); }, Interpolation::nearest);
   looks.change = pooled(
       looks.models, [&](const auto& m) { return mean_map(m, m.attribution.change); }, Interpolation::nearest);
+  looks.slope = pooled(
+      looks.models, [](const auto& m) { return spread_over_voxels(m.attribution.grid, m.attribution.slopes(), m.attribution.spacing); },
+      Interpolation::nearest);
   looks.brain.intensities = pooled(
       looks.models, [](const auto& m) { return m.brain.intensities; }, Interpolation::linear);
   const Volume inside = pooled(

@@ -75,6 +75,7 @@ struct Looks {
   // Of all models, in one window around the middle.
   MeanBrain brain;
   Volume attribution, change;  // mean |change| and mean change, in years
+  Volume slope;                // years that predictions fall behind a year of age, covered
   int64_t cube = 1;
 };
 

@@ -58,9 +58,14 @@ void write_block(const ModelLooks& model, const BlockLooks& block, double spacin
 void write_occlusion(const Looks& looks, const std::string& folder) {
   write_nifti(folder + "/occlusion.nii.gz", looks.attribution, {.description = "mean |change| of the prediction, covered"});
   write_nifti(folder + "/occlusion_change.nii.gz", looks.change, {.description = "mean change of the prediction, covered"});
-  const std::vector<MapRow> rows = {{"mean |change|", looks.attribution}};
-  write_png(folder + "/occlusion.png",
-            draw_maps(looks.brain, rows, looks.cube, 0, highest_of(rows), fmt::format("covered: {} subjects", looks.subjects), "years"));
+  write_nifti(folder + "/occlusion_slope.nii.gz", looks.slope, {.description = "how much less the prediction follows age, covered"});
+  const auto draw = [&](const char* name, const char* title, const Volume& map, const char* unit) {
+    const std::vector<MapRow> rows = {{title, map}};
+    write_png(fmt::format("{}/{}.png", folder, name),
+              draw_maps(looks.brain, rows, looks.cube, 0, highest_of(rows), fmt::format("covered: {} subjects", looks.subjects), unit));
+  };
+  draw("occlusion", "mean |change|", looks.attribution, "years");
+  draw("occlusion_slope", "follows age less by", looks.slope, "years a year");
 }
 
 ordered_json json_of(const std::optional<Information>& information) {
@@ -69,8 +74,9 @@ ordered_json json_of(const std::optional<Information>& information) {
 }
 
 ordered_json json_of(const RegionAttribution& region) {
-  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()}, {"p", region.p},
-          {"change", region.change},     {"whole", region.whole}};
+  return {{"attribution", region.share}, {"volume", region.volume}, {"ratio", region.ratio()},     {"p", region.p},
+          {"change", region.change},     {"whole", region.whole},   {"slope", region.slope_share}, {"slope_ratio", region.slope_ratio()},
+          {"slope_p", region.slope_p}};
 }
 
 std::string information_text(const std::optional<Information>& information) {
@@ -95,20 +101,23 @@ std::string regions_text(const Looks& looks) {
   if (report.regions.empty()) return {};
   std::vector<RegionAttribution> sorted = report.regions;
   std::ranges::stable_sort(sorted, std::greater{}, &RegionAttribution::ratio);
-  std::string text =
-      fmt::format("\n{:<28} {:>11} {:>8} {:>7} {:>7} {:>11}\n", "region", "attribution", "volume", "ratio", "p", "all covered");
+  std::string text = fmt::format("\n{:<28} {:>8} {:>11} {:>7} {:>7} {:>9} {:>7} {:>7} {:>11}\n", "region", "volume", "attribution", "ratio",
+                                 "p", "of slope", "ratio", "p", "all covered");
   double whole = 0;
   for (const RegionAttribution& r : sorted) {
-    text += fmt::format("{:<28} {:>9.1f} % {:>6.1f} % {:>7.2f} {:>7.3g} {:>11.2f}\n", printable(looks.names.name(r.label)), 100 * r.share,
-                        100 * r.volume, r.ratio(), r.p, r.whole);
+    text += fmt::format("{:<28} {:>6.1f} % {:>9.1f} % {:>7.2f} {:>7.3g} {:>7.1f} % {:>7.2f} {:>7.3g} {:>11.2f}\n",
+                        printable(looks.names.name(r.label)), 100 * r.volume, 100 * r.share, r.ratio(), r.p, 100 * r.slope_share,
+                        r.slope_ratio(), r.slope_p, r.whole);
     whole += r.whole;
   }
   text += fmt::format("({:.1f} % of all attribution falls on voxels outside of the regions)\n", 100 * report.background);
   if (report.planted)
     text += fmt::format(
-        "planted regions: {:.1f} % of the attribution, {:.1f} % of the volume, ratio {:.2f}, p {:.3g}; covered whole, {:.1f} % of what all "
-        "regions change\n",
-        100 * report.planted->share, 100 * report.planted->volume, report.planted->ratio(), report.planted->p,
+        "planted regions: {:.1f} % of the volume; {:.1f} % of the attribution, ratio {:.2f}, p {:.3g}; {:.1f} % of the slope, ratio "
+        "{:.2f}, "
+        "p {:.3g}; covered whole, {:.1f} % of what all regions change\n",
+        100 * report.planted->volume, 100 * report.planted->share, report.planted->ratio(), report.planted->p,
+        100 * report.planted->slope_share, report.planted->slope_ratio(), report.planted->slope_p,
         whole > 0 ? 100 * report.planted->whole / whole : 0);
   return text;
 }
@@ -150,11 +159,11 @@ std::string experts_csv(const Looks& looks) {
 }
 
 std::string occlusion_csv(const Looks& looks) {
-  std::string text = "region,name,planted,attribution,volume,ratio,p,change,whole\n";
+  std::string text = "region,name,planted,attribution,volume,ratio,p,change,whole,slope,slope_ratio,slope_p\n";
   for (const RegionAttribution& r : looks.report.regions)
-    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label, csv_field(looks.names.name(r.label)),
-                        std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share, r.volume, r.ratio(), r.p, r.change,
-                        r.whole);
+    text += fmt::format("{},{},{},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g},{:.6g}\n", r.label,
+                        csv_field(looks.names.name(r.label)), std::ranges::binary_search(looks.names.planted(), r.label) ? 1 : 0, r.share,
+                        r.volume, r.ratio(), r.p, r.change, r.whole, r.slope_share, r.slope_ratio(), r.slope_p);
   return text;
 }
 
@@ -176,7 +185,8 @@ std::vector<std::string> write_looks(const Looks& looks, const std::string& fold
     if (!model.blocks.empty()) written.insert(written.end(), {own + "/maps/", own + "/block*.png"});
   }
   write_occlusion(looks, folder);
-  written.insert(written.end(), {folder + "/occlusion.nii.gz", folder + "/occlusion_change.nii.gz", folder + "/occlusion.png"});
+  written.insert(written.end(), {folder + "/occlusion.nii.gz", folder + "/occlusion_change.nii.gz", folder + "/occlusion_slope.nii.gz",
+                                 folder + "/occlusion.png", folder + "/occlusion_slope.png"});
   return written;
 }
 

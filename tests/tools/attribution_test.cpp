@@ -14,8 +14,8 @@ namespace {
 TEST(Attribution, SharesAreOfTheBrainAndTheBackgroundStandsApart) {
   // Two cubes of 2 x 2 x 2 voxels. The first holds 4 of label 1 and 4 of none, the second 2 of label 1 and 6 of label 5.
   Attribution a(CubeGrid{{4, 2, 2}, 2}, 4, {0, 1, 5});
-  a.add(std::vector<double>{-1, 3}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, -2, 5});
-  a.add(std::vector<double>{1, 1}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, 1, 5});
+  a.add(40, std::vector<double>{-1, 3}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, -2, 5});
+  a.add(60, std::vector<double>{1, 1}, std::vector<double>{4, 4, 0, 0, 2, 6}, std::vector<double>{1, 1, 5});
   const AttributionReport report = attribution_report(std::span(&a, 1), {5}, 20, RngKey{1});
   ASSERT_EQ(report.regions.size(), 2u);
   // |change|: 2 on the first cube, 4 on the second. Label 1: 4 * 2 + 2 * 4 = 16; label 5: 6 * 4 = 24; none: 4 * 2 = 8.
@@ -31,10 +31,34 @@ TEST(Attribution, SharesAreOfTheBrainAndTheBackgroundStandsApart) {
   EXPECT_NEAR(report.planted->ratio(), (24.0 / 40) / (6.0 / 12), 1e-12);
 }
 
+TEST(Attribution, TheSlopeIsWhatMakesAPredictionFollowTheTruth) {
+  // The prediction takes a tenth of a year a year from the first cube, four tenths from the second, and noise from the third.
+  Attribution a(CubeGrid{{6, 2, 2}, 2}, 4, {0, 1, 2});
+  for (const auto& [age, noise] : std::vector<std::pair<double, double>>{{20, 9}, {40, -9}, {60, -9}, {80, 9}})
+    a.add(age, std::vector<double>{-0.1 * (age - 50), -0.4 * (age - 50), noise}, std::vector<double>{0, 8, 0, 0, 0, 8, 4, 4, 0},
+          std::vector<double>(3));
+  const std::vector<double> slopes = a.slopes();
+  EXPECT_NEAR(slopes[0], 0.1, 1e-12);
+  EXPECT_NEAR(slopes[1], 0.4, 1e-12);
+  EXPECT_NEAR(slopes[2], 0, 1e-12);
+  const AttributionReport report = attribution_report(std::span(&a, 1), {2}, 20, RngKey{1});
+  EXPECT_NEAR(report.regions[0].slope_share, 0.2, 1e-12);
+  EXPECT_NEAR(report.planted->slope_share, 0.8, 1e-12);
+  EXPECT_NEAR(report.planted->slope_ratio(), 0.8 / (8.0 / 20), 1e-12);
+  EXPECT_LT(report.planted->ratio(), report.planted->slope_ratio()) << "noise counts for the size alone";
+}
+
+TEST(Attribution, OfOneAgeThereIsNoSlope) {
+  Attribution a(CubeGrid{{2, 2, 2}, 2}, 4, {1});
+  for (const double change : {1.0, 2.0}) a.add(33.3, std::vector<double>{change}, std::vector<double>{8}, std::vector<double>{1});
+  EXPECT_EQ(a.slopes(), std::vector<double>{0});
+  EXPECT_EQ(attribution_report(std::span(&a, 1), {}, 20, RngKey{1}).regions[0].slope_share, 0);
+}
+
 TEST(Attribution, PartsOfDifferentWindowsAndLabelsAreAddedUp) {
   Attribution a(CubeGrid{{2, 2, 2}, 2}, 4, {1}), b(CubeGrid{{4, 2, 2}, 2}, 4, {1, 2});
-  a.add(std::vector<double>{2}, std::vector<double>{8}, std::vector<double>{1});
-  b.add(std::vector<double>{1, 3}, std::vector<double>{8, 0, 0, 8}, std::vector<double>{-2, 4});
+  a.add(50, std::vector<double>{2}, std::vector<double>{8}, std::vector<double>{1});
+  b.add(70, std::vector<double>{1, 3}, std::vector<double>{8, 0, 0, 8}, std::vector<double>{-2, 4});
   const std::vector<Attribution> parts = {a, b};
   const AttributionReport report = attribution_report(parts, {1, 2}, 20, RngKey{1});
   EXPECT_NEAR(report.regions[0].share, (16.0 + 8) / 48, 1e-12);
@@ -45,7 +69,7 @@ TEST(Attribution, PartsOfDifferentWindowsAndLabelsAreAddedUp) {
 
 TEST(Attribution, WithoutMapsOfRegionsThereIsNothingToSay) {
   Attribution a(CubeGrid{{2, 2, 2}, 2}, 4, {});
-  a.add(std::vector<double>{2}, {}, {});
+  a.add(50, std::vector<double>{2}, {}, {});
   const AttributionReport report = attribution_report(std::span(&a, 1), {}, 20, RngKey{1});
   EXPECT_TRUE(report.regions.empty());
   EXPECT_FALSE(report.planted.has_value());
@@ -74,7 +98,7 @@ std::vector<double> random_map(const CubeGrid& grid, double length, RngKey key) 
 
 double p_of(const CubeGrid& grid, const std::vector<double>& changes, RngKey key, int64_t draws) {
   Attribution a(grid, 1, {0, 1, 2});
-  a.add(changes, ball(grid), std::vector<double>(3));
+  a.add(50, changes, ball(grid), std::vector<double>(3));
   return attribution_report(std::span(&a, 1), {1}, draws, key).planted->p;
 }
 
