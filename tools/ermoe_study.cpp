@@ -35,6 +35,7 @@ constexpr const char* help =
     "  --out FOLDER      of the study; as a rule runs/NAME\n"
     "  --jobs N          runs at once; 0: 1 on a CPU, 2 on a GPU\n"
     "  --only ROW,ROW    run these rows alone; the table has whatever is there\n"
+    "  --seeds N,N       run these seeds alone, likewise\n"
     "  --dry-run         say what would run\n"
     "  --table-only      run nothing\n"
     "  --SETTING VALUE   changes the base of all rows; ermoe-train --help lists the settings\n";
@@ -42,6 +43,7 @@ constexpr const char* help =
 struct Options {
   std::string study, out;
   std::vector<std::string> only;
+  std::vector<uint64_t> seeds;
   std::vector<Assignment> flags;
   int64_t jobs = 0;
   bool dry_run = false, table_only = false;
@@ -59,7 +61,8 @@ bool parse(int argc, char** argv, Options& options) {
   CLI::App app{"Trains what is missing of a study, and makes its table.", "ermoe-study"};
   app.add_option("study", options.study, "JSON file")->required();
   app.add_option("--jobs", options.jobs, "runs at once")->check(CLI::Range(0, 1024));
-  app.add_option("--only", options.only, "rows")->delimiter(',');
+  app.add_option("--only", options.only, "rows")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--seeds", options.seeds, "seeds")->delimiter(',')->allow_extra_args(false);
   CLI::Option* const dry = app.add_flag("--dry-run", options.dry_run, "say what would run");
   app.add_flag("--table-only", options.table_only, "run nothing")->excludes(dry);
   add_setting_flags(app, options.flags);
@@ -77,6 +80,17 @@ Descriptor lock(const std::string& out) {
   check_input(::flock(folder.get(), LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, "{}: another ermoe-study is at work in this folder",
               out);
   return folder;
+}
+
+/// Those that are asked for, of all of the study.
+std::vector<StudyRun> chosen(const Options& options, const Study& study, const std::string& out) {
+  std::vector<StudyRun> runs = runs_of(study, out, rows_named(study, options.only));
+  const auto left_out = [&](const StudyRun& run) {
+    return !options.seeds.empty() && std::ranges::find(options.seeds, run.seed) == options.seeds.end();
+  };
+  std::erase_if(runs, left_out);
+  check_input(!runs.empty(), "--seeds: no row has these seeds");
+  return runs;
 }
 
 ScheduleOptions schedule_options(const Options& options, const Study& study) {
@@ -102,7 +116,7 @@ int run_study(const Options& options) {
   const Study study = read_study(options.study, options.flags);
   const std::string out = options.out.empty() ? "runs/" + study.name : options.out;
   const std::vector<StudyRun> all = runs_of(study, out, rows_named(study, {}));
-  const std::vector<StudyRun> runs = runs_of(study, out, rows_named(study, options.only));
+  const std::vector<StudyRun> runs = chosen(options, study, out);
   require_agreement(all);
   if (options.table_only) {
     check_input(std::ranges::any_of(all, [](const StudyRun& run) { return state_of(run) == RunState::done; }), "{}: no run is done", out);

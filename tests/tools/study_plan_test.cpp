@@ -48,7 +48,7 @@ TEST(StudyPlan, RowsSetTheirOwnBesideTheBase) {
 }
 
 TEST(StudyPlan, FamiliesAreGridsValueByValue) {
-  const Study study = study_of(R"({"name": "s", "base": {"model.width": 64}, "families": {
+  const Study study = study_of(R"({"name": "s", "base": {"model.width": 64, "model.heads": 2}, "families": {
     "rank": {"moe.basis_rank": [16, 32]},
     "fallback": {"moe.threshold": "quantile:0.1", "moe.free_experts": [1, 2]}}})");
   EXPECT_EQ(names(study), "base free_experts=1,threshold=quantile-0.1 free_experts=2,threshold=quantile-0.1 basis_rank=16 basis_rank=32 ");

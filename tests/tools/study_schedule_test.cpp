@@ -76,13 +76,13 @@ TEST(StudyForecast, CountsWhatIsMissing) {
     "model.channels": 3, "data.path": "synthetic:size=16,count=100,classes=4"}, "rows": [{"name": "a"}]})");
   const auto runs = runs_of(study, folder.path().string(), {0});
   const std::string before = forecast(runs, 1);
-  EXPECT_NE(before.find("to run       a, seed 0                                10 steps"), std::string::npos) << before;
-  EXPECT_NE(before.find("2 of 2 runs are missing: 20 steps, 1 at once"), std::string::npos) << before;
+  EXPECT_NE(before.find("to run       a, seed 0                                12 steps"), std::string::npos) << before;
+  EXPECT_NE(before.find("2 of 2 runs are missing: 24 steps, 1 at once"), std::string::npos) << before;
   EXPECT_NE(before.find("is known once a run is done"), std::string::npos);
   make_done(folder, runs[0], 0.5);
   write_record(runs[0], {.at_once = 1, .seconds = 30});
   const std::string after = forecast(runs, 1);
-  EXPECT_NE(after.find("1 of 2 runs are missing: 10 steps"), std::string::npos) << after;
+  EXPECT_NE(after.find("1 of 2 runs are missing: 12 steps"), std::string::npos) << after;
   EXPECT_NE(after.find("about 0:30"), std::string::npos) << after;
 }
 

@@ -14,7 +14,7 @@ namespace ermoe::testing {
 namespace {
 
 const std::string text = R"({"name": "s", "about": "What this is.", "baseline": "b", "seeds": [0, 1],
-  "base": {"train.epochs": 1, "data.path": "synthetic", "model.image_size": 16, "model.channels": 3, "model.width": 32, "model.heads": 2},
+  "base": {"train.epochs": 1, "data.path": "synthetic", "model.image_size": 16, "model.channels": 3, "model.classes": 4, "model.width": 32, "model.heads": 2},
   "rows": [{"name": "a"}, {"name": "b", "set": {"moe.router": "vmoe", "moe.expert": "plain"}}, {"name": "c", "set": {"moe.top_k": 1}}],
   "families": {"rank": {"moe.basis_rank": [16]}}})";
 
