@@ -68,6 +68,17 @@ test_study_stopped() {
   report "SIGTERM goes on to the children, which save: exit 0" $?
 }
 
+test_study_of_numbers() {
+  study study_brains
+  echo '{"name": "ages", "rows": [{"name": "experts"}, {"name": "dense", "set": {"moe.layers": "none"}}], "baseline": "dense",
+    "base": {"data.volumes": "t1/{participant_id}.nii.gz", "data.spacing": 4, "model.dimensions": 3, "model.patch": 4, "model.width": 16,
+             "model.depth": 2, "model.heads": 2, "model.pool": "average", "moe.experts": 2, "moe.top_k": 1, "moe.hidden": 16,
+             "loss.kind": "l1", "train.batch": 3, "train.epochs": 1, "train.threads": 1}}' >ages.json
+  expect "a study of ages is judged by the mean error" 0 '^\| experts \| 1 \| [0-9.]+ \| [-+][0-9.]+ \([-+][0-9.]+ to [-+][0-9.]+\)\* ' \
+    compare ages.json --data study_brains --out ages
+  check "whose epochs are counted when they run" test "$(compare ages.json --data study_brains --out other --dry-run | grep -c ' 1 epochs')" -eq 2
+}
+
 test_study() {
   section "ermoe-study"
   expect "--help" 0 "usage: ermoe-study STUDY.json" compare --help
@@ -99,6 +110,7 @@ test_study() {
     compare half.json "${tiny[@]}" --train.steps 12 --out study_half
   check "with the last lines of its log" grep -q "^    .*more than train.max_bad_steps" out
   check "and the table of what is there" grep -q "Not done yet: bad" study_half/table.md
+  test_study_of_numbers
   test_study_killed
   test_study_stopped
 }
