@@ -23,6 +23,7 @@ inline void make_begun(const TempFolder& folder, const StudyRun& run, int64_t st
   folder.file(inside + "/config.json", config_to_json(run.asked));
   folder.file(inside + "/checkpoints/latest", fmt::format("step-{}\n", step));
   folder.file(inside + "/metrics.jsonl", fmt::format(R"({{"step":1,"split":"train","epoch":0.1,"images_per_s":10,"memory_mib":50}}
+no row at all
 {{"step":5,"split":"train","epoch":0.5,"images_per_s":200,"memory_mib":60,"purity_router":0.5}}
 {{"step":6,"split":"eval","epoch":0.6,"block1/churn":-1,"block3/churn":-1}}
 {{"step":8,"split":"train","epoch":0.8,"images_per_s":300,"memory_mib":55,"purity_router":-0.25}}
