@@ -4,7 +4,7 @@
 # Works in a folder of its own under TMPDIR, which goes when all checks hold. Hostile files: ERMOE_TEST_DATA=FOLDER.
 set -u
 bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
-for program in train eval predict data bench; do
+for program in train eval predict data bench study; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
 tests="$(cd "$(dirname "$0")" && pwd)"
@@ -143,6 +143,7 @@ same_losses() {
 }
 
 . "$tests/programs_volumes.sh"
+. "$tests/programs_study.sh"
 
 test_training() {
   section "ermoe-train"
@@ -429,6 +430,7 @@ test_evaluation
 test_prediction
 test_inspection
 test_benchmarks
+test_study
 test_volumes
 test_looks
 test_study_inspection

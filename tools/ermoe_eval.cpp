@@ -70,6 +70,13 @@ RegressionReport regression_of(const Evaluation& result, Pipeline& pipeline, con
   return regression_report(predictions);
 }
 
+/// Of classes: a line an image, by its number in the data set.
+std::string classes_csv(const Evaluation& result) {
+  std::string text = "image,class,predicted\n";
+  for (const NumberPrediction& p : result.predictions) text += fmt::format("{},{:.0f},{:.0f}\n", p.sample, p.truth, p.predicted);
+  return text;
+}
+
 /// A cross-validation needs no model: what each fold predicted is there.
 int evaluate_folds(const Options& options) {
   check_input(
@@ -134,7 +141,10 @@ int evaluate_model(const Options& options) {
                           .class_names = model.class_names(),
                           .result = run(ExpertOrder::own),
                           .shuffled_accuracy = {}};
-  if (is_regression(config.loss.kind)) report.regression = regression_of(report.result, *pipeline, config, options, samples, run);
+  if (is_regression(config.loss.kind))
+    report.regression = regression_of(report.result, *pipeline, config, options, samples, run);
+  else if (!options.predictions.empty())
+    write_file(options.predictions, classes_csv(report.result));
   if (options.shuffle && !report.regression) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
   std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
   return 0;
@@ -167,7 +177,7 @@ int run(int argc, char** argv) {
   add_precision_flag(app, options.precision);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   app.add_flag("--shuffle", options.shuffle, "evaluate once more with every token sent to the wrong experts");
-  app.add_option("--predictions", options.predictions, "of a regression: write everyone's to this CSV");
+  app.add_option("--predictions", options.predictions, "write what is said of each image or subject to this CSV");
   app.add_option("--scatter", options.scatter, "of a regression: draw them into this PNG");
   app.add_option("--against", options.against, "of a cross-validation's folder: compare with another one of the same subjects");
   add_looks_flags(app, options);

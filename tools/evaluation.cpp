@@ -13,9 +13,9 @@ namespace {
 
 constexpr int64_t statistics_count = 8;  // batches that statistics are taken from
 
-/// Adds a batch's ranks to the counts.
-void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Evaluation& total, std::vector<int64_t>& hits,
-                     std::vector<int64_t>& seen) {
+/// Adds a batch's ranks to the counts, and what is said of its samples.
+void add_predictions(const Tensor& logits, std::span<const int32_t> labels, std::span<const int64_t> samples, Evaluation& total,
+                     std::vector<int64_t>& hits, std::vector<int64_t>& seen) {
   const int64_t Y = logits.shape()[1];
   for (size_t b = 0; b < labels.size(); ++b) {
     const float* row = logits.data<float>() + static_cast<int64_t>(b) * Y;
@@ -24,6 +24,8 @@ void add_predictions(const Tensor& logits, std::span<const int32_t> labels, Eval
     int64_t ahead = 0;
     for (int64_t k = 0; k < Y; ++k) ahead += k != y && !(row[k] < row[y]);
     const int64_t predicted = std::max_element(row, row + Y) - row;
+    const int64_t said = ahead > 0 && predicted == y ? -1 : predicted;
+    total.predictions.push_back({.sample = samples[b], .truth = static_cast<double>(y), .predicted = static_cast<double>(said)});
     total.confusion[static_cast<size_t>(y * Y + predicted)] += 1;
     hits[static_cast<size_t>(y)] += ahead == 0;
     seen[static_cast<size_t>(y)] += 1;
@@ -125,7 +127,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     if (is_regression(loss.kind))
       add_numbers(loss, read, on_host(ctx, in.targets), in.indices, total);
     else
-      add_predictions(read, in.labels, total, hits, seen);
+      add_predictions(read, in.labels, in.indices, total, hits, seen);
     const bool classes = !is_regression(loss.kind);
     total.collector->add(pass.routes, classes ? std::span<const int32_t>(in.labels) : std::span<const int32_t>(), in.indices,
                          model.tokens());
@@ -139,7 +141,8 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
   total.top5 /= n;
   for (size_t y = 0; y < hits.size(); ++y)
     total.class_accuracy.push_back(seen[y] > 0 ? static_cast<double>(hits[y]) / static_cast<double>(seen[y]) : -1.0);
-  for (const NumberPrediction& p : total.predictions) total.mae += std::abs(p.predicted - p.truth) / n;
+  if (is_regression(loss.kind))
+    for (const NumberPrediction& p : total.predictions) total.mae += std::abs(p.predicted - p.truth) / n;
   total.routing = total.collector->metrics(previous);
   return total;
 }

@@ -15,7 +15,7 @@
 
 namespace ermoe {
 
-/// What a regression says of one sample.
+/// What is said of one sample: a number, or its class (-1: several rank alike).
 struct NumberPrediction {
   int64_t sample = 0;  // of the data set
   double truth = 0, predicted = 0;
@@ -28,8 +28,8 @@ struct Evaluation {
   double top5 = 0;                              // … among the first five
   std::vector<double> class_accuracy;           // (Y); -1 where a class has no image
   std::vector<int64_t> confusion;               // (Y, Y): true class, predicted class
-  std::vector<NumberPrediction> predictions;    // of a regression, by sample; nothing is said of classes then
-  double mae = 0;                               // of them: mean |predicted - true|
+  std::vector<NumberPrediction> predictions;    // by sample; of a regression nothing is said of classes
+  double mae = 0;                               // of a regression: mean |predicted - true|
   std::vector<RoutingMetrics> routing;          // of each MoE layer
   std::shared_ptr<RoutingCollector> collector;  // for the next evaluation's churn
 };

@@ -15,6 +15,7 @@ set(SOURCES
   bench/report.cpp
   bench/step_bench.cpp
   chart.cpp
+  child_process.cpp
   command_line.cpp
   config_check.cpp
   config_io.cpp
@@ -31,7 +32,6 @@ set(SOURCES
   image_pipeline.cpp
   input_bench.cpp
   inspection.cpp
-  study_inspection.cpp
   link_probe.cpp
   loaded_model.cpp
   looks.cpp
@@ -60,6 +60,16 @@ set(SOURCES
   smooth_maps.cpp
   specialisation.cpp
   standouts.cpp
+  study_figures.cpp
+  study_forecast.cpp
+  study_inspection.cpp
+  study_plan.cpp
+  study_progress.cpp
+  study_report.cpp
+  study_runs.cpp
+  study_schedule.cpp
+  study_statistics.cpp
+  study_table.cpp
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
@@ -75,5 +85,6 @@ set(PROGRAMS
   ermoe-demo
   ermoe-eval
   ermoe-predict
+  ermoe-study
   ermoe-train
 )

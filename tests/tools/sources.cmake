@@ -30,6 +30,11 @@ set(SOURCES
   signals_test.cpp
   specialisation_test.cpp
   standouts_test.cpp
+  study_plan_test.cpp
+  study_runs_test.cpp
+  study_schedule_test.cpp
+  study_statistics_test.cpp
+  study_table_test.cpp
   tensorboard_test.cpp
   volume_pipeline_test.cpp
   volume_prediction_test.cpp
