@@ -3,6 +3,7 @@
 #include "core/comm.h"
 #include "core/error.h"
 #include "core/file_io.h"
+#include "models/checkpoint_store.h"
 #include "tools/command_line.h"
 #include "tools/config_check.h"
 #include "tools/config_io.h"
@@ -18,6 +19,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cstdio>
+#include <map>
 
 namespace ermoe {
 namespace {
@@ -32,39 +34,45 @@ struct Options {
 
 void note(const std::string& text) { std::fprintf(stderr, "note: %s\n", text.c_str()); }
 
-/// The folders of all runs: those given, and the folds of cross-validations among them.
-std::vector<std::string> folders_of(const std::vector<std::string>& given) {
-  std::vector<std::string> folders;
-  for (const std::string& path : given)
-    for (const std::string& one : models_in(path)) {
+/// All runs: those given, and the folds of cross-validations among them. Of these the last weights count: the best ones were chosen by
+/// those held out.
+std::vector<ReportedRun> runs_of(const std::vector<std::string>& given) {
+  std::vector<ReportedRun> runs;
+  for (const std::string& path : given) {
+    const std::vector<std::string> folders = models_in(path);
+    for (const std::string& one : folders) {
       check_input(path_exists(one), "{}: there is no such folder", one);
-      folders.push_back(run_folder_of(one));
+      const std::string folder = run_folder_of(one);
+      runs.push_back({folder, folders.size() > 1 ? find_checkpoint(folder, "latest").folder : folder});
     }
-  return folders;
+  }
+  return runs;
 }
 
-/// "fold-1" and "seed-3" alone say little: names that runs share get the folder above in front.
-void tell_apart(nlohmann::ordered_json& runs, const std::vector<std::string>& folders) {
-  for (size_t i = 0; i < runs.size(); ++i)
-    for (size_t j = 0; j < runs.size(); ++j)
-      if (i != j && runs[i]["name"] == runs[j]["name"]) runs[i]["name"] = folders[i];
+/// "fold-1" and "seed-3" alone say little: names that runs share give way to whole paths.
+void tell_apart(nlohmann::ordered_json& told) {
+  std::map<std::string, int> seen;
+  for (const auto& run : told) ++seen[run["name"].get<std::string>()];
+  for (auto& run : told)
+    if (seen[run["name"].get<std::string>()] > 1) run["name"] = run["folder"];
 }
 
 int report(const Options& options) {
-  const std::vector<std::string> folders = folders_of(options.runs);
+  const std::vector<ReportedRun> runs = runs_of(options.runs);
   std::vector<RunConfig> configs;
-  for (const std::string& folder : folders) configs.push_back(load_config(folder + "/config.json"));
+  for (const ReportedRun& run : runs) configs.push_back(load_config(run.folder + "/config.json"));
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
   nlohmann::ordered_json data{{"runs", nlohmann::ordered_json::array()}, {"settings", report_settings(configs)}};
-  for (const std::string& folder : folders) data["runs"].push_back(report_run(engine, folder, options.report, threads, note));
-  tell_apart(data["runs"], folders);
+  for (const ReportedRun& run : runs) data["runs"].push_back(report_run(engine, run, options.report, threads, note));
+  tell_apart(data["runs"]);
   const std::string first = data["runs"][0]["name"].get<std::string>();
-  const std::string title = folders.size() == 1 ? first : fmt::format("{} and {} more", first, folders.size() - 1);
-  const std::string page = report_page(title, data), out = options.out.empty() ? options.runs[0] + "/report.html" : options.out;
+  const std::string title = runs.size() == 1 ? first : fmt::format("{} and {} more", first, runs.size() - 1);
+  const std::string page = report_page(title, data),
+                    out = options.out.empty() ? run_folder_of(options.runs[0]) + "/report.html" : options.out;
   write_file(out, page);
-  std::printf("report   %s (%.1f MB; opens in any browser, without a network)\n", out.c_str(), static_cast<double>(page.size()) / 1e6);
+  std::printf("report     %s (%.1f MB; opens in any browser, without a network)\n", out.c_str(), static_cast<double>(page.size()) / 1e6);
   return 0;
 }
 

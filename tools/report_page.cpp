@@ -65,7 +65,8 @@ std::string report_page(const std::string& title, const nlohmann::ordered_json& 
                              {"css", parts.css},
                              {"data", json},
                              {"charts", parts.charts},
-                             {"script", parts.script},
+                             {"page", parts.page},
+                             {"sections", parts.sections},
                              {"selftest", parts.selftest}});
 }
 

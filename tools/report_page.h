@@ -13,7 +13,7 @@ namespace ermoe {
 
 /// The files of tools/report/, as they are.
 struct PageParts {
-  std::string_view html, css, charts, script, selftest;
+  std::string_view html, css, charts, page, sections, selftest;
 };
 PageParts page_parts();
 

@@ -35,8 +35,8 @@ ordered_json table(const std::vector<T>& values, size_t columns) {
 
 class RunReport {
  public:
-  RunReport(Engine& engine, const std::string& folder, const ReportOptions& options, int threads, const WarnFn& note)
-      : engine_(engine), options_(options), threads_(threads), note_(note), folder_(folder), model_(engine, folder, note) {
+  RunReport(Engine& engine, const ReportedRun& run, const ReportOptions& options, int threads, const WarnFn& note)
+      : engine_(engine), options_(options), threads_(threads), note_(note), folder_(run.folder), model_(engine, run.weights, note) {
     config_ = model_.config();
     if (config_.data.decoder == DecoderChoice::gpu) config_.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
   }
@@ -190,8 +190,8 @@ class RunReport {
 
 }  // namespace
 
-ordered_json report_run(Engine& engine, const std::string& folder, const ReportOptions& options, int threads, const WarnFn& note) {
-  return RunReport(engine, folder, options, threads, note).make();
+ordered_json report_run(Engine& engine, const ReportedRun& run, const ReportOptions& options, int threads, const WarnFn& note) {
+  return RunReport(engine, run, options, threads, note).make();
 }
 
 }  // namespace ermoe

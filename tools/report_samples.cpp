@@ -21,7 +21,7 @@ constexpr size_t most_favourites = 9;
 Tensor wide(const ExecContext& ctx, const Tensor& t) {
   const Tensor here = on_host(ctx, t);
   if (here.dtype() == DType::f32) return here;
-  const Tensor floats = Tensor::empty(*ctx.host, here.shape(), DType::f32);
+  const Tensor floats = Tensor::empty(ctx.host != nullptr ? *ctx.host : *ctx.allocator, here.shape(), DType::f32);
   convert(here, floats);
   return floats;
 }

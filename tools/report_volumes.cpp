@@ -24,7 +24,9 @@ Image middle_slices(const VolumePipeline& pipeline, double spacing, int64_t i) {
   const Tensor& all = pipeline.evaluation().volumes;
   const int64_t each = all.numel() / all.shape()[0];
   const float* own = all.data<float>() + i * each;
-  const Volume volume{centred_grid(pipeline.format().size, spacing), std::vector<float>(own, own + each)};
+  Volume volume{centred_grid(pipeline.format().size, spacing), std::vector<float>(own, own + each)};
+  const float least = *std::ranges::min_element(volume.values);
+  std::ranges::replace(volume.values, 0.0f, least);  // what lies outside is black, also where 0 is a grey amid the brain's
   const GreyScale scale(volume);
   const WorldBox box = box_of(volume.grid);
   std::array<Grid, 3> slices;

@@ -57,7 +57,7 @@ Tensor find(const ExecContext& ctx, MoeLayer& layer, const std::string& name) {
 /// The leading columns of V1 (E, D, r) as rows: (E, R, D), R as eigenbasis routing has it where nothing else is said.
 Tensor leading_basis(const ExecContext& ctx, const Tensor& V, int64_t experts) {
   const int64_t D = V.shape()[1], r = V.shape()[2], R = std::min(r, std::max<int64_t>(1, D / 8));
-  const Tensor basis = Tensor::empty(*ctx.host, {experts, R, D}, DType::f32);
+  const Tensor basis = Tensor::empty(ctx.host != nullptr ? *ctx.host : *ctx.allocator, {experts, R, D}, DType::f32);
   for (int64_t e = 0; e < experts; ++e)
     for (int64_t d = 0; d < D; ++d)
       for (int64_t i = 0; i < R; ++i) basis.data<float>()[(e * R + i) * D + d] = V.data<float>()[(e * D + d) * r + i];

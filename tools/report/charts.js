@@ -1,12 +1,40 @@
 // Small charts without a library. Each function takes data and returns elements; what it draws can be read without a mouse: axes and
-// units, values in the legend, arrow keys instead of hovering, a table behind every chart. page.js says what is drawn.
+// units, values in the legend, arrow keys instead of hovering, a table behind every chart. sections.js says what is drawn.
 
 // Experts, classes and runs: made for colour-blind eyes as far as that goes with 32 (palette.py says how). Numbers always stand beside.
 const palette = [
-  '#0072b2', '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9', '#f0e442', '#992222',
-  '#33eeee', '#9966ff', '#bbbb99', '#5511dd', '#774466', '#995555', '#bbdd88', '#6633aa',
-  '#bb4400', '#cc33cc', '#7733ff', '#66ccff', '#886688', '#ddcc00', '#9988ff', '#88bb66',
-  '#cc99bb', '#99ddbb', '#dd00aa', '#ee7722', '#66aa66', '#aa0088', '#445588', '#aa88cc',
+  '#0072b2',
+  '#e69f00',
+  '#009e73',
+  '#d55e00',
+  '#cc79a7',
+  '#56b4e9',
+  '#f0e442',
+  '#992222',
+  '#33eeee',
+  '#9966ff',
+  '#bbbb99',
+  '#5511dd',
+  '#774466',
+  '#995555',
+  '#bbdd88',
+  '#6633aa',
+  '#bb4400',
+  '#cc33cc',
+  '#7733ff',
+  '#66ccff',
+  '#886688',
+  '#ddcc00',
+  '#9988ff',
+  '#88bb66',
+  '#cc99bb',
+  '#99ddbb',
+  '#dd00aa',
+  '#ee7722',
+  '#66aa66',
+  '#aa0088',
+  '#445588',
+  '#aa88cc',
 ];
 const color = i => i < 0 ? '#888888' : palette[i % palette.length];
 
@@ -50,7 +78,9 @@ function showTip(text, x, y) {
   tip.style.left = Math.max(4, Math.min(x + 14, innerWidth - box.width - 4)) + 'px';
   tip.style.top = (y + box.height + 24 > innerHeight ? y - box.height - 10 : y + 16) + 'px';
 }
-const hideTip = () => { tip.hidden = true; };
+const hideTip = () => {
+  tip.hidden = true;
+};
 addEventListener('pointermove', event => {
   const target = event.target.closest && event.target.closest('[data-tip]');
   if (target) showTip(target.dataset.tip, event.clientX, event.clientY);
@@ -71,7 +101,10 @@ function ticks(low, high, count) {
 function ends(values, include) {
   const all = values.concat(include || []);
   let low = Infinity, high = -Infinity;
-  for (const v of all) { low = Math.min(low, v); high = Math.max(high, v); }
+  for (const v of all) {
+    low = Math.min(low, v);
+    high = Math.max(high, v);
+  }
   if (!Number.isFinite(low)) return [0, 1];
   const apart = low === high ? Math.abs(low) * 0.05 || 1 : 0;
   return [low - apart, high + apart];
@@ -87,16 +120,17 @@ function axes(width, height, x, y, label) {
   const parts = [];
   for (const v of heights)
     parts.push(draw('line', {class: 'grid', x1: left, x2: width - right, y1: py(v), y2: py(v)}),
-      draw('text', {x: left - 6, y: py(v) + 4, 'text-anchor': 'end'}, show(y, v)));
+        draw('text', {x: left - 6, y: py(v) + 4, 'text-anchor': 'end'}, show(y, v)));
   for (const v of ticks(x.low, x.high, Math.max(4, Math.floor(width / 90))))
     parts.push(draw('line', {class: 'axis', x1: px(v), x2: px(v), y1: height - bottom, y2: height - bottom + 4}),
-      draw('text', {x: px(v), y: height - bottom + 17, 'text-anchor': 'middle'}, show(x, v)));
+        draw('text', {x: px(v), y: height - bottom + 17, 'text-anchor': 'middle'}, show(x, v)));
   parts.push(draw('line', {class: 'axis', x1: left, x2: width - right, y1: height - bottom, y2: height - bottom}),
-    draw('text', {x: (left + width - right) / 2, y: height - 6, 'text-anchor': 'middle'}, x.name),
-    draw('text', {x: 12, y: (top + height - bottom) / 2, 'text-anchor': 'middle',
-      transform: `rotate(-90 12 ${(top + height - bottom) / 2})`}, y.name));
-  const svg = draw('svg', {class: 'chart', width, height, viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': label, tabindex: 0},
-    parts);
+      draw('text', {x: (left + width - right) / 2, y: height - 6, 'text-anchor': 'middle'}, x.name),
+      draw('text',
+          {x: 12, y: (top + height - bottom) / 2, 'text-anchor': 'middle', transform: `rotate(-90 12 ${(top + height - bottom) / 2})`},
+          y.name));
+  const svg =
+      draw('svg', {class: 'chart', width, height, viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': label, tabindex: 0}, parts);
   return {svg, px, py, left, right: width - right, top, bottom: height - bottom};
 }
 
@@ -119,8 +153,10 @@ function drawn(make) {
 }
 
 function swatch(series) {
-  const shape = series.dots ? draw('circle', {cx: 11, cy: 6, r: 4, style: `fill: ${tone(series.color)}`})
-    : draw('line', {x1: 0, x2: 22, y1: 6, y2: 6, style: `stroke: ${tone(series.color)}`, 'stroke-width': 3, 'stroke-dasharray': series.dash});
+  const shape = series.dots ?
+      draw('circle', {cx: 11, cy: 6, r: 4, style: `fill: ${tone(series.color)}`}) :
+      draw('line',
+          {x1: 0, x2: 22, y1: 6, y2: 6, style: `stroke: ${tone(series.color)}`, 'stroke-width': 3, 'stroke-dasharray': series.dash});
   return draw('svg', {width: 22, height: 12, 'aria-hidden': 'true'}, shape);
 }
 
@@ -130,8 +166,8 @@ function tableOf(heads, rows) {
   details.addEventListener('toggle', () => {
     if (!details.open || details.children.length > 1) return;
     const body = rows().map(row => el('tr', {}, row.map((cell, i) => i === 0 ? el('th', {scope: 'row'}, cell) : el('td', {}, cell))));
-    details.append(el('div', {class: 'scroll', tabindex: 0}, el('table', {},
-      el('thead', {}, el('tr', {}, heads.map(h => el('th', {scope: 'col'}, h)))), el('tbody', {}, body))));
+    details.append(el('div', {class: 'scroll', tabindex: 0},
+        el('table', {}, el('thead', {}, el('tr', {}, heads.map(h => el('th', {scope: 'col'}, h)))), el('tbody', {}, body))));
   });
   return details;
 }
@@ -149,11 +185,15 @@ function addCursor(svg, frame, xs, says) {
     line.setAttribute('visibility', 'visible');
     showTip(says(xs[i]), clientX ?? box.left + x, clientY ?? box.top + frame.top);
   };
-  const hide = () => { line.setAttribute('visibility', 'hidden'); hideTip(); };
+  const hide = () => {
+    line.setAttribute('visibility', 'hidden');
+    hideTip();
+  };
   svg.addEventListener('pointermove', event => {
     const x = event.clientX - svg.getBoundingClientRect().left;
     let best = 0;
-    for (let i = 1; i < xs.length; i++) if (Math.abs(frame.px(xs[i]) - x) < Math.abs(frame.px(xs[best]) - x)) best = i;
+    for (let i = 1; i < xs.length; i++)
+      if (Math.abs(frame.px(xs[i]) - x) < Math.abs(frame.px(xs[best]) - x)) best = i;
     place(best, event.clientX, event.clientY);
   });
   svg.addEventListener('pointerleave', hide);
@@ -168,8 +208,9 @@ function addCursor(svg, frame, xs, says) {
 
 /// Lines over x. `series`: {name, color, dash, x: […], y: […]}, null where there is no value. `x`, `y`: {name, show, include}.
 function lineChart({title, caption, series, x, y}) {
-  const lines = series.map(s => ({...s, points: s.x.map((v, i) => [v, s.y[i]]).filter(p => p[0] !== null && p[1] !== null && p[1] !== undefined)}))
-    .filter(s => s.points.length > 0);
+  const lines =
+      series.map(s => ({...s, points: s.x.map((v, i) => [v, s.y[i]]).filter(p => p[0] !== null && p[1] !== null && p[1] !== undefined)}))
+          .filter(s => s.points.length > 0);
   const show = y.show || num;
   const xs = [...new Set(lines.flatMap(s => s.points.map(p => p[0])))].sort((a, b) => a - b);
   const at = new Map(lines.map(s => [s, new Map(s.points)]));
@@ -183,15 +224,16 @@ function lineChart({title, caption, series, x, y}) {
       const path = s.points.map((p, i) => (i ? 'L' : 'M') + frame.px(p[0]).toFixed(1) + ' ' + frame.py(p[1]).toFixed(1)).join('');
       frame.svg.append(draw('path', {class: 'series', d: path, style: `stroke: ${tone(s.color)}`, 'stroke-dasharray': s.dash}));
       if (s.points.length < 25 && !s.bare)
-        for (const p of s.points) frame.svg.append(draw('circle', {cx: frame.px(p[0]), cy: frame.py(p[1]), r: 3, style: `fill: ${tone(s.color)}`}));
+        for (const p of s.points)
+          frame.svg.append(draw('circle', {cx: frame.px(p[0]), cy: frame.py(p[1]), r: 3, style: `fill: ${tone(s.color)}`}));
     }
     addCursor(frame.svg, frame, xs, says);
     return frame.svg;
   });
-  const legend = el('ul', {class: 'legend'}, lines.map(s =>
-    el('li', {}, swatch(s), el('span', {}, `${s.name}: ${s.says || show(s.points[s.points.length - 1][1])}`))));
-  const table = tableOf([x.name, ...lines.map(s => s.name)],
-    () => xs.map(v => [num(v), ...lines.map(s => at.get(s).has(v) ? show(at.get(s).get(v)) : '')]));
+  const legend = el('ul', {class: 'legend'},
+      lines.map(s => el('li', {}, swatch(s), el('span', {}, `${s.name}: ${s.says || show(s.points[s.points.length - 1][1])}`))));
+  const table = tableOf(
+      [x.name, ...lines.map(s => s.name)], () => xs.map(v => [num(v), ...lines.map(s => at.get(s).has(v) ? show(at.get(s).get(v)) : '')]));
   return el('figure', {}, el('h3', {}, title), plot, legend, caption && el('figcaption', {}, caption), table);
 }
 
@@ -200,21 +242,30 @@ function barChart({title, caption, names, values, colors, y, line}) {
   const plot = drawn(width => {
     const high = Math.max(...values, line ? line.value : 0) * 1.15 || 1;
     const frame = axes(width, 230, {name: '', low: 0, high: values.length, show: () => ''}, {...y, low: 0, high},
-      `${title}: ` + names.map((n, i) => `${n} ${y.show(values[i])}`).join(', '));
+        `${title}: ` + names.map((n, i) => `${n} ${y.show(values[i])}`).join(', '));
     const each = (frame.right - frame.left) / values.length;
-    if (line) frame.svg.append(draw('line', {class: 'cursor', x1: frame.left, x2: frame.right, y1: frame.py(line.value), y2: frame.py(line.value)}));
+    if (line)
+      frame.svg.append(
+          draw('line', {class: 'cursor', x1: frame.left, x2: frame.right, y1: frame.py(line.value), y2: frame.py(line.value)}));
     values.forEach((v, i) => {
       const left = frame.left + i * each + each * 0.12, wide = each * 0.76;
-      frame.svg.append(draw('rect', {x: left, width: wide, y: frame.py(v), height: frame.bottom - frame.py(v), fill: colors[i],
-        'data-tip': `${names[i]}: ${y.show(v)}`}));
-      if (each > 30) frame.svg.append(draw('text', {class: 'above', x: left + wide / 2, y: frame.py(v) - 5, 'text-anchor': 'middle'}, y.bare(v)));
+      frame.svg.append(draw('rect', {
+        x: left,
+        width: wide,
+        y: frame.py(v),
+        height: frame.bottom - frame.py(v),
+        fill: colors[i],
+        'data-tip': `${names[i]}: ${y.show(v)}`
+      }));
+      if (each > 30)
+        frame.svg.append(draw('text', {class: 'above', x: left + wide / 2, y: frame.py(v) - 5, 'text-anchor': 'middle'}, y.bare(v)));
       if (each > 11) frame.svg.append(draw('text', {x: left + wide / 2, y: frame.bottom + 17, 'text-anchor': 'middle'}, String(i)));
     });
     frame.svg.append(draw('text', {x: (frame.left + frame.right) / 2, y: 224, 'text-anchor': 'middle'}, 'expert'));
     return frame.svg;
   });
   return el('figure', {}, el('h3', {}, title), plot, caption && el('figcaption', {}, caption),
-    tableOf(['', y.name], () => names.map((n, i) => [n, y.show(values[i])])));
+      tableOf(['', y.name], () => names.map((n, i) => [n, y.show(values[i])])));
 }
 
 /// A dot for each [x, y, name], on the same scale both ways, with the line x = y.
@@ -222,29 +273,44 @@ function scatterChart({title, caption, points, x, y}) {
   const [low, high] = ends(points.flatMap(p => [p[0], p[1]]));
   const room = (high - low) * 0.05, scale = {low: low - room, high: high + room};
   const plot = drawn(width => {
-    const frame = axes(width, Math.min(width, 480), {...x, ...scale}, {...y, ...scale}, `${title}: ${y.name} over ${x.name}, ${points.length} points`);
-    frame.svg.append(draw('line', {class: 'axis', x1: frame.px(scale.low), y1: frame.py(scale.low), x2: frame.px(scale.high), y2: frame.py(scale.high)}));
+    const frame = axes(
+        width, Math.min(width, 480), {...x, ...scale}, {...y, ...scale}, `${title}: ${y.name} over ${x.name}, ${points.length} points`);
+    frame.svg.append(draw(
+        'line', {class: 'axis', x1: frame.px(scale.low), y1: frame.py(scale.low), x2: frame.px(scale.high), y2: frame.py(scale.high)}));
     for (const p of points)
-      frame.svg.append(draw('circle', {cx: frame.px(p[0]), cy: frame.py(p[1]), r: 4, style: `fill: ${tone(color(0))}`, 'fill-opacity': 0.6,
-        'data-tip': `${p[2]}: ${x.name} ${num(p[0])}, ${y.name} ${num(p[1])}`}));
+      frame.svg.append(draw('circle', {
+        cx: frame.px(p[0]),
+        cy: frame.py(p[1]),
+        r: 4,
+        style: `fill: ${tone(color(0))}`,
+        'fill-opacity': 0.6,
+        'data-tip': `${p[2]}: ${x.name} ${num(p[0])}, ${y.name} ${num(p[1])}`
+      }));
     return frame.svg;
   });
   return el('figure', {}, el('h3', {}, title), plot, caption && el('figcaption', {}, caption),
-    tableOf(['', x.name, y.name], () => points.map(p => [p[2], num(p[0]), num(p[1])])));
+      tableOf(['', x.name, y.name], () => points.map(p => [p[2], num(p[0]), num(p[1])])));
 }
 
-/// A table whose cells are coloured by value, `high` the darkest. `show(v)`: what stands in a cell; `says(row, column)`: what pointing tells.
-function heatMap({title, caption, rows, columns, values, high, show, says, corner, turned}) {
+/// A table whose cells are coloured by value, `high` the darkest. `show(v)`: what stands in a cell; `says(row, column)`: what pointing
+/// tells; `plain(row, column)`: cells without a colour.
+function heatMap({title, caption, rows, columns, values, high, show, says, plain, corner, turned}) {
   const cell = (v, r, c) => {
-    const share = Math.max(0, Math.min(1, v / (high || 1)));
-    return el('td', {style: `background: color-mix(in oklab, var(--heat-high) ${(100 * share).toFixed(0)}%, var(--heat-low)); ` +
-      `color: var(--heat-ink-${share > 0.5 ? 'high' : 'low'})`, 'data-tip': says && says(r, c)}, show(v));
+    const share = plain && plain(r, c) ? 0 : Math.max(0, Math.min(1, v / (high || 1)));
+    return el('td', {
+      style: `background: color-mix(in oklab, var(--heat-high) ${(100 * share).toFixed(0)}%, var(--heat-low)); ` +
+          `color: var(--heat-ink-${share > 0.5 ? 'high' : 'low'})`,
+      'data-tip': says && says(r, c)
+    },
+        show(v));
   };
   const head = el('tr', {}, el('th', {class: 'left'}, corner),
-    columns.map(c => el('th', {scope: 'col'}, turned ? el('span', {class: 'turned'}, c) : c)));
+      columns.map(c => el('th', {scope: 'col'}, turned ? el('span', {class: 'turned'}, c) : c)));
   const body = rows.map((name, r) => el('tr', {}, el('th', {scope: 'row'}, name), values[r].map((v, c) => cell(v, r, c))));
-  return el('figure', {}, el('h3', {}, title), el('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': title},
-    el('table', {class: 'heat'}, el('thead', {}, head), el('tbody', {}, body))), caption && el('figcaption', {}, caption));
+  return el('figure', {}, el('h3', {}, title),
+      el('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': title},
+          el('table', {class: 'heat'}, el('thead', {}, head), el('tbody', {}, body))),
+      caption && el('figcaption', {}, caption));
 }
 
 /// An expert's number in its colour.

@@ -7,8 +7,11 @@ function inspectPage(when) {
   const wrong = text => faults.push(`${when}: ${text}`);
   const root = document.documentElement;
   if (root.scrollWidth > root.clientWidth) wrong(`the page is ${root.scrollWidth} pixels wide in a window of ${root.clientWidth}`);
-  const body = document.body;  // as wide as a phone, below
-  if (body.scrollWidth > body.clientWidth) wrong(`what is shown is ${body.scrollWidth} pixels wide where ${body.clientWidth} are`);
+  const edge = document.body.getBoundingClientRect().right;  // below, that of a phone
+  for (const node of document.querySelectorAll('header *, section *'))
+    if (node instanceof HTMLElement && !node.closest('.scroll, .skip') && node.getBoundingClientRect().right > edge + 1)
+      wrong(`<${node.tagName.toLowerCase()}> reaches ${Math.round(node.getBoundingClientRect().right - edge)} pixels beyond a page of ${
+          document.body.clientWidth}`);
   for (const node of main.querySelectorAll('svg *, svg'))
     for (const {name, value} of node.attributes)
       if (/NaN|undefined|Infinity/.test(value)) wrong(`<${node.tagName} ${name}="${value}">`);
@@ -19,7 +22,8 @@ function inspectPage(when) {
   }
   for (const part of main.querySelectorAll('section'))
     if (part.textContent.trim().length < 20) wrong(`section ${part.id} is empty`);
-  for (const plot of main.querySelectorAll('.plot')) if (!plot.querySelector('svg')) wrong('a chart was not drawn');
+  for (const plot of main.querySelectorAll('.plot'))
+    if (!plot.querySelector('svg')) wrong('a chart was not drawn');
   if (/undefined|NaN|\[object/.test(main.innerText)) wrong('text: ' + main.innerText.match(/.{0,40}(undefined|NaN|\[object).{0,40}/)[0]);
 }
 
@@ -49,7 +53,8 @@ async function tryControls(when) {
     count++;
   }
   await pause();
-  for (const details of main.querySelectorAll('details')) if (!details.querySelector('td')) faults.push(`${when}: a table is empty`);
+  for (const details of main.querySelectorAll('details'))
+    if (!details.querySelector('td')) faults.push(`${when}: a table is empty`);
   for (const chart of main.querySelectorAll('svg.chart')) {
     chart.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowLeft', cancelable: true}));
     chart.dispatchEvent(new PointerEvent('pointermove', {clientX: 100, clientY: 100}));
@@ -79,7 +84,11 @@ async function selftest() {
       count += await tryControls(`${name}, ${runs[i].name}`);
     }
   }
-  const said = faults.length ? 'failed: ' + [...new Set(faults)].slice(0, 10).join(' | ') : `ok: ${count} controls, ${main.querySelectorAll('section').length} sections`;
+  const said = faults.length ? 'failed: ' + [...new Set(faults)].slice(0, 10).join(' | ') :
+                               `ok: ${count} controls, ${main.querySelectorAll('section').length} sections`;
   document.documentElement.dataset.selftest = said;
 }
-if (location.hash.includes('selftest')) selftest().catch(e => { document.documentElement.dataset.selftest = 'failed: ' + e; });
+if (location.hash.includes('selftest'))
+  selftest().catch(e => {
+    document.documentElement.dataset.selftest = 'failed: ' + e;
+  });
