@@ -24,11 +24,13 @@ test_report_pages() {
   section "ermoe-report"
   run train "${tiny[@]}" --train.steps 16 --train.eval_every 4 --moe.layers every:1 --out reported
   run train "${tiny[@]}" --train.steps 16 --train.eval_every 8 --moe.router switch_lbl --moe.expert plain --out rival
+  run train "${tiny[@]}" --data "synthetic:size=16,count=256,classes=45" --moe.experts 34 --moe.hidden 16 --train.steps 4 --out crowded
   run train "${tiny[@]}" --train.steps 8 --moe.layers none --out without_experts
   expect "a run" 0 "^report +reported/report.html" report_of reported
   check "asks nothing of a network" test "$(grep -cE '(src|href|action)="?(http|//)|@import|fetch\(|XMLHttpRequest|url\(' reported/report.html)" -eq 0
   check "and forbids it" grep -q "default-src 'none'; img-src data:" reported/report.html
   expect "several, with few pictures" 0 "^report +both.html" report_of reported rival without_experts --images 3 --out both.html
+  expect "more experts and classes than a page has room for" 0 "^report" report_of crowded
   expect "the same page again" 0 "^report" report_of reported rival without_experts --images 3 --out again.html
   check "byte for byte" cmp both.html again.html
   expect "other data" 0 "^report" report_of reported --data "synthetic:size=16,count=128,classes=4" --out other.html
@@ -47,6 +49,7 @@ test_report_pages() {
   fi
   check "one run in a browser: every slider, both themes, no fault" tried reported/report.html '^ok: [0-9]{2,} controls, 10 sections'
   check "several" tried both.html '^ok: [0-9]{2,} controls'
+  check "many experts and classes" tried crowded/report.html '^ok: '
   check "without data" tried bare.html '^ok: '
   check "volumes" tried aged/report.html '^ok: '
   # The test itself: it must see what it is there to see.

@@ -243,7 +243,7 @@ function barChart({title, caption, names, values, colors, y, line}) {
     const high = Math.max(...values, line ? line.value : 0) * 1.15 || 1;
     const frame = axes(width, 230, {name: '', low: 0, high: values.length, show: () => ''}, {...y, low: 0, high},
         `${title}: ` + names.map((n, i) => `${n} ${y.show(values[i])}`).join(', '));
-    const each = (frame.right - frame.left) / values.length;
+    const each = (frame.right - frame.left) / values.length, every = [1, 2, 5, 10, 50].find(n => n * each > 20);
     if (line)
       frame.svg.append(
           draw('line', {class: 'cursor', x1: frame.left, x2: frame.right, y1: frame.py(line.value), y2: frame.py(line.value)}));
@@ -259,7 +259,7 @@ function barChart({title, caption, names, values, colors, y, line}) {
       }));
       if (each > 30)
         frame.svg.append(draw('text', {class: 'above', x: left + wide / 2, y: frame.py(v) - 5, 'text-anchor': 'middle'}, y.bare(v)));
-      if (each > 11) frame.svg.append(draw('text', {x: left + wide / 2, y: frame.bottom + 17, 'text-anchor': 'middle'}, String(i)));
+      if (i % every === 0) frame.svg.append(draw('text', {x: left + wide / 2, y: frame.bottom + 17, 'text-anchor': 'middle'}, String(i)));
     });
     frame.svg.append(draw('text', {x: (frame.left + frame.right) / 2, y: 224, 'text-anchor': 'middle'}, 'expert'));
     return frame.svg;
@@ -307,7 +307,7 @@ function heatMap({title, caption, rows, columns, values, high, show, says, plain
   const head = el('tr', {}, el('th', {class: 'left'}, corner),
       columns.map(c => el('th', {scope: 'col'}, turned ? el('span', {class: 'turned'}, c) : c)));
   const body = rows.map((name, r) => el('tr', {}, el('th', {scope: 'row'}, name), values[r].map((v, c) => cell(v, r, c))));
-  return el('figure', {}, el('h3', {}, title),
+  return el('figure', {class: columns.length > 12 && 'broad'}, el('h3', {}, title),
       el('div', {class: 'scroll', tabindex: 0, role: 'group', 'aria-label': title},
           el('table', {class: 'heat'}, el('thead', {}, head), el('tbody', {}, body))),
       caption && el('figcaption', {}, caption));
