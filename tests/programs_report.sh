@@ -37,6 +37,8 @@ test_report_pages() {
   expect "a data set that is not there is left out, and the user told" 0 "the data cannot be read" report_of reported --data nowhere --out bare.html
   check "and so is the reader" grep -q '"notes":\["The data cannot be read here' bare.html
   expect "volumes" 0 "^report +aged/report.html" report_of aged
+  expect "a cross-validation: its folds beside each other" 0 "^report +folds/report.html" report_of folds
+  check "by their last weights" test "$(grep -oE '"checkpoint":"folds/fold-[12]/checkpoints/[a-z0-9-]+"' folds/report.html | grep -c "$(cat folds/fold-1/checkpoints/latest)")" -eq 2
   expect "a folder that is no run" 2 "config.json" report_of "$work" --out nothing.html
   expect "a folder that is not there" 2 "nowhere: there is no such folder" report_of nowhere --out nothing.html
   cp -r reported damaged_run && printf 'no row\n' >>damaged_run/metrics.jsonl
@@ -51,6 +53,7 @@ test_report_pages() {
   check "several" tried both.html '^ok: [0-9]{2,} controls'
   check "many experts and classes" tried crowded/report.html '^ok: '
   check "without data" tried bare.html '^ok: '
+  check "a cross-validation" tried folds/report.html '^ok: '
   check "volumes" tried aged/report.html '^ok: '
   # The test itself: it must see what it is there to see.
   broken both.html wild.html 's/^const num = .*//; s/^function num(v) {/function num(v) { if (v === 3) throw new Error("wild");/'
