@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a trained ViT-ERMoE: installs what is missing, builds, trains on Fashion-MNIST, evaluates, draws a picture.
+# From nothing to a trained ViT-ERMoE: installs what is missing, builds, trains on Fashion-MNIST, evaluates, draws a picture, writes a report.
 #   ./demo.sh           the data set of the package dataset-fashion-mnist
 #   ./demo.sh FOLDER    the four files of MNIST's format in FOLDER, .gz or not
 # As root it installs missing packages; otherwise it prints the command that would.
@@ -31,7 +31,7 @@ preset=cpu
 log="$(mktemp)"
 trap 'rm -f "$log"' EXIT
 cmake --preset "$preset" >"$log" || { cat "$log"; exit 1; }
-build=(cmake --build "build/$preset" -j "$(nproc)" --target ermoe-train ermoe-demo)
+build=(cmake --build "build/$preset" -j "$(nproc)" --target ermoe-train ermoe-demo ermoe-report)
 if [ -t 1 ]; then "${build[@]}"; else "${build[@]}" >"$log" || { cat "$log"; exit 1; }; fi
 echo "build/$preset/tools holds the programs"
 
@@ -42,6 +42,7 @@ stage "Train"
 
 stage "Result"
 "build/$preset/tools/ermoe-demo" --run "$run"
+"build/$preset/tools/ermoe-report" "$run"
 took=$(($(date +%s) - built))
 cat <<END
 run        $run (config.json, metrics.csv, TensorBoard events, checkpoints)

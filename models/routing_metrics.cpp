@@ -77,17 +77,17 @@ Tensor on_host(CachingAllocator& host, const Tensor& t) {
 
 }  // namespace
 
-double subspace_overlap(const Tensor& packed) {
-  if (!packed.defined() || packed.shape()[0] < 2) return 0;
+std::vector<double> subspace_overlaps(const Tensor& packed) {
   CachingAllocator host(make_host_source());
   const Tensor basis = on_host(host, packed);
   const int64_t E = basis.shape()[0], R = basis.shape()[1], D = basis.shape()[2];
-  double sum = 0;
+  std::vector<double> all(static_cast<size_t>(E * E));
   dispatch_float(basis.dtype(), "overlap", [&](auto tag) {
     using T = decltype(tag);
     const T* b = basis.data<T>();
     for (int64_t a = 0; a < E; ++a)
-      for (int64_t c = a + 1; c < E; ++c)
+      for (int64_t c = a; c < E; ++c) {
+        double sum = 0;
         for (int64_t i = 0; i < R; ++i)
           for (int64_t j = 0; j < R; ++j) {
             double dot = 0;
@@ -95,8 +95,20 @@ double subspace_overlap(const Tensor& packed) {
               dot += static_cast<double>(b[(a * R + i) * D + d]) * static_cast<double>(b[(c * R + j) * D + d]);
             sum += dot * dot;
           }
+        all[static_cast<size_t>(a * E + c)] = all[static_cast<size_t>(c * E + a)] = sum / static_cast<double>(R);
+      }
   });
-  return sum / (static_cast<double>(E * (E - 1)) / 2 * static_cast<double>(R));
+  return all;
+}
+
+double subspace_overlap(const Tensor& packed) {
+  if (!packed.defined() || packed.shape()[0] < 2) return 0;
+  const int64_t E = packed.shape()[0];
+  const std::vector<double> all = subspace_overlaps(packed);
+  double sum = 0;
+  for (int64_t a = 0; a < E; ++a)
+    for (int64_t c = a + 1; c < E; ++c) sum += all[static_cast<size_t>(a * E + c)];
+  return sum / (static_cast<double>(E * (E - 1)) / 2);
 }
 
 RoutingCollector::RoutingCollector(Vit& model) {
@@ -226,6 +238,18 @@ double permuted_information(const std::vector<std::vector<int32_t>>& image_count
 }
 
 }  // namespace
+
+std::vector<std::vector<double>> RoutingCollector::class_counts(int64_t classes) const {
+  std::vector<std::vector<double>> all;
+  for (const Layer& layer : layers_) {
+    std::vector<double>& table = all.emplace_back(layer.counts.size() * static_cast<size_t>(classes));
+    if (labels_.size() != layer.image_counts.size()) continue;
+    for (size_t i = 0; i < labels_.size(); ++i)
+      for (size_t e = 0; e < layer.counts.size(); ++e)
+        table[e * static_cast<size_t>(classes) + static_cast<size_t>(labels_[i])] += layer.image_counts[i][e];
+  }
+  return all;
+}
 
 std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* previous) const {
   std::vector<RoutingMetrics> all;

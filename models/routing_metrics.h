@@ -50,6 +50,8 @@ class RoutingCollector {
   /// Metrics of each MoE layer, in order of depth. `churn` compares with the collector of the last evaluation (or null),
   /// which saw the same images in the same order.
   std::vector<RoutingMetrics> metrics(const RoutingCollector* previous) const;
+  /// Of each MoE layer the tokens by expert (first slot; free ones too) and class: (E + Ef, classes). All 0 without classes.
+  std::vector<std::vector<double>> class_counts(int64_t classes) const;
 
  private:
   struct Layer {
@@ -69,6 +71,9 @@ class RoutingCollector {
 
 /// Mutual information in nats of expert and class: counts (images, experts), a class an image.
 double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels);
+
+/// (E, E) for a packed basis (E, R, D): ‖B_aᵀB_b‖²_F / R; 1 on the diagonal of orthonormal bases.
+std::vector<double> subspace_overlaps(const Tensor& packed);
 
 /// Mean over pairs of experts of ‖B_aᵀB_b‖²_F / R for a packed basis (E, R, D).
 double subspace_overlap(const Tensor& packed);

@@ -43,6 +43,20 @@ void init_factors(const ExecContext&, const Tensor& U, const Tensor& s, const Te
   });
 }
 
+std::vector<std::vector<double>> singular_values(const Tensor& W) {
+  const int64_t E = W.shape()[0], m = W.shape()[1], n = W.shape()[2];
+  std::vector<std::vector<double>> all(static_cast<size_t>(E));
+  dispatch_float(W.dtype(), "singular_values", [&](auto tag) {
+    const auto* w = W.data<decltype(tag)>();
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t e = 0; e < E; ++e) {
+      std::vector<double> G(w + e * m * n, w + (e + 1) * m * n), u, vt;
+      svd(m, n, G, u, all[static_cast<size_t>(e)], vt);
+    }
+  });
+  return all;
+}
+
 void init_orthonormal(const ExecContext&, const Tensor& Q, RngKey key) {
   const int64_t m = Q.shape()[-2], n = Q.shape()[-1], count = Q.numel() == 0 ? 0 : Q.numel() / (m * n);
   dispatch_float(Q.dtype(), "init_orthonormal", [&](auto tag) {

@@ -3,11 +3,16 @@
 
 #include "core/context.h"
 
+#include <vector>
+
 namespace ermoe {
 
 /// For each expert e: draws G (m, n) with normal entries of the given deviation and writes its r largest singular
 /// triplets, G ≈ U diag(s) Vᵀ, sorted by s: U (E, m, r), s (E, r), V (E, n, r), on the host.
 void init_factors(const ExecContext& ctx, const Tensor& U, const Tensor& s, const Tensor& V, double deviation, RngKey key);
+
+/// Of each matrix of W (E, m, n), f32 or f64 on the host: its singular values, descending, min(m, n) of them.
+std::vector<std::vector<double>> singular_values(const Tensor& W);
 
 /// Fills Q (…, m, n), n <= m, with random orthonormal columns.
 void init_orthonormal(const ExecContext& ctx, const Tensor& Q, RngKey key);

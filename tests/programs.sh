@@ -4,7 +4,7 @@
 # Works in a folder of its own under TMPDIR, which goes when all checks hold. Hostile files: ERMOE_TEST_DATA=FOLDER.
 set -u
 bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
-for program in train eval predict data bench study; do
+for program in train eval predict data bench study report; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
 tests="$(cd "$(dirname "$0")" && pwd)"
@@ -144,6 +144,7 @@ same_losses() {
 
 . "$tests/programs_volumes.sh"
 . "$tests/programs_study.sh"
+. "$tests/programs_report.sh"
 
 test_training() {
   section "ermoe-train"
@@ -435,6 +436,7 @@ test_volumes
 test_looks
 test_study_inspection
 test_brain_tools
+test_report_pages
 test_hostile_files
 echo
 echo "$passed passed, $failed failed ($((SECONDS - started)) s)"

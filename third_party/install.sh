@@ -3,6 +3,7 @@
 #   third_party/install.sh           what is missing to build and test
 #   third_party/install.sh --demo    also the demo's data set
 #   third_party/install.sh --golden  also what makes the golden files (PyTorch) and reads NIfTI beside us (nibabel), used by CI
+#   third_party/install.sh --checks  also what CI checks with: formatting, sizes, and a browser for the page of ermoe-report (Debian's name)
 # As root it installs; otherwise it prints the command that would.
 set -euo pipefail
 
@@ -12,7 +13,7 @@ for option in "$@"; do
   case "$option" in
     --demo) packages+=(dataset-fashion-mnist) ;;
     --golden) packages+=(python3-torch python3-numpy python3-nibabel) ;;
-    --checks) packages+=(clang-format universal-ctags) ;;
+    --checks) packages+=(clang-format universal-ctags chromium) ;;
     *) echo "install.sh: $option is not an option; --demo, --golden and --checks are" >&2; exit 2 ;;
   esac
 done

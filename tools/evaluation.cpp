@@ -104,7 +104,8 @@ std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const P
 }
 
 Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
-                    const RoutingCollector* previous, ExpertOrder order, const EvaluationProgress& progress) {
+                    const RoutingCollector* previous, ExpertOrder order, const EvaluationProgress& progress,
+                    const EvaluationObserver& observer) {
   ExecContext ctx = outer.with_tape(nullptr);
   ctx.mode = Mode::eval;
   LossConfig plain = loss;
@@ -132,6 +133,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     total.collector->add(pass.routes, classes ? std::span<const int32_t>(in.labels) : std::span<const int32_t>(), in.indices,
                          model.tokens());
     total.images += static_cast<int64_t>(in.labels.size());
+    if (observer) observer(in, read, pass.routes);
     if (progress) progress(total.images);
   });
   join_ranks(*ctx.comm, total, hits, seen);

@@ -37,6 +37,10 @@ struct Evaluation {
 /// What evaluation may be told about as it goes: images done so far.
 using EvaluationProgress = std::function<void(int64_t images)>;
 
+/// Sees every batch with the model's outputs (B, Y), on the host, and its routes.
+using EvaluationObserver =
+    std::function<void(const EvaluationBatch& batch, const Tensor& outputs, const std::vector<RoutingRecord>& routes)>;
+
 /// Sets `config` to read the data set at `path`, all of which is then there to be evaluated on; false, and all stays, where it is empty or
 /// the data that `config` names already.
 bool take_other_data(RunConfig& config, const std::string& path);
@@ -57,6 +61,6 @@ enum class ExpertOrder { own, shuffled };
 /// `shuffled` sends every token to the experts next to its own: what is lost then, routing had earned.
 Evaluation evaluate(const ExecContext& ctx, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,
                     const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own,
-                    const EvaluationProgress& progress = {});
+                    const EvaluationProgress& progress = {}, const EvaluationObserver& observer = {});
 
 }  // namespace ermoe

@@ -67,7 +67,7 @@ class Looker {
                      .brain = mean_brain(set),
                      .attribution = Attribution(covered(patches), config_.data.spacing, labels)};
     look_at_experts(set, looks);
-    cover(set, looks.attribution);
+    if (options_.covering == Covering::cubes) cover(set, looks.attribution);
     return looks;
   }
 
@@ -331,6 +331,7 @@ Looks look(Engine& engine, const LooksOptions& options, int threads, const WarnF
   looks.spacing = looks.models[0].attribution.spacing;
   looks.cube = looks.models[0].attribution.grid.side;
   looks.information = information_of(looks.models);
+  if (options.covering == Covering::none) return looks;
   std::vector<Attribution> parts;
   for (const ModelLooks& model : looks.models) parts.push_back(model.attribution);
   looks.report = attribution_report(parts, looks.names.planted(), options.permutations, occlusion_key);

@@ -16,6 +16,9 @@
 
 namespace ermoe {
 
+/// `none`: what the predicted number rests on is not asked, which takes most of the time.
+enum class Covering { cubes, none };
+
 struct LooksOptions {
   std::string run;              // a run's folder, or a cross-validation's: then each fold's model looks at who was held out
   std::string data;             // data set; empty: the run's own
@@ -25,6 +28,7 @@ struct LooksOptions {
   int64_t permutations = 1000;  // draws of each null
   int64_t cube = 0;             // voxels a side of what is covered at once; 0: a patch, or 2 a side where there are more than 600
   int64_t batch = 0;            // volumes at a time; 0: as while training
+  Covering covering = Covering::cubes;
   Precision precision = Precision::auto_;  // auto: f32, since bf16 rounds off what covering a place changes
 };
 
@@ -79,7 +83,8 @@ struct Looks {
   int64_t cube = 1;
 };
 
-/// Throws `InputError` for a model of images or without numbers as targets, and for a map of regions that the run's experts do not know.
+/// Without covering, only `models` are there, with neither their attribution nor what is pooled. Throws `InputError` for a model of images
+/// or without numbers as targets, and for a map of regions that the run's experts do not know.
 Looks look(Engine& engine, const LooksOptions& options, int threads, const WarnFn& note);
 
 }  // namespace ermoe

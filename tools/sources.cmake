@@ -51,6 +51,12 @@ set(SOURCES
   region_names.cpp
   region_shares.cpp
   regression_report.cpp
+  report_curves.cpp
+  report_page.cpp
+  report_run.cpp
+  report_samples.cpp
+  report_volumes.cpp
+  report_weights.cpp
   run_folder.cpp
   session.cpp
   session_tuning.cpp
@@ -86,5 +92,6 @@ set(PROGRAMS
   ermoe-eval
   ermoe-predict
   ermoe-study
+  ermoe-report
   ermoe-train
 )

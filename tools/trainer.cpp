@@ -14,6 +14,7 @@ namespace ermoe {
 namespace {
 
 constexpr double mebibyte = 1048576.0;
+constexpr size_t most_loads = 64;         // experts of a layer up to which each one's load is logged
 constexpr double told_wait_share = 0.01;  // waiting for data that the user should know of
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
@@ -285,6 +286,8 @@ void Trainer::evaluate() {
   for (const RoutingMetrics& m : e.routing) {
     const std::string layer = fmt::format("block{}/", m.block);
     for (const auto& [name, value] : routing_values(m)) row.values.emplace_back(layer + name, value);
+    for (size_t expert = 0; expert < m.load.size() && m.load.size() <= most_loads; ++expert)
+      row.values.emplace_back(fmt::format("{}load/{}", layer, expert), m.load[expert]);
     gini += fmt::format(" {:.3f}", m.gini);
   }
   if (folder_) folder_->write(row);

@@ -75,6 +75,16 @@ TEST(SubspaceOverlap, IsZeroForDisjointAndOneForEqualSubspaces) {
   EXPECT_EQ(subspace_overlap(whole), 0);  // of one expert with nothing
 }
 
+TEST(SubspaceOverlap, OfPairsIsATableWhoseMeanItIs) {
+  TestBench bench;
+  const Tensor packed = bases(bench, 3, 4, 12);
+  const std::vector<double> all = subspace_overlaps(packed);
+  ASSERT_EQ(all.size(), 9u);
+  for (size_t e = 0; e < 3; ++e) EXPECT_NEAR(all[e * 4], 1, 1e-14);
+  EXPECT_EQ(all[1], all[3]);
+  EXPECT_NEAR(subspace_overlap(packed), (all[1] + all[2] + all[5]) / 3, 1e-15);
+}
+
 TEST(SubspaceOverlap, OfAModelIsMeasuredOnItsRoutingBases) {
   for (Basis basis : {Basis::leading, Basis::disjoint}) {
     VitConfig config = tiny_config();
@@ -177,6 +187,15 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
   EXPECT_NEAR(m.class_information, std::log(4.0), 1e-14);
   EXPECT_GT(m.class_information_null, 0);  // what 32 images of no connection show by chance
   EXPECT_LT(m.class_information_null, 0.4);
+}
+
+TEST_F(Collected, TokensAreCountedByExpertAndClass) {
+  RoutingCollector collector(tiny_.model);
+  const std::vector<int32_t> labels = {2, 0};
+  const std::vector<int64_t> images = {0, 1};
+  collector.add(pass({0, 1, 0, 2, 3, 1, 4, 0}), labels, images, 2);  // first slots: 0 0 | 3 and the free 4
+  const std::vector<double> counts = collector.class_counts(3).at(0);
+  EXPECT_EQ(counts, (std::vector<double>{0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0}));
 }
 
 TEST_F(Collected, WithoutClassesNothingIsSaidOfThem) {

@@ -26,6 +26,8 @@ set(SOURCES
   region_names_test.cpp
   region_shares_test.cpp
   regression_report_test.cpp
+  report_page_test.cpp
+  report_samples_test.cpp
   run_folder_test.cpp
   signals_test.cpp
   specialisation_test.cpp
