@@ -112,6 +112,34 @@ void check_router(const MoeConfig& moe) {
               moe.free_experts);
 }
 
+void check_claims(const MoeConfig& moe) {
+  if (!moe.prioritized) return;
+  check_input(moe.router == RouterKind::vmoe, "moe.prioritized: only moe.router vmoe has a capacity that tokens could claim, not {}",
+              enum_name(moe.router));
+  check_input(moe.capacity_train > 0 || moe.capacity_eval > 0,
+              "moe.prioritized: without moe.capacity_train or moe.capacity_eval no token is dropped, so no order of claims matters");
+}
+
+void check_dropped_experts(const MoeConfig& moe) {
+  const int64_t E = moe.experts, C = moe.expert_clusters;
+  check_input(E % C == 0, "moe.expert_clusters: {} clusters do not divide moe.experts {}", C, E);
+  if (moe.expert_dropout == 0) return;
+  const int64_t dropped = dropped_experts(moe);
+  check_input(dropped >= 1, "moe.expert_dropout: {} of a cluster of {} experts (moe.experts over moe.expert_clusters) is not one expert",
+              moe.expert_dropout, E / C);
+  const int64_t left = E - C * dropped + moe.free_experts;
+  check_input(moe.top_k <= left, "moe.expert_dropout: {} leaves {} experts open to a batch, fewer than moe.top_k {}", moe.expert_dropout,
+              left, moe.top_k);
+}
+
+void check_adapter(const VitConfig& m) {
+  if (m.moe.adapter == 0) return;
+  check_input(m.moe.hidden == 0, "moe.hidden: experts beside the dense network have the width {} of moe.adapter; give 0 here, not {}",
+              m.moe.adapter, m.moe.hidden);
+  check_input(m.moe.regions.empty(),
+              "moe.regions: maps of regions go with experts in the place of the dense network, not with moe.adapter");
+}
+
 void check_regions(const VitConfig& m) {
   const MoeConfig& moe = m.moe;
   if (moe.regions.empty()) return;
@@ -186,7 +214,15 @@ ThresholdRule parse_threshold(const Threshold& threshold) {
   return {quantile ? ThresholdRule::Kind::quantile : ThresholdRule::Kind::number, *value};
 }
 
-int64_t expert_hidden(const VitConfig& model) { return model.moe.hidden > 0 ? model.moe.hidden : 4 * model.width; }
+int64_t dropped_experts(const MoeConfig& moe) {
+  const double share = moe.expert_dropout * static_cast<double>(moe.experts / moe.expert_clusters);
+  return static_cast<int64_t>(std::floor(share + 1e-9));  // 0.1 of 10 is 1, whatever rounding says
+}
+
+int64_t expert_hidden(const VitConfig& model) {
+  if (model.moe.adapter > 0) return model.moe.adapter;
+  return model.moe.hidden > 0 ? model.moe.hidden : 4 * model.width;
+}
 
 int64_t factor_rank(const VitConfig& model) { return model.moe.rank > 0 ? model.moe.rank : std::min(expert_hidden(model), model.width); }
 
@@ -253,6 +289,9 @@ std::vector<std::string> check_model(const VitConfig& model) {
     fail_input("moe.threshold: {}", e.what());
   }
   check_router(moe);
+  check_claims(moe);
+  check_dropped_experts(moe);
+  check_adapter(model);
   check_regions(model);
   const int64_t full = std::min(expert_hidden(model), model.width);
   check_input(moe.expert != ExpertKind::eigen || factor_rank(model) <= full,

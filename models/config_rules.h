@@ -27,6 +27,9 @@ struct ThresholdRule {
 /// Throws InputError where `threshold` is neither "none", nor a finite number, nor "quantile:q" with q in (0, 1).
 ThresholdRule parse_threshold(const Threshold& threshold);
 
+/// Experts of each cluster that are closed to a batch while training (moe.expert_dropout); 0: none.
+int64_t dropped_experts(const MoeConfig& moe);
+
 /// F of one expert.
 int64_t expert_hidden(const VitConfig& model);
 /// r of the factors.

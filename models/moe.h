@@ -1,4 +1,5 @@
-// The mixture-of-experts layer: a router, its experts, and the path between them (dispatch, expert networks, combine).
+// The mixture-of-experts layer: a router, its experts, and the path between them (dispatch, expert networks, combine). It stands in the
+// place of a block's dense network, or adds to what the block makes (models/vit.cpp).
 // Read next: models/router.h, models/experts.h.
 #pragma once
 
@@ -61,10 +62,11 @@ class MoeLayer final : public Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
+  Tensor open_experts(const ExecContext& ctx, const Tensor& allow, int64_t tokens) const;
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;
-  MoeConfig moe_;  // what losses are added beside the router's own
+  MoeConfig moe_;  // what losses are added beside the router's own, and which experts are closed
   Context context_;
   int64_t block_;
   std::unique_ptr<Router> router_;

@@ -12,7 +12,8 @@
 
 namespace ermoe {
 
-/// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it.
+/// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it. With moe.adapter the MLP stays, and
+/// experts add to what the block makes: h + α experts(h), of all tokens but the class token.
 class VitBlock final : public Module {
  public:
   VitBlock(const VitConfig& config, int64_t index, bool with_experts);
@@ -26,8 +27,12 @@ class VitBlock final : public Module {
 
  private:
   Variable branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id);
+  Variable context_of(const ExecContext& ctx, const Variable& tokens, const AttentionOutput& attended);
+  Residual add_experts(const ExecContext& ctx, const Variable& h, const Variable& context, ForwardPass& pass, PinnedSelection& pinned);
 
   double dropout_, drop_path_;
+  double adapter_scale_;   // α of experts beside the MLP
+  int64_t adapter_first_;  // first token that they see
   LayerNorm norm1_;
   SelfAttention attn_;
   LayerScale ls1_;
@@ -92,6 +97,9 @@ class Vit final : public Module {
   const Shape& grid() const { return grid_; }
   /// Tokens in front of the patches: 1 with a class token, else 0.
   int64_t prefix_tokens() const { return config_.pool == Pool::token ? 1 : 0; }
+  /// Those that routers see: all, but with moe.adapter the patches alone.
+  int64_t routed_prefix_tokens() const { return config_.moe.adapter > 0 ? 0 : prefix_tokens(); }
+  int64_t routed_tokens() const { return routed_prefix_tokens() + grid_.numel(); }
   /// Sets each parameter's share of the learning rate: layer decay by depth (0 embeddings, 1 … L blocks, L + 1 final norm and head),
   /// and that of orthonormal factors. Before an optimizer is made.
   void scale_learning_rates(const OptimConfig& config);
