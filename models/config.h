@@ -77,7 +77,7 @@ struct MoeConfig {
   double prototype_temperature = 0.1;  // τ of prototype
   double prototype_spectrum = 0.01;    // weight of its spectral penalty
   ExpertLayer layer = ExpertLayer::routed;
-  int64_t cp_rank = 0;  // of the factored tensor; 0: as many parameters as dense experts of the same width would compute with
+  int64_t cp_rank = 0;  // R of the factored tensors of `cp`; 0: as many operations as K dense experts take
 };
 
 struct VitConfig {

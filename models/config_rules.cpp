@@ -140,6 +140,16 @@ void check_adapter(const VitConfig& m) {
               "moe.regions: maps of regions go with experts in the place of the dense network, not with moe.adapter");
 }
 
+/// Of a layer in which every token takes a mixture of all experts.
+void check_mixed(const MoeConfig& moe) {
+  check_input(moe.adapter == 0, "moe.adapter: moe.layer cp stands in the place of the dense network; adapters go with routed");
+  check_input(moe.expert_dropout == 0, "moe.expert_dropout: moe.layer cp mixes all experts; only those of routed can be closed");
+  check_input(moe.regions.empty(), "moe.regions: moe.layer cp mixes all experts; only those of routed can be kept to regions");
+  check_input(moe.free_experts == 0, "moe.free_experts: moe.layer cp has none, for it sends tokens nowhere");
+  check_input(moe.extra_balance == 0 && moe.z_weight == 0, "moe.{}: moe.layer cp has no router that a loss could be added to",
+              moe.extra_balance != 0 ? "extra_balance" : "z_weight");
+}
+
 void check_regions(const VitConfig& m) {
   const MoeConfig& moe = m.moe;
   if (moe.regions.empty()) return;
@@ -234,6 +244,12 @@ int64_t basis_rank(const VitConfig& model) {
   return std::min({eighth, r, D - 1});
 }
 
+int64_t cp_rank(const VitConfig& model) {
+  if (model.moe.cp_rank > 0) return model.moe.cp_rank;
+  const int64_t D = model.width, F = expert_hidden(model);
+  return std::max<int64_t>(1, model.moe.top_k * D * F / (D + F));
+}
+
 Shape image_sides(const VitConfig& model) {
   if (!model.volume.empty()) return Shape(model.volume);
   const int64_t side = model.image_size;
@@ -283,6 +299,10 @@ std::vector<std::string> check_model(const VitConfig& model) {
   check_shape(model);
   const MoeConfig& moe = model.moe;
   if (moe_blocks(moe.layers, model.depth).empty()) return {};
+  if (moe.layer == ExpertLayer::cp) {
+    check_mixed(moe);
+    return {};
+  }
   try {
     parse_threshold(moe.threshold);
   } catch (const InputError& e) {

@@ -38,6 +38,9 @@ int64_t factor_rank(const VitConfig& model);
 /// the others, never above r or D - 1.
 int64_t basis_rank(const VitConfig& model);
 
+/// R of a layer `cp`: as given; else K·D·F/(D + F), at least 1, at which it takes the operations of K dense experts, scoring apart.
+int64_t cp_rank(const VitConfig& model);
+
 /// Sides of an image (2) or a volume (3), in elements; 0 where they are still to be read off the data.
 Shape image_sides(const VitConfig& model);
 /// What a model of `batch` images takes: (B, C, side, side[, side]).

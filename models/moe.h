@@ -31,6 +31,7 @@ struct ForwardPass {
   /// Called on the way back when the gradients of all parameters from this depth on are complete: 0 embeddings, 1 … L blocks.
   std::function<void(int64_t depth)> gradients_ready;
   std::vector<RoutingRecord> routes;
+  std::vector<std::pair<int64_t, Tensor>> mixtures;    // of layers that route nothing: block, and (E) the mean coefficient of each expert
   std::vector<std::pair<std::string, Tensor>> losses;  // name and value () of every added term
 };
 

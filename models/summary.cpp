@@ -35,8 +35,10 @@ ModelSummary summarize(Vit& model) {
                     2 * (c.pool == Pool::flatten ? T : 1) * D * static_cast<double>(c.classes);
   s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
   const auto layers = model.moe_layers();
+  const auto mixed = model.cp_layers();
+  for (const CpLayer* layer : mixed) s.forward_flops += T * layer->flops();
   const bool beside = c.moe.adapter > 0;  // experts add to the dense network, which stays
-  const auto dense = static_cast<double>(c.depth) - (beside ? 0 : static_cast<double>(layers.size()));
+  const auto dense = static_cast<double>(c.depth) - (beside ? 0 : static_cast<double>(layers.size() + mixed.size()));
   const auto routed = static_cast<double>(model.routed_tokens());
   s.forward_flops += dense * 4 * T * D * static_cast<double>(static_cast<int64_t>(c.mlp_ratio * D));
   for (MoeLayer* layer : layers) {

@@ -26,7 +26,9 @@ VitBlock::VitBlock(const VitConfig& config, int64_t index, bool with_experts)
       ls1_(config.width, config.layer_scale),
       norm2_(config.width),
       ls2_(config.width, config.layer_scale) {
-  if (with_experts) moe_.emplace(config, index);
+  const bool routed = config.moe.layer == ExpertLayer::routed;
+  if (with_experts && routed) moe_.emplace(config, index);
+  if (with_experts && !routed) cp_.emplace(config, index);
   if (!with_experts || config.moe.adapter > 0)
     mlp_.emplace(config.width, static_cast<int64_t>(config.mlp_ratio * static_cast<double>(config.width)));
 }
@@ -42,9 +44,18 @@ Residual VitBlock::forward(const ExecContext& ctx, Residual in, ForwardPass& pas
   const AttentionOutput attended = attn_.forward(ctx, tokens);
   const auto [h, normed] = norm2_.forward(ctx, {x, branch(ctx, attended.y, ls1_, 1)});
   const Variable context = context_of(ctx, tokens, attended);
-  if (!mlp_) return {h, branch(ctx, moe_->forward(ctx.with_rng(ctx.rng.fold(7)), normed, context, pass, pinned), ls2_, 2)};
-  const Residual out{h, branch(ctx, mlp_->forward(ctx, normed), ls2_, 2)};
-  return moe_ ? add_experts(ctx, out.sum(ctx), context, pass, pinned) : out;
+  const Residual out{h, branch(ctx, feed_forward(ctx, normed, context, pass, pinned), ls2_, 2)};
+  return moe_ && mlp_ ? add_experts(ctx, out.sum(ctx), context, pass, pinned) : out;
+}
+
+Variable VitBlock::feed_forward(const ExecContext& ctx, const Variable& normed, const Variable& context, ForwardPass& pass,
+                                PinnedSelection& pinned) {
+  if (mlp_) return mlp_->forward(ctx, normed);
+  if (moe_) return moe_->forward(ctx.with_rng(ctx.rng.fold(7)), normed, context, pass, pinned);
+  Tensor mean;
+  Variable y = cp_->forward(ctx, normed, mean);
+  if (!std::exchange(pinned.made, true)) pass.mixtures.emplace_back(cp_->block(), mean);  // once, also where a block is recomputed
+  return y;
 }
 
 /// What the block's router reads beside its tokens; undefined where it reads nothing.
@@ -73,6 +84,7 @@ void VitBlock::init(const ExecContext& ctx, RngKey key) {
   norm2_.init();
   if (mlp_) mlp_->init(key);
   if (moe_) moe_->init(ctx, key);
+  if (cp_) cp_->init(key);
   ls2_.init();
 }
 
@@ -83,6 +95,7 @@ void VitBlock::visit(const std::string& prefix, const Visitor& visitor) {
   norm2_.visit(join(prefix, "norm2"), visitor);
   if (mlp_) mlp_->visit(join(prefix, "mlp"), visitor);
   if (moe_) moe_->visit(join(prefix, "moe"), visitor);
+  if (cp_) cp_->visit(join(prefix, "cp"), visitor);
   ls2_.visit(join(prefix, "ls2"), visitor);
 }
 
@@ -227,6 +240,13 @@ std::vector<MoeLayer*> Vit::moe_layers() {
   std::vector<MoeLayer*> layers;
   for (auto& block : blocks_)
     if (block->moe() != nullptr) layers.push_back(block->moe());
+  return layers;
+}
+
+std::vector<CpLayer*> Vit::cp_layers() {
+  std::vector<CpLayer*> layers;
+  for (auto& block : blocks_)
+    if (block->cp() != nullptr) layers.push_back(block->cp());
   return layers;
 }
 

@@ -128,6 +128,8 @@ void add_routing(Section<MoeConfig>& moe) {
 
 /// V-MoE's order of claims, EMoE and its adapters, dropped experts, prototypes, factored tensors.
 void add_variants(Section<MoeConfig>& moe) {
+  moe.add("layer", &MoeConfig::layer, "routed: each token to few experts; cp: a mixture of all, which are factors of one tensor");
+  moe.add("cp_rank", &MoeConfig::cp_rank, between(0, 65536), "moe.layer cp: rank of the tensor; 0: as costly as moe.top_k dense experts");
   moe.add("prioritized", &MoeConfig::prioritized, "vmoe: a capacity keeps the tokens of the largest weights, not the first ones");
   moe.add("emoe_rank", &MoeConfig::emoe_rank, between(1, 65536), "emoe: columns of the basis that its experts share; D where that is less");
   moe.add("emoe_temperature", &MoeConfig::emoe_temperature, above(0), "emoe: what logits are divided by");

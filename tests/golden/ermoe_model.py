@@ -97,7 +97,9 @@ def block_shapes(config, block):
         shapes["ls1.gamma"] = (width,)
     shapes.update({"norm2.weight": (width,), "norm2.bias": (width,)})
     with_experts, beside = block in moe_blocks(config), config.get("moe.adapter", 0) > 0
-    if with_experts:
+    if with_experts and config.get("moe.layer", "routed") == "cp":
+        shapes.update({f"cp.{name}": shape for name, shape in logit_rules.cp_shapes(config).items()})
+    elif with_experts:
         shapes.update({f"moe.{name}": shape for name, shape in moe_shapes(config).items()})
     if beside or not with_experts:
         hidden = int(width * config["model.mlp_ratio"])
@@ -236,18 +238,21 @@ def forward(config, p, buffers, images, allow=None, constants=None):
         context, share = attention(config, p, f"{name}.attn", tokens)
         x = x + gamma("ls1") * context
         h = norm(p, f"{name}.norm2", x)
-        adapter = config.get("moe.adapter", 0)
-        if block in moe_blocks(config):
+        adapter, mixed = config.get("moe.adapter", 0), config.get("moe.layer", "routed") == "cp"
+        routed = block in moe_blocks(config) and not mixed
+        if routed:
             if config["moe.context"] == "attention_mean":
                 context = share @ tokens
             trace = traces[block] = {"load_threshold": constants[block]["load_threshold"] if constants else None}
-        if block in moe_blocks(config) and not adapter:
+        if routed and not adapter:
             y, balance = moe(config, p, buffers, f"{name}.moe", h, context, allow, trace)
             extra = extra + balance
+        elif block in moe_blocks(config) and mixed:
+            y = logit_rules.mixture_of_all(p, f"{name}.cp", h, gelu)
         else:
             y = linear(p, f"{name}.mlp.fc2", gelu(linear(p, f"{name}.mlp.fc1", h)))
         x = x + gamma("ls2") * y
-        if block in moe_blocks(config) and adapter:  # experts add to what the block made of the patches
+        if routed and adapter:  # experts add to what the block made of the patches
             first = int(config["model.pool"] == "token")
             y, balance = moe(config, p, buffers, f"{name}.moe", x[:, first:], context[:, first:], allow, trace)
             extra = extra + balance

@@ -73,6 +73,7 @@ VMOE = {"moe.router": "vmoe", "moe.group_images": 1}
 EMOE = {"moe.router": "emoe", "moe.emoe_rank": 5, "moe.emoe_temperature": 1.0}
 ADAPTER = {"moe.adapter": 7, "moe.hidden": 0}
 PROTOTYPE = {"moe.router": "prototype", "moe.prototype_temperature": 0.1, "moe.prototype_spectrum": 0.05}
+MIXED = {"moe.layer": "cp", "moe.router": "linear", "moe.expert": "plain"}
 LATER = [
     {**BIAS, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
     {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05,
@@ -96,6 +97,8 @@ FROM_43 = [
     {"moe.adapter": 9, "moe.hidden": 0, "model.pool": "average", "sizes": "narrow"},
     {**PROTOTYPE, "moe.expert": "eigen", "moe.top_k": 2, "sizes": "narrow"},
     {**PROTOTYPE, "moe.prototype_temperature": 0.5, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
+    {**MIXED, "moe.cp_rank": 0, "moe.top_k": 1, "sizes": "deep"},
+    {**MIXED, "moe.cp_rank": 7, "model.pool": "average", "sizes": "narrow"},
 ]
 
 

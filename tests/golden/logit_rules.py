@@ -1,5 +1,5 @@
-"""Rules of routers that came later, in float64 PyTorch, each from its equation: the logits of `emoe` and `prototype`, and
-what a capacity keeps. ermoe_model.py routes by them.
+"""Rules of routers and layers that came later, in float64 PyTorch, each from its equation: the logits of `emoe` and
+`prototype`, what a capacity keeps, and the layer `cp`. ermoe_model.py reads them.
 """
 
 import math
@@ -45,3 +45,25 @@ def within_capacity(config, p, ids, trace):
             if used[expert] > capacity:
                 kept[token, slot] = -1
     return kept
+
+
+def cp_shapes(config):
+    """Factors of the two tensors (E, F, D) and (E, D, F) of a layer `cp`, and what makes its coefficients."""
+    width, hidden, experts = config["model.width"], config["moe.hidden"] or 4 * config["model.width"], config["moe.experts"]
+    rank = config["moe.cp_rank"] or max(1, config["moe.top_k"] * width * hidden // (width + hidden))
+    shapes = {"gate": (experts, width)}
+    for name, rows, columns in (("fc1", hidden, width), ("fc2", width, hidden)):
+        shapes.update({f"{name}.mix": (rank, experts), f"{name}.down.weight": (rank, columns),
+                       f"{name}.down.bias": (rank,), f"{name}.up.weight": (rows, rank)})
+    return shapes
+
+
+def mixture_of_all(p, name, x, gelu):
+    """cp: every expert's matrices are made from the factors, and every token takes all experts by its coefficients."""
+    a = torch.softmax(x @ p[f"{name}.gate"].T, dim=-1)
+    for layer in ("fc1", "fc2"):
+        factors = [p[f"{name}.{layer}.{key}"] for key in ("mix", "down.weight", "down.bias", "up.weight")]
+        matrices = torch.einsum("re,ri,or->eoi", factors[0], torch.cat([factors[1], factors[2][:, None]], dim=1), factors[3])
+        y = torch.einsum("bte,eoi,bti->bto", a, matrices, torch.cat([x, torch.ones_like(x[..., :1])], dim=-1))
+        x = gelu(y) if layer == "fc1" else y
+    return x

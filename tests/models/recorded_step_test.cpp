@@ -37,6 +37,8 @@ VitConfig random_config(const std::string& router) {
     c.moe.layers = "last:2";
   } else if (router == "prototype") {
     c.moe.router = RouterKind::prototype;
+  } else if (router == "mixed") {
+    c.moe.layer = ExpertLayer::cp;
   } else if (router == "dropped") {
     c.moe.expert_dropout = 0.5;
     c.moe.expert_clusters = 2;
@@ -274,8 +276,8 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
                          ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "bias_balanced", "learned_cosine",
-                                                              "prioritized", "emoe", "adapters", "prototype", "dropped", "recompute",
-                                                              "penalty", "dense"),
+                                                              "prioritized", "emoe", "adapters", "prototype", "dropped", "mixed",
+                                                              "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
 

@@ -2,6 +2,7 @@ set(SOURCES
   added_losses_test.cpp
   average_test.cpp
   checkpoint_store_test.cpp
+  cp_layer_test.cpp
   expert_dropout_test.cpp
   matrix_bundle_test.cpp
   moe_test.cpp

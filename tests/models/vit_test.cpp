@@ -50,6 +50,12 @@ std::vector<ModelCase> variant_cases() {
          c.moe.router = RouterKind::prototype;
          c.moe.prototype_spectrum = 0.3;
        }},
+      {"mixed_experts",
+       [](VitConfig& c) {
+         c.moe.layer = ExpertLayer::cp;
+         c.moe.layers = "0,1";
+         c.moe.cp_rank = 5;
+       }},
       {"expert_dropout",
        [](VitConfig& c) {
          c.moe.expert_dropout = 0.5;

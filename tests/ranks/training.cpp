@@ -62,6 +62,7 @@ std::vector<Case> cases() {
   Case& penalized_emoe = add("emoe, penalty");
   penalized_emoe.config.moe.router = RouterKind::emoe;
   penalized_emoe.config.moe.orthogonality = Orthogonality::penalty;
+  add("mixed experts").config.moe.layer = ExpertLayer::cp;
   add("prototype").config.moe.router = RouterKind::prototype;
   for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear, RouterKind::bias_balanced, RouterKind::learned_cosine}) {
     Case& c = add(std::string(enum_name(router)));
