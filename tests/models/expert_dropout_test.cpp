@@ -48,7 +48,14 @@ TEST_P(ExpertDropout, LeavesEvaluationAlone) {
   EXPECT_EQ(loads_of(with, RngKey{1}, Mode::eval), loads_of(without, RngKey{1}, Mode::eval));
 }
 
-INSTANTIATE_TEST_SUITE_P(Moe, ExpertDropout, ::testing::ValuesIn(all_routers()),
+/// Routers by which a token chooses its experts. Others, by name: they may not be in this build.
+std::vector<RouterKind> routers_of_tokens() {
+  std::vector<RouterKind> all = all_routers();
+  std::erase_if(all, [](RouterKind kind) { return enum_name(kind) == "soft" || enum_name(kind) == "expert_choice"; });
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Moe, ExpertDropout, ::testing::ValuesIn(routers_of_tokens()),
                          [](const auto& test) { return std::string(enum_name(test.param)); });
 
 TEST(ExpertDropout, GoesBesideAMask) {
