@@ -26,6 +26,13 @@ TEST(RankTokens, AmongEqualsTheLowerComesFirst) {
   EXPECT_EQ(to_vector<int32_t>(rank_tokens(bench.ctx, Tensor::from<double>(bench.allocator, {6, 1}, weights))),
             (std::vector<int32_t>{1, 3, 0, 2, 4, 5}));
   EXPECT_EQ(rank_tokens(bench.ctx, bench.ctx.empty({0, 2}, DType::f32)).shape(), Shape({0}));
+  std::vector<float> coarse(500);
+  for (size_t i = 0; i < coarse.size(); ++i) coarse[i] = static_cast<float>(i * i % 7);
+  const auto order = to_vector<int32_t>(rank_tokens(bench.ctx, Tensor::from<float>(bench.allocator, {500, 1}, coarse)));
+  for (size_t i = 1; i < order.size(); ++i) {
+    const float before = coarse[static_cast<size_t>(order[i - 1])], own = coarse[static_cast<size_t>(order[i])];
+    EXPECT_TRUE(before > own || (before == own && order[i - 1] < order[i])) << "place " << i;
+  }
 }
 
 TEST(RankTokens, ANanIsNobodysPriority) {
