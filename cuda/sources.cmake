@@ -21,8 +21,10 @@ set(SOURCES
   kernels/cross_entropy.cu
   kernels/dense_wgmma.cu
   kernels/dispatch.cu
+  kernels/drop_experts.cu
   kernels/dropout.cu
   kernels/embedding.cu
+  kernels/energy_share.cu
   kernels/flat.cu
   kernels/gather_samples.cu
   kernels/gather_slots.cu
@@ -41,6 +43,7 @@ set(SOURCES
   kernels/materialize.cu
   kernels/matmul.cu
   kernels/mix_batch.cu
+  kernels/multiply.cu
   kernels/newton_schulz.cu
   kernels/orthogonal_step.cu
   kernels/patch_embed.cu
@@ -48,6 +51,7 @@ set(SOURCES
   kernels/project_off.cu
   kernels/qk_norm.cu
   kernels/randaugment.cu
+  kernels/rank_tokens.cu
   kernels/region_mask.cu
   kernels/regression_loss.cu
   kernels/router_stats.cu

@@ -20,6 +20,8 @@ enum class Score { context_cosine, subspace_cosine };
 /// What makes a gate of a logit.
 enum class Gate { sigmoid, softmax };
 enum class Context { attention, attention_mean };
+/// How a block with experts mixes them: by a router and a plan, or all of them by a factored tensor (models/cp_layer.h).
+enum class ExpertLayer { routed, cp };
 
 /// Which blocks carry experts: "none", "every:2" (blocks 1, 3, …), "last:3", or a list "1,3,5".
 using MoeLayers = std::string;
@@ -64,6 +66,18 @@ struct MoeConfig {
   double bias_rate = 1e-3;     // γ of bias_balanced: how far its biases move a step
   int64_t cosine_width = 256;  // P of learned_cosine
   double cosine_scale = 2.0;   // of its cosines, at the start
+  // V-MoE's order of claims, EMoE and its adapters, dropped experts, prototypes, factored tensors
+  bool prioritized = false;            // vmoe: a capacity keeps the tokens of the largest weights, not the first ones
+  int64_t emoe_rank = 128;             // columns of emoe's shared basis; D where that is less
+  double emoe_temperature = 1.0;       // τ of emoe
+  int64_t adapter = 0;                 // hidden width of experts beside the dense network; 0: they stand in its place
+  double adapter_scale = 1.0;          // α of what they add
+  double expert_dropout = 0.0;         // share of each cluster's experts that is closed to a batch while training
+  int64_t expert_clusters = 1;         // C, of neighbouring experts
+  double prototype_temperature = 0.1;  // τ of prototype
+  double prototype_spectrum = 0.01;    // weight of its spectral penalty
+  ExpertLayer layer = ExpertLayer::routed;
+  int64_t cp_rank = 0;  // R of the factored tensors of `cp`; 0: as many operations as K dense experts take
 };
 
 struct VitConfig {

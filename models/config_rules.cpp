@@ -112,6 +112,44 @@ void check_router(const MoeConfig& moe) {
               moe.free_experts);
 }
 
+void check_claims(const MoeConfig& moe) {
+  if (!moe.prioritized) return;
+  check_input(moe.router == RouterKind::vmoe, "moe.prioritized: only moe.router vmoe has a capacity that tokens could claim, not {}",
+              enum_name(moe.router));
+  check_input(moe.capacity_train > 0 || moe.capacity_eval > 0,
+              "moe.prioritized: without moe.capacity_train or moe.capacity_eval no token is dropped, so no order of claims matters");
+}
+
+void check_dropped_experts(const MoeConfig& moe) {
+  const int64_t E = moe.experts, C = moe.expert_clusters;
+  check_input(E % C == 0, "moe.expert_clusters: {} clusters do not divide moe.experts {}", C, E);
+  if (moe.expert_dropout == 0) return;
+  const int64_t dropped = dropped_experts(moe);
+  check_input(dropped >= 1, "moe.expert_dropout: {} of a cluster of {} experts (moe.experts over moe.expert_clusters) is not one expert",
+              moe.expert_dropout, E / C);
+  const int64_t left = E - C * dropped + moe.free_experts;
+  check_input(moe.top_k <= left, "moe.expert_dropout: {} leaves {} experts open to a batch, fewer than moe.top_k {}", moe.expert_dropout,
+              left, moe.top_k);
+}
+
+void check_adapter(const VitConfig& m) {
+  if (m.moe.adapter == 0) return;
+  check_input(m.moe.hidden == 0, "moe.hidden: experts beside the dense network have the width {} of moe.adapter; give 0 here, not {}",
+              m.moe.adapter, m.moe.hidden);
+  check_input(m.moe.regions.empty(),
+              "moe.regions: maps of regions go with experts in the place of the dense network, not with moe.adapter");
+}
+
+/// Of a layer in which every token takes a mixture of all experts.
+void check_mixed(const MoeConfig& moe) {
+  check_input(moe.adapter == 0, "moe.adapter: moe.layer cp stands in the place of the dense network; adapters go with routed");
+  check_input(moe.expert_dropout == 0, "moe.expert_dropout: moe.layer cp mixes all experts; only those of routed can be closed");
+  check_input(moe.regions.empty(), "moe.regions: moe.layer cp mixes all experts; only those of routed can be kept to regions");
+  check_input(moe.free_experts == 0, "moe.free_experts: moe.layer cp has none, for it sends tokens nowhere");
+  check_input(moe.extra_balance == 0 && moe.z_weight == 0, "moe.{}: moe.layer cp has no router that a loss could be added to",
+              moe.extra_balance != 0 ? "extra_balance" : "z_weight");
+}
+
 void check_regions(const VitConfig& m) {
   const MoeConfig& moe = m.moe;
   if (moe.regions.empty()) return;
@@ -186,7 +224,15 @@ ThresholdRule parse_threshold(const Threshold& threshold) {
   return {quantile ? ThresholdRule::Kind::quantile : ThresholdRule::Kind::number, *value};
 }
 
-int64_t expert_hidden(const VitConfig& model) { return model.moe.hidden > 0 ? model.moe.hidden : 4 * model.width; }
+int64_t dropped_experts(const MoeConfig& moe) {
+  const double share = moe.expert_dropout * static_cast<double>(moe.experts / moe.expert_clusters);
+  return static_cast<int64_t>(std::floor(share + 1e-9));  // 0.1 of 10 is 1, whatever rounding says
+}
+
+int64_t expert_hidden(const VitConfig& model) {
+  if (model.moe.adapter > 0) return model.moe.adapter;
+  return model.moe.hidden > 0 ? model.moe.hidden : 4 * model.width;
+}
 
 int64_t factor_rank(const VitConfig& model) { return model.moe.rank > 0 ? model.moe.rank : std::min(expert_hidden(model), model.width); }
 
@@ -196,6 +242,12 @@ int64_t basis_rank(const VitConfig& model) {
   if (model.moe.basis == Basis::disjoint) return std::min({D / model.moe.experts, r, D - 1});
   const int64_t eighth = std::max<int64_t>(8, (D + 32) / 64 * 8);  // D/8 to the nearest multiple of 8
   return std::min({eighth, r, D - 1});
+}
+
+int64_t cp_rank(const VitConfig& model) {
+  if (model.moe.cp_rank > 0) return model.moe.cp_rank;
+  const int64_t D = model.width, F = expert_hidden(model);
+  return std::max<int64_t>(1, model.moe.top_k * D * F / (D + F));
 }
 
 Shape image_sides(const VitConfig& model) {
@@ -247,12 +299,19 @@ std::vector<std::string> check_model(const VitConfig& model) {
   check_shape(model);
   const MoeConfig& moe = model.moe;
   if (moe_blocks(moe.layers, model.depth).empty()) return {};
+  if (moe.layer == ExpertLayer::cp) {
+    check_mixed(moe);
+    return {};
+  }
   try {
     parse_threshold(moe.threshold);
   } catch (const InputError& e) {
     fail_input("moe.threshold: {}", e.what());
   }
   check_router(moe);
+  check_claims(moe);
+  check_dropped_experts(moe);
+  check_adapter(model);
   check_regions(model);
   const int64_t full = std::min(expert_hidden(model), model.width);
   check_input(moe.expert != ExpertKind::eigen || factor_rank(model) <= full,

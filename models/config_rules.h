@@ -27,6 +27,9 @@ struct ThresholdRule {
 /// Throws InputError where `threshold` is neither "none", nor a finite number, nor "quantile:q" with q in (0, 1).
 ThresholdRule parse_threshold(const Threshold& threshold);
 
+/// Experts of each cluster that are closed to a batch while training (moe.expert_dropout); 0: none.
+int64_t dropped_experts(const MoeConfig& moe);
+
 /// F of one expert.
 int64_t expert_hidden(const VitConfig& model);
 /// r of the factors.
@@ -34,6 +37,9 @@ int64_t factor_rank(const VitConfig& model);
 /// R of the routing basis: as given; else D/E for disjoint bases and D/8 rounded to a multiple of 8 (at least 8) for
 /// the others, never above r or D - 1.
 int64_t basis_rank(const VitConfig& model);
+
+/// R of a layer `cp`: as given; else K·D·F/(D + F), at least 1, at which it takes the operations of K dense experts, scoring apart.
+int64_t cp_rank(const VitConfig& model);
 
 /// Sides of an image (2) or a volume (3), in elements; 0 where they are still to be read off the data.
 Shape image_sides(const VitConfig& model);

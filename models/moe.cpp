@@ -1,11 +1,13 @@
 #include "models/moe.h"
 
 #include "models/added_losses.h"
+#include "models/config_rules.h"
 #include "models/expert_travel.h"
 #include "models/router_ermoe.h"
 #include "ops/attach_loss.h"
 #include "ops/combine.h"
 #include "ops/dispatch.h"
+#include "ops/drop_experts.h"
 #include "ops/tokens.h"
 
 namespace ermoe {
@@ -30,10 +32,11 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
   // One view for the router and the experts: their gradients meet in it, added by the kernels that make them.
   const Variable tokens = reshape(ctx, x, {B * T, D});
+  const Tensor allow = open_experts(ctx, pass.allow, B * T);
   const RouterInput in{.x = tokens,
                        .c = wants_context() ? reshape(ctx, c, tokens.shape()) : Variable(),
                        .images = B,
-                       .allow = pass.allow,
+                       .allow = allow,
                        .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   add_losses(ctx, moe_, routing);
@@ -50,6 +53,17 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
     if (first_run) pass.losses.emplace_back(term.name, term.value.value);
   }
   return y;
+}
+
+/// Which experts tokens may go to: `allow`, but for those that are closed to this batch while training. Cluster-level dropout (MoEC: Xie
+/// et al., arXiv 2207.09094): clusters are groups of neighbouring experts, and of each the same number is closed, the whole part of the
+/// share times its experts, which is never all of them; so tokens of a closed expert find others of its cluster. Chosen where the
+/// abstract, all that is known here of it, is silent: drawn anew for each layer and micro-batch, the same for all its tokens; scores of
+/// the others are not changed.
+Tensor MoeLayer::open_experts(const ExecContext& ctx, const Tensor& allow, int64_t tokens) const {
+  const int64_t dropped = dropped_experts(moe_);
+  if (!ctx.training() || dropped == 0) return allow;
+  return drop_experts(ctx, allow, tokens, dims_.experts, moe_.expert_clusters, dropped, ctx.rng.fold(5));
 }
 
 /// Here, or on the ranks that hold them.

@@ -1,4 +1,5 @@
-// The mixture-of-experts layer: a router, its experts, and the path between them (dispatch, expert networks, combine).
+// The mixture-of-experts layer: a router, its experts, and the path between them (dispatch, expert networks, combine). It stands in the
+// place of a block's dense network, or adds to what the block makes (models/vit.cpp).
 // Read next: models/router.h, models/experts.h.
 #pragma once
 
@@ -30,6 +31,7 @@ struct ForwardPass {
   /// Called on the way back when the gradients of all parameters from this depth on are complete: 0 embeddings, 1 … L blocks.
   std::function<void(int64_t depth)> gradients_ready;
   std::vector<RoutingRecord> routes;
+  std::vector<std::pair<int64_t, Tensor>> mixtures;    // of layers that route nothing: block, and (E) the mean coefficient of each expert
   std::vector<std::pair<std::string, Tensor>> losses;  // name and value () of every added term
 };
 
@@ -61,10 +63,11 @@ class MoeLayer final : public Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
+  Tensor open_experts(const ExecContext& ctx, const Tensor& allow, int64_t tokens) const;
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;
-  MoeConfig moe_;  // what losses are added beside the router's own
+  MoeConfig moe_;  // what losses are added beside the router's own, and which experts are closed
   Context context_;
   int64_t block_;
   std::unique_ptr<Router> router_;

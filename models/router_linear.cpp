@@ -1,7 +1,9 @@
 // Routers with learned logits: softmax of x Wᵀ, the K largest probabilities. One class for three of the comparison's
 // rules, which differ in noise and loss terms alone:
 //   linear      no loss term ("standard routing logits")
-//   vmoe        noise on the logits, importance and load losses, optional capacity (V-MoE, arXiv 2106.05974)
+//   vmoe        noise on the logits, importance and load losses, optional capacity (V-MoE, arXiv 2106.05974), kept in token order or,
+//               with moe.prioritized, in the order of the tokens' largest weights (its Batch Prioritized Routing; the noised
+//               weights while training, since they are what routes)
 //   switch_lbl  the balance loss of the Switch transformer (models/added_losses.h)
 #include "models/router.h"
 #include "ops/add_noise.h"
@@ -9,6 +11,7 @@
 #include "ops/cast.h"
 #include "ops/gather_slots.h"
 #include "ops/linear.h"
+#include "ops/rank_tokens.h"
 #include "ops/scale.h"
 #include "ops/softmax.h"
 
@@ -28,7 +31,7 @@ class LinearRouter final : public Router {
 
  private:
   Variable noisy(const ExecContext& ctx, const Variable& logits) const;
-  void apply_capacity(const ExecContext& ctx, const Tensor& ids) const;
+  void apply_capacity(const ExecContext& ctx, const Tensor& probabilities, const Tensor& ids) const;
   std::vector<LossTerm> loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised, int64_t images) const;
 
   MoeConfig moe_;
@@ -47,12 +50,14 @@ Variable LinearRouter::noisy(const ExecContext& ctx, const Variable& logits) con
   return add_noise(ctx, logits, moe_.noise / static_cast<double>(dims_.experts), ctx.rng.fold(1));
 }
 
-/// Drops the assignments beyond ceil(N·K·factor/E) of an expert, first choices of all tokens before second ones.
-void LinearRouter::apply_capacity(const ExecContext& ctx, const Tensor& ids) const {
+/// Drops the assignments beyond ceil(N·K·factor/E) of an expert; first choices of all tokens are kept before second ones.
+void LinearRouter::apply_capacity(const ExecContext& ctx, const Tensor& probabilities, const Tensor& ids) const {
   const double factor = ctx.training() ? moe_.capacity_train : moe_.capacity_eval;
   if (moe_.router != RouterKind::vmoe || factor <= 0) return;
   const double capacity = std::ceil(static_cast<double>(ids.numel()) * factor / static_cast<double>(dims_.experts));
-  limit_capacity(ctx, ids, dims_.all(), static_cast<int64_t>(capacity));
+  Tensor order;
+  if (moe_.prioritized) order = rank_tokens(ctx, gather_slots(ctx.with_tape(nullptr), Variable(probabilities), ids).value);
+  limit_capacity(ctx, ids, dims_.all(), static_cast<int64_t>(capacity), order);
 }
 
 std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised,
@@ -76,7 +81,7 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
     pinned.selection = select_experts(
         ctx,
         {.scores = probabilities.value, .order = noised.value, .slots = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
-    apply_capacity(ctx, pinned.selection.ids);
+    apply_capacity(ctx, probabilities.value, pinned.selection.ids);
     pinned.made = true;
   }
   Routing routing;

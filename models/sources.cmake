@@ -7,6 +7,7 @@ set(SOURCES
   checkpoint.cpp
   checkpoint_store.cpp
   config_rules.cpp
+  cp_layer.cpp
   direct_buckets.cpp
   expert_share.cpp
   expert_travel.cpp

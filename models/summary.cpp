@@ -35,16 +35,21 @@ ModelSummary summarize(Vit& model) {
                     2 * (c.pool == Pool::flatten ? T : 1) * D * static_cast<double>(c.classes);
   s.forward_flops += static_cast<double>(c.depth) * (2 * T * 4 * D * D + 4 * T * T * D);
   const auto layers = model.moe_layers();
-  const auto dense = static_cast<double>(c.depth) - static_cast<double>(layers.size());
+  const auto mixed = model.cp_layers();
+  for (const CpLayer* layer : mixed) s.forward_flops += T * layer->flops();
+  const bool beside = c.moe.adapter > 0;  // experts add to the dense network, which stays
+  const auto dense = static_cast<double>(c.depth) - (beside ? 0 : static_cast<double>(layers.size() + mixed.size()));
+  const auto routed = static_cast<double>(model.routed_tokens());
   s.forward_flops += dense * 4 * T * D * static_cast<double>(static_cast<int64_t>(c.mlp_ratio * D));
   for (MoeLayer* layer : layers) {
     const ExpertDims& d = layer->dims();
     const int64_t expert = 2 * d.width * d.hidden + d.width + d.hidden;
     if (layer->experts().eigen()) s.active_parameters += d.all() * 2 * d.width * d.hidden;  // what factors make
-    s.active_parameters += d.experts * d.basis_rank * d.width;
+    const Parameter* const basis = layer->router().common_factor();
+    s.active_parameters += basis != nullptr ? basis->whole_shape().numel() : d.experts * d.basis_rank * d.width;
     inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
-    s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * T * D * static_cast<double>(d.hidden);
-    s.scoring_flops += T * layer->router().scoring_flops();
+    s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * routed * D * static_cast<double>(d.hidden);
+    s.scoring_flops += routed * layer->router().scoring_flops();
     s.step_flops += factor_flops(*layer, c.moe);
   }
   s.forward_flops += s.scoring_flops;

@@ -19,14 +19,17 @@ namespace ermoe {
 VitBlock::VitBlock(const VitConfig& config, int64_t index, bool with_experts)
     : dropout_(config.dropout),
       drop_path_(config.depth > 1 ? config.drop_path * static_cast<double>(index) / static_cast<double>(config.depth - 1) : 0),
+      adapter_scale_(config.moe.adapter_scale),
+      adapter_first_(config.pool == Pool::token ? 1 : 0),
       norm1_(config.width),
       attn_(config.width, config.heads, config.qk_norm),
       ls1_(config.width, config.layer_scale),
       norm2_(config.width),
       ls2_(config.width, config.layer_scale) {
-  if (with_experts)
-    moe_.emplace(config, index);
-  else
+  const bool routed = config.moe.layer == ExpertLayer::routed;
+  if (with_experts && routed) moe_.emplace(config, index);
+  if (with_experts && !routed) cp_.emplace(config, index);
+  if (!with_experts || config.moe.adapter > 0)
     mlp_.emplace(config.width, static_cast<int64_t>(config.mlp_ratio * static_cast<double>(config.width)));
 }
 
@@ -40,16 +43,38 @@ Residual VitBlock::forward(const ExecContext& ctx, Residual in, ForwardPass& pas
   const auto [x, tokens] = norm1_.forward(ctx, std::exchange(in, {}));  // nobody needs the branch's memory any more
   const AttentionOutput attended = attn_.forward(ctx, tokens);
   const auto [h, normed] = norm2_.forward(ctx, {x, branch(ctx, attended.y, ls1_, 1)});
-  Variable y;
-  if (moe_) {
-    Variable context;
-    if (moe_->wants_context())
-      context = moe_->context() == Context::attention ? attended.y : attention_mean(ctx, attended.qkv, tokens, attn_.heads);
-    y = moe_->forward(ctx.with_rng(ctx.rng.fold(7)), normed, context, pass, pinned);
-  } else {
-    y = mlp_->forward(ctx, normed);
-  }
-  return {h, branch(ctx, y, ls2_, 2)};
+  const Variable context = context_of(ctx, tokens, attended);
+  const Residual out{h, branch(ctx, feed_forward(ctx, normed, context, pass, pinned), ls2_, 2)};
+  return moe_ && mlp_ ? add_experts(ctx, out.sum(ctx), context, pass, pinned) : out;
+}
+
+Variable VitBlock::feed_forward(const ExecContext& ctx, const Variable& normed, const Variable& context, ForwardPass& pass,
+                                PinnedSelection& pinned) {
+  if (mlp_) return mlp_->forward(ctx, normed);
+  if (moe_) return moe_->forward(ctx.with_rng(ctx.rng.fold(7)), normed, context, pass, pinned);
+  Tensor mean;
+  Variable y = cp_->forward(ctx, normed, mean);
+  if (!std::exchange(pinned.made, true)) pass.mixtures.emplace_back(cp_->block(), mean);  // once, also where a block is recomputed
+  return y;
+}
+
+/// What the block's router reads beside its tokens; undefined where it reads nothing.
+Variable VitBlock::context_of(const ExecContext& ctx, const Variable& tokens, const AttentionOutput& attended) {
+  if (!moe_ || !moe_->wants_context()) return {};
+  return moe_->context() == Context::attention ? attended.y : attention_mean(ctx, attended.qkv, tokens, attn_.heads);
+}
+
+/// h (B, T, D) -> h + α experts(h). They have no say in the class token: what is added to it is zero.
+Residual VitBlock::add_experts(const ExecContext& ctx, const Variable& h, const Variable& context, ForwardPass& pass,
+                               PinnedSelection& pinned) {
+  const int64_t first = adapter_first_;
+  const auto patches = [&](const Variable& v) { return v.defined() && first > 0 ? skip_tokens(ctx, v, first) : v; };
+  Variable y = moe_->forward(ctx.with_rng(ctx.rng.fold(7)), patches(h), patches(context), pass, pinned);
+  if (adapter_scale_ != 1) y = scale(ctx, y, adapter_scale_);
+  if (first == 0) return {h, y};
+  const Tensor nothing = ctx.empty({1, first, h.shape()[2]}, h.dtype());
+  fill(nothing, 0);
+  return {h, concat_tokens(ctx, Variable(nothing), y)};
 }
 
 void VitBlock::init(const ExecContext& ctx, RngKey key) {
@@ -59,6 +84,7 @@ void VitBlock::init(const ExecContext& ctx, RngKey key) {
   norm2_.init();
   if (mlp_) mlp_->init(key);
   if (moe_) moe_->init(ctx, key);
+  if (cp_) cp_->init(key);
   ls2_.init();
 }
 
@@ -69,6 +95,7 @@ void VitBlock::visit(const std::string& prefix, const Visitor& visitor) {
   norm2_.visit(join(prefix, "norm2"), visitor);
   if (mlp_) mlp_->visit(join(prefix, "mlp"), visitor);
   if (moe_) moe_->visit(join(prefix, "moe"), visitor);
+  if (cp_) cp_->visit(join(prefix, "cp"), visitor);
   ls2_.visit(join(prefix, "ls2"), visitor);
 }
 
@@ -213,6 +240,13 @@ std::vector<MoeLayer*> Vit::moe_layers() {
   std::vector<MoeLayer*> layers;
   for (auto& block : blocks_)
     if (block->moe() != nullptr) layers.push_back(block->moe());
+  return layers;
+}
+
+std::vector<CpLayer*> Vit::cp_layers() {
+  std::vector<CpLayer*> layers;
+  for (auto& block : blocks_)
+    if (block->cp() != nullptr) layers.push_back(block->cp());
   return layers;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/memory/parameter_arena.h"
+#include "models/cp_layer.h"
 #include "models/layers.h"
 #include "models/moe.h"
 
@@ -12,7 +13,8 @@
 
 namespace ermoe {
 
-/// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it.
+/// x + attention, then x + MLP or experts. Dropout after each branch, stochastic depth around it. With moe.adapter the MLP stays, and
+/// experts add to what the block makes: h + α experts(h), of all tokens but the class token. With moe.layer cp experts are mixed.
 class VitBlock final : public Module {
  public:
   VitBlock(const VitConfig& config, int64_t index, bool with_experts);
@@ -21,19 +23,27 @@ class VitBlock final : public Module {
   Residual forward(const ExecContext& ctx, Residual x, ForwardPass& pass, PinnedSelection& pinned);
 
   MoeLayer* moe() { return moe_ ? &*moe_ : nullptr; }
+  CpLayer* cp() { return cp_ ? &*cp_ : nullptr; }
   void init(const ExecContext& ctx, RngKey key);
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
   Variable branch(const ExecContext& ctx, Variable y, LayerScale& scale, uint64_t id);
+  Variable feed_forward(const ExecContext& ctx, const Variable& normed, const Variable& context, ForwardPass& pass,
+                        PinnedSelection& pinned);
+  Variable context_of(const ExecContext& ctx, const Variable& tokens, const AttentionOutput& attended);
+  Residual add_experts(const ExecContext& ctx, const Variable& h, const Variable& context, ForwardPass& pass, PinnedSelection& pinned);
 
   double dropout_, drop_path_;
+  double adapter_scale_;   // α of experts beside the MLP
+  int64_t adapter_first_;  // first token that they see
   LayerNorm norm1_;
   SelfAttention attn_;
   LayerScale ls1_;
   LayerNorm norm2_;
   std::optional<Mlp> mlp_;
   std::optional<MoeLayer> moe_;
+  std::optional<CpLayer> cp_;
   LayerScale ls2_;
 };
 
@@ -84,7 +94,9 @@ class Vit final : public Module {
 
   const VitConfig& config() const { return config_; }
   ParameterArena& arena() { return *arena_; }
+  /// Layers whose experts are routed to, and those whose experts are mixed.
   std::vector<MoeLayer*> moe_layers();
+  std::vector<CpLayer*> cp_layers();
   /// What each rank makes for its own experts and all gather; nothing moves where one rank has all.
   std::vector<GatheredParameter*> gathered();
   int64_t tokens() const { return prefix_tokens() + grid_.numel(); }
@@ -92,6 +104,9 @@ class Vit final : public Module {
   const Shape& grid() const { return grid_; }
   /// Tokens in front of the patches: 1 with a class token, else 0.
   int64_t prefix_tokens() const { return config_.pool == Pool::token ? 1 : 0; }
+  /// Those that routers see: all, but with moe.adapter the patches alone.
+  int64_t routed_prefix_tokens() const { return config_.moe.adapter > 0 ? 0 : prefix_tokens(); }
+  int64_t routed_tokens() const { return routed_prefix_tokens() + grid_.numel(); }
   /// Sets each parameter's share of the learning rate: layer decay by depth (0 embeddings, 1 … L blocks, L + 1 final norm and head),
   /// and that of orthonormal factors. Before an optimizer is made.
   void scale_learning_rates(const OptimConfig& config);

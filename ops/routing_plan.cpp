@@ -1,6 +1,7 @@
 #include "ops/routing_plan.h"
 
 #include "ops/kernels/routing_plan.h"
+#include "ops/optional_tensor.h"
 
 #include <limits>
 
@@ -41,9 +42,12 @@ RoutingPlan make_plan(const ExecContext& ctx, const Tensor& ids, int64_t experts
   return plan;
 }
 
-void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t experts, int64_t capacity) {
-  const RoutingPlanDims dims = dims_of("limit_capacity", ids, experts);
+void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t experts, int64_t capacity, const Tensor& order) {
+  RoutingPlanDims dims = dims_of("limit_capacity", ids, experts);
   check(capacity >= 0, "[limit_capacity] capacity {}", capacity);
+  check(!order.defined() || (order.dtype() == DType::i32 && order.shape() == Shape{dims.tokens}), "[limit_capacity] order {} {} for ids {}",
+        name_of(order.dtype()), order.shape().str(), ids.shape().str());
+  dims.order = data_or_null<int32_t>(order);
   on_device(
       ctx, [&] { cpu::limit_capacity(dims, capacity, ids.data<int32_t>()); },
       [&](auto) {

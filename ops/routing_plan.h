@@ -30,8 +30,9 @@ struct RoutingPlan {
 RoutingPlan make_plan(const ExecContext& ctx, const Tensor& ids, int64_t experts);
 
 /// Drops, in place, what an expert was given beyond `capacity` >= 0 slots: ids (N, K) i32 in [-1, experts) become -1. First
-/// choices of all tokens are kept before second ones, and lower tokens before higher ones.
-void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t experts, int64_t capacity);
+/// choices of all tokens are kept before second ones, and among them tokens as `order` (N) i32 has them, which names each once (as
+/// rank_tokens makes it); undefined: lower tokens before higher ones.
+void limit_capacity(const ExecContext& ctx, const Tensor& ids, int64_t experts, int64_t capacity, const Tensor& order = {});
 
 /// The ids with every token's experts moved on by one: the same loads, the wrong experts.
 Tensor rotate_experts(const ExecContext& ctx, const Tensor& ids, int64_t experts);

@@ -33,8 +33,10 @@ set(SOURCES
   cpu/cosine.cpp
   cpu/cross_entropy.cpp
   cpu/dispatch.cpp
+  cpu/drop_experts.cpp
   cpu/dropout.cpp
   cpu/embedding.cpp
+  cpu/energy_share.cpp
   cpu/gather_samples.cpp
   cpu/gather_slots.cpp
   cpu/gelu.cpp
@@ -49,11 +51,13 @@ set(SOURCES
   cpu/materialize.cpp
   cpu/matmul.cpp
   cpu/mix_batch.cpp
+  cpu/multiply.cpp
   cpu/orthogonal_step.cpp
   cpu/patch_embed.cpp
   cpu/project_off.cpp
   cpu/qk_norm.cpp
   cpu/randaugment.cpp
+  cpu/rank_tokens.cpp
   cpu/region_mask.cpp
   cpu/regression_loss.cpp
   cpu/router_stats.cpp
@@ -68,8 +72,10 @@ set(SOURCES
   cpu/tokens.cpp
   cross_entropy.cpp
   dispatch.cpp
+  drop_experts.cpp
   dropout.cpp
   embedding.cpp
+  energy_share.cpp
   gather_samples.cpp
   gather_slots.cpp
   gelu.cpp
@@ -85,10 +91,12 @@ set(SOURCES
   matmul.cpp
   mix_batch.cpp
   mlp.cpp
+  multiply.cpp
   orthogonal_step.cpp
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp
+  rank_tokens.cpp
   region_mask.cpp
   regression_loss.cpp
   router_stats.cpp

@@ -24,6 +24,22 @@ struct ConcatTokens {
   }
 };
 
+/// The way there is the way back of joining, and the other way round, with a prefix of zeros.
+struct SkipTokens {
+  static constexpr const char* name = "skip_tokens";
+  ConcatDims dims;
+
+  void backward(const ExecContext& ctx, const Tensor& dy, GradWriter& out) const {
+    const GradSlot dx = out.into(0);
+    dispatch_compute(dy.dtype(), name, [&](auto tag) {
+      using T = decltype(tag);
+      on_device(
+          ctx, tag, [&](auto) { cpu::skip_tokens_backward(dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); },
+          [&](auto) { cuda::skip_tokens_backward(ctx.stream, dims, dy.data<T>(), dx.dst.data<T>(), dx.mode); });
+    });
+  }
+};
+
 /// Both the choice of one token and the mean of many: a mean over a range.
 struct PoolTokens {
   static constexpr const char* name = "pool_tokens";
@@ -75,6 +91,21 @@ Variable concat_tokens(const ExecContext& ctx, const Variable& prefix, const Var
         [&](auto) { cuda::concat_tokens_forward(ctx.stream, dims, prefix.value.data<T>(), x.value.data<T>(), y.data<T>()); });
   });
   return record(ctx, std::move(y), {&prefix, &x}, ConcatTokens{.dims = dims});
+}
+
+Variable skip_tokens(const ExecContext& ctx, const Variable& x, int64_t first_token) {
+  check_floats(SkipTokens::name, {&x});
+  const Shape& s = x.shape();
+  check(s.rank() == 3 && first_token >= 0 && first_token < s[1], "[skip_tokens] tokens from {} on of x {}", first_token, s.str());
+  const ConcatDims dims{.batch = s[0], .prefix = first_token * s[2], .rest = (s[1] - first_token) * s[2]};
+  Tensor y = ctx.empty({s[0], s[1] - first_token, s[2]}, x.dtype());
+  dispatch_compute(x.dtype(), SkipTokens::name, [&](auto tag) {
+    using T = decltype(tag);
+    on_device(
+        ctx, tag, [&](auto) { cpu::concat_tokens_backward(dims, x.value.data<T>(), y.data<T>(), Accumulate::overwrite); },
+        [&](auto) { cuda::concat_tokens_backward(ctx.stream, dims, x.value.data<T>(), y.data<T>(), Accumulate::overwrite); });
+  });
+  return record(ctx, std::move(y), {&x}, SkipTokens{.dims = dims});
 }
 
 Variable select_token(const ExecContext& ctx, const Variable& x, int64_t t) {

@@ -126,10 +126,28 @@ void add_routing(Section<MoeConfig>& moe) {
           "learned_cosine: factor of the cosines at the start; it is learned, up to 100");
 }
 
+/// V-MoE's order of claims, EMoE and its adapters, dropped experts, prototypes, factored tensors.
+void add_variants(Section<MoeConfig>& moe) {
+  moe.add("layer", &MoeConfig::layer, "routed: each token to few experts; cp: a mixture of all, which are factors of one tensor");
+  moe.add("cp_rank", &MoeConfig::cp_rank, between(0, 65536), "moe.layer cp: rank of the tensor; 0: as costly as moe.top_k dense experts");
+  moe.add("prioritized", &MoeConfig::prioritized, "vmoe: a capacity keeps the tokens of the largest weights, not the first ones");
+  moe.add("emoe_rank", &MoeConfig::emoe_rank, between(1, 65536), "emoe: columns of the basis that its experts share; D where that is less");
+  moe.add("emoe_temperature", &MoeConfig::emoe_temperature, above(0), "emoe: what logits are divided by");
+  moe.add("adapter", &MoeConfig::adapter, between(0, 1 << 20),
+          "hidden width of experts beside the dense network, which the class token does not see; 0: they stand in its place");
+  moe.add("adapter_scale", &MoeConfig::adapter_scale, above(0), "moe.adapter: factor of what experts add");
+  moe.add("expert_dropout", &MoeConfig::expert_dropout, from_to_below(0, 1),
+          "share of each cluster's experts that is closed to a batch while training");
+  moe.add("expert_clusters", &MoeConfig::expert_clusters, between(1, 4096), "moe.expert_dropout: clusters of neighbouring experts");
+  moe.add("prototype_temperature", &MoeConfig::prototype_temperature, above(0), "prototype: what cosines are divided by");
+  moe.add("prototype_spectrum", &MoeConfig::prototype_spectrum, at_least(0), "prototype: weight of its spectral penalty");
+}
+
 void add_moe(std::vector<Setting>& table) {
   Section<MoeConfig> moe(table, "moe", [](RunConfig& c) -> MoeConfig& { return c.model.moe; });
   add_experts(moe);
   add_routing(moe);
+  add_variants(moe);
 }
 
 void add_optim(std::vector<Setting>& table) {
@@ -252,7 +270,7 @@ void add_parallel(std::vector<Setting>& table) {
 
 std::vector<Setting> make_table() {
   std::vector<Setting> table;
-  table.reserve(160);  // `add` hands out references
+  table.reserve(256);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
   for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})

@@ -88,7 +88,7 @@ class Looker {
     std::vector<int32_t> experts;
     const Tensor all = on_host(ctx_, route.plan.expert_ids);
     const auto ids = all.span<int32_t>();
-    for (int64_t n = model_.model().prefix_tokens(); n < route.plan.tokens; ++n)
+    for (int64_t n = model_.model().routed_prefix_tokens(); n < route.plan.tokens; ++n)
       experts.push_back(ids[static_cast<size_t>(n * route.plan.slots)]);
     return experts;
   }

@@ -122,7 +122,7 @@ class Looker {
   }
 
   void look_at_experts(const VolumeSet& set, ModelLooks& looks) {
-    tokens_ = model_.model().tokens();
+    tokens_ = model_.model().routed_tokens();
     patches_ = looks.patches.count();
     std::vector<std::vector<std::vector<double>>> joints;  // block, subject, (E, R)
     for (MoeLayer* layer : model_.model().moe_layers()) {

@@ -119,6 +119,8 @@ void Trainer::print_model() {
   say(fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP an image forward, {:.1f} % of it scoring",
                   static_cast<double>(cost.parameters) / 1e6, static_cast<double>(cost.active_parameters) / 1e6, cost.forward_flops / 1e9,
                   100 * cost.scoring_flops / cost.forward_flops));
+  for (const CpLayer* layer : session_->model().cp_layers())
+    say(fmt::format("experts  block {}: a mixture of {}, factors of rank {}", layer->block(), config_.model.moe.experts, layer->rank()));
   std::string blocks;
   for (MoeLayer* layer : session_->model().moe_layers()) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block());
   if (blocks.empty()) return;

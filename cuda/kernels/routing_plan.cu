@@ -20,12 +20,14 @@ constexpr int tile = 256;  // experts at a time: one a thread
 /// The order in which slots are counted.
 enum class Order {
   by_token,  // slot 0 of token 0, slot 1 of token 0, …
-  by_slot,   // slot 0 of all tokens, then slot 1 of all
+  by_slot,   // slot 0 of all tokens in the order of their claims, then slot 1 of all
 };
 
 template <Order O>
 __device__ int64_t slot_at(const RoutingPlanDims& dims, int64_t i) {
-  return O == Order::by_token ? i : i % dims.tokens * dims.slots + i / dims.tokens;
+  if (O == Order::by_token) return i;
+  const int64_t place = i % dims.tokens;
+  return (dims.order == nullptr ? place : dims.order[place]) * dims.slots + i / dims.tokens;
 }
 
 /// The id of the i-th slot less `first`, where that lies in [0, tile) and below the number of experts; else -1.

@@ -49,6 +49,29 @@ struct ConcatBackward {
   }
 };
 
+template <typename T>
+struct SkipBackward {
+  ConcatDims dims;
+  const T* dy;
+  T* dx;
+  Accumulate mode;
+  template <int V>
+  __device__ void run(int64_t i) const {
+    if (V > 1 && (dims.prefix % V != 0 || dims.rest % V != 0)) return one_by_one<V>(*this, i);
+    const auto [b, at] = divide(i, dims.prefix + dims.rest);
+    const bool kept = at >= dims.prefix;
+    if (!kept && mode == Accumulate::add) return;
+    Pack<T, V> out{};
+    if (kept) out = load<V>(dy + b * dims.rest + (at - dims.prefix));
+    if (mode == Accumulate::add) {
+      const auto old = load<V>(dx + i);
+#pragma unroll
+      for (int k = 0; k < V; ++k) out.v[k] = narrow<T>(widen(old.v[k]) + widen(out.v[k]));
+    }
+    store(dx + i, out);
+  }
+};
+
 constexpr int warps = 8;
 
 /// Blocks (sequence, columns).
@@ -123,6 +146,12 @@ void concat_tokens_backward(const Stream& stream, const ConcatDims& dims, const 
 }
 
 template <typename T>
+void skip_tokens_backward(const Stream& stream, const ConcatDims& dims, const T* dy, T* dx, Accumulate mode) {
+  const SkipBackward<T> work{dims, dy, dx, mode};
+  elementwise<T>(stream, dims.batch * (dims.prefix + dims.rest), work, "skip_tokens_backward", dy, dx);
+}
+
+template <typename T>
 void pool_tokens_forward(const Stream& stream, const PoolDims& dims, const T* x, T* y) {
   if (dims.batch == 0 || dims.width == 0) return;
   const auto launch = [&]<int V>(std::integral_constant<int, V>) {
@@ -146,6 +175,7 @@ void pool_tokens_backward(const Stream& stream, const PoolDims& dims, const T* d
 #define ERMOE_INSTANTIATE(T)                                                                        \
   template void concat_tokens_forward(const Stream&, const ConcatDims&, const T*, const T*, T*);    \
   template void concat_tokens_backward(const Stream&, const ConcatDims&, const T*, T*, Accumulate); \
+  template void skip_tokens_backward(const Stream&, const ConcatDims&, const T*, T*, Accumulate);   \
   template void pool_tokens_forward(const Stream&, const PoolDims&, const T*, T*);                  \
   template void pool_tokens_backward(const Stream&, const PoolDims&, const T*, T*, Accumulate);
 ERMOE_INSTANTIATE(float)

@@ -37,7 +37,8 @@ void make_plan(const RoutingPlanDims& dims, const int32_t* ids, const RoutingPla
 void limit_capacity(const RoutingPlanDims& dims, int64_t capacity, int32_t* ids) {
   std::vector<int64_t> used(static_cast<size_t>(dims.experts));
   for (int64_t k = 0; k < dims.slots; ++k)
-    for (int64_t n = 0; n < dims.tokens; ++n) {
+    for (int64_t i = 0; i < dims.tokens; ++i) {
+      const int64_t n = dims.order == nullptr ? i : dims.order[i];
       int32_t& id = ids[n * dims.slots + k];
       if (id >= 0 && used[static_cast<size_t>(id)]++ >= capacity) id = -1;
     }

@@ -27,6 +27,17 @@ void concat_tokens_backward(const ConcatDims& dims, const T* dy, T* dx, Accumula
 }
 
 template <typename T>
+void skip_tokens_backward(const ConcatDims& dims, const T* dy, T* dx, Accumulate mode) {
+#pragma omp parallel for schedule(static) if (dims.batch * dims.rest > 16384)
+  for (int64_t b = 0; b < dims.batch; ++b) {
+    T* row = dx + b * (dims.prefix + dims.rest);
+    const T* d = dy + b * dims.rest;
+    if (mode == Accumulate::overwrite) std::fill(row, row + dims.prefix, T(0));
+    store(dims.rest, row + dims.prefix, mode, [=](int64_t i) { return d[i]; });
+  }
+}
+
+template <typename T>
 void pool_tokens_forward(const PoolDims& dims, const T* x, T* y) {
   const int64_t n = dims.width;
   const T weight = T(1) / static_cast<T>(dims.end - dims.begin);
@@ -63,6 +74,8 @@ template void concat_tokens_forward(const ConcatDims&, const float*, const float
 template void concat_tokens_forward(const ConcatDims&, const double*, const double*, double*);
 template void concat_tokens_backward(const ConcatDims&, const float*, float*, Accumulate);
 template void concat_tokens_backward(const ConcatDims&, const double*, double*, Accumulate);
+template void skip_tokens_backward(const ConcatDims&, const float*, float*, Accumulate);
+template void skip_tokens_backward(const ConcatDims&, const double*, double*, Accumulate);
 template void pool_tokens_forward(const PoolDims&, const float*, float*);
 template void pool_tokens_forward(const PoolDims&, const double*, double*);
 template void pool_tokens_backward(const PoolDims&, const float*, float*, Accumulate);

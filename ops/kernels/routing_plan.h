@@ -8,9 +8,10 @@
 namespace ermoe {
 
 struct RoutingPlanDims {
-  int64_t tokens = 0;   // N
-  int64_t slots = 0;    // K
-  int64_t experts = 0;  // E
+  int64_t tokens = 0;              // N
+  int64_t slots = 0;               // K
+  int64_t experts = 0;             // E
+  const int32_t* order = nullptr;  // (N) the tokens in the order of their claims; null: as they are numbered
 };
 
 /// Where the plan is written; see `RoutingPlan` for the meaning of each.
@@ -27,7 +28,8 @@ namespace cpu {
 /// Stable counting sort of the slots by expert. Throws on an id outside [-1, E).
 void make_plan(const RoutingPlanDims& dims, const int32_t* ids /* (N,K) */, const RoutingPlanBuffers& plan);
 
-/// Sets to -1 every id beyond the first `capacity` of its expert, where slot k of all tokens comes before slot k + 1 of any.
+/// Sets to -1 every id beyond the first `capacity` of its expert, where slot k of all tokens comes before slot k + 1 of any, and tokens
+/// come in the order of their claims.
 void limit_capacity(const RoutingPlanDims& dims, int64_t capacity, int32_t* ids /* (N,K) */);
 
 /// moved = (id + 1) mod E; -1 stays.

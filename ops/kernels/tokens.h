@@ -29,6 +29,10 @@ void concat_tokens_forward(const ConcatDims& dims, const T* prefix /* (prefix) *
 template <typename T>
 void concat_tokens_backward(const ConcatDims& dims, const T* dy, T* dx, Accumulate mode);
 
+/// dx (batch, prefix + rest) (+)= 0 for the prefix, then a row of dy (batch, rest). The forward pass is concat_tokens_backward.
+template <typename T>
+void skip_tokens_backward(const ConcatDims& dims, const T* dy, T* dx, Accumulate mode);
+
 /// y (batch, width) = mean over tokens [begin, end) of x (batch, tokens, width).
 template <typename T>
 void pool_tokens_forward(const PoolDims& dims, const T* x, T* y);
@@ -45,6 +49,8 @@ template <typename T>
 void concat_tokens_forward(const Stream& stream, const ConcatDims& dims, const T* prefix, const T* x, T* y);
 template <typename T>
 void concat_tokens_backward(const Stream& stream, const ConcatDims& dims, const T* dy, T* dx, Accumulate mode);
+template <typename T>
+void skip_tokens_backward(const Stream& stream, const ConcatDims& dims, const T* dy, T* dx, Accumulate mode);
 template <typename T>
 void pool_tokens_forward(const Stream& stream, const PoolDims& dims, const T* x, T* y);
 template <typename T>

@@ -11,10 +11,12 @@ import math
 import torch
 import torch.nn.functional as nnf
 
+import logit_rules
+from running_statistics import HISTOGRAM_BINS, update_statistics  # noqa: F401
+
 NORM_EPS = 1e-6
 SIGMA_EPS = 1e-6  # inside the root of the score's standard deviation
 WEIGHT_FLOOR = 1e-3  # of a score in the normalized combine
-HISTOGRAM_BINS = 4096  # uniform on [-1, 1]
 CV_EPS = 1e-10
 
 # Names and defaults of models/config.h under the dotted keys of the case files.
@@ -94,9 +96,12 @@ def block_shapes(config, block):
     if config["model.layer_scale"]:
         shapes["ls1.gamma"] = (width,)
     shapes.update({"norm2.weight": (width,), "norm2.bias": (width,)})
-    if block in moe_blocks(config):
+    with_experts, beside = block in moe_blocks(config), config.get("moe.adapter", 0) > 0
+    if with_experts and config.get("moe.layer", "routed") == "cp":
+        shapes.update({f"cp.{name}": shape for name, shape in logit_rules.cp_shapes(config).items()})
+    elif with_experts:
         shapes.update({f"moe.{name}": shape for name, shape in moe_shapes(config).items()})
-    else:
+    if beside or not with_experts:
         hidden = int(width * config["model.mlp_ratio"])
         shapes.update({"mlp.fc1.weight": (hidden, width), "mlp.fc1.bias": (hidden,)})
         shapes.update({"mlp.fc2.weight": (width, hidden), "mlp.fc2.bias": (width,)})
@@ -107,7 +112,7 @@ def block_shapes(config, block):
 
 def moe_shapes(config):
     width, experts, free = config["model.width"], config["moe.experts"], config["moe.free_experts"]
-    hidden = config["moe.hidden"] or 4 * width
+    hidden = config.get("moe.adapter", 0) or config["moe.hidden"] or 4 * width
     rank, basis_rank = config["moe.rank"] or min(hidden, width), config["moe.basis_rank"]
     every = experts + free
     ermoe, disjoint = config["moe.router"] == "ermoe", config["moe.basis"] == "disjoint"
@@ -116,6 +121,12 @@ def moe_shapes(config):
         size = config["moe.cosine_width"]
         shapes.update({"router.projection": (size, width), "router.embeddings": (experts, size),
                        "router.temperature": (1,)})
+    elif config["moe.router"] == "emoe":
+        size = min(config["moe.emoe_rank"], width)
+        shapes.update({"router.basis": (width, size), "router.mixing": (size, experts), "router.gamma": (size,),
+                       "router.bias": (experts,)})
+    elif config["moe.router"] == "prototype":
+        shapes["router.prototypes"] = (experts, width)
     elif not ermoe:
         shapes["router.weight"] = (experts, width)
     elif disjoint:
@@ -227,15 +238,25 @@ def forward(config, p, buffers, images, allow=None, constants=None):
         context, share = attention(config, p, f"{name}.attn", tokens)
         x = x + gamma("ls1") * context
         h = norm(p, f"{name}.norm2", x)
-        if block in moe_blocks(config):
+        adapter, mixed = config.get("moe.adapter", 0), config.get("moe.layer", "routed") == "cp"
+        routed = block in moe_blocks(config) and not mixed
+        if routed:
             if config["moe.context"] == "attention_mean":
                 context = share @ tokens
-            trace = {"load_threshold": constants[block]["load_threshold"] if constants else None}
+            trace = traces[block] = {"load_threshold": constants[block]["load_threshold"] if constants else None}
+        if routed and not adapter:
             y, balance = moe(config, p, buffers, f"{name}.moe", h, context, allow, trace)
-            extra, traces[block] = extra + balance, trace
+            extra = extra + balance
+        elif block in moe_blocks(config) and mixed:
+            y = logit_rules.mixture_of_all(p, f"{name}.cp", h, gelu)
         else:
             y = linear(p, f"{name}.mlp.fc2", gelu(linear(p, f"{name}.mlp.fc1", h)))
         x = x + gamma("ls2") * y
+        if routed and adapter:  # experts add to what the block made of the patches
+            first = int(config["model.pool"] == "token")
+            y, balance = moe(config, p, buffers, f"{name}.moe", x[:, first:], context[:, first:], allow, trace)
+            extra = extra + balance
+            x = x + config.get("moe.adapter_scale", 1.0) * torch.cat([0 * x[:, :first], y], dim=1)
     x = norm(p, "norm", x)[:, 0] if config["model.pool"] == "token" else norm(p, "fc_norm", x.mean(1))
     return linear(p, "head", x), extra, traces
 
@@ -264,6 +285,16 @@ def moe(config, p, buffers, name, h, context, allow, trace):
     elif config["moe.router"] == "bias_balanced":
         ids, weights, logits = route_by_bias(config, p, buffers, name, x, trace)
         balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids)
+    elif config["moe.router"] == "emoe":
+        own = {key: p[f"{name}.router.{key}"] for key in ("basis", "mixing", "gamma", "bias")}
+        logits = logit_rules.energy_logits(config, own, x)
+        ids, weights, probabilities = route_by_softmax(config, logits, trace)
+        balance = added_losses(config, logits, probabilities, ids)
+    elif config["moe.router"] == "prototype":
+        prototypes = p[f"{name}.router.prototypes"]
+        logits = logit_rules.prototype_logits(config, prototypes, x)
+        ids, weights, probabilities = route_by_softmax(config, logits, trace)
+        balance = logit_rules.spectral_penalty(config, prototypes) + added_losses(config, None, probabilities, ids)
     elif config["moe.router"] == "learned_cosine":
         ids, weights, probabilities = route_by_embedding(config, p, name, x, trace)
         balance = added_losses(config, None, probabilities, ids)
@@ -404,10 +435,12 @@ def route_by_logits(config, weight, x, batch, trace):
         load = [cv_squared(group.mean(0)) for group in win.split(size)]
         balance = (config["moe.importance_weight"] * torch.stack(importance).mean()
                    + config["moe.load_weight"] * torch.stack(load).mean())
+    if config["moe.router"] == "vmoe" and config["moe.capacity_train"] > 0:
+        ids = logit_rules.within_capacity(config, p.detach(), ids, trace)
     if config["moe.router"] == "switch_lbl":
         balance = config["moe.balance_weight"] * switch_balance(p, ids)
         balance = balance + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
-    return ids, p.gather(1, ids), balance
+    return ids, p.gather(1, ids.clamp(min=0)) * (ids >= 0), balance
 
 
 def best_of(config, order):
@@ -436,6 +469,13 @@ def route_by_embedding(config, p, name, x, trace):
     return ids, probabilities.gather(1, ids), probabilities
 
 
+def route_by_softmax(config, logits, trace):
+    """The K largest logits. Chosen experts, weights and probabilities."""
+    trace.update({"s": logits.detach(), "order": logits.detach(), "mask": None, "threshold": None})
+    ids, probabilities = best_of(config, logits.detach()), torch.softmax(logits, dim=1)
+    return ids, probabilities.gather(1, ids), probabilities
+
+
 def switch_balance(probabilities, ids):
     """E times the sum over experts of their share of the slots and their mean probability."""
     experts = probabilities.shape[1]
@@ -456,38 +496,3 @@ def added_losses(config, logits, probabilities, ids):
 def cv_squared(v):
     """Squared coefficient of variation over the experts, with the population variance."""
     return ((v - v.mean()) ** 2).mean() / (v.mean() ** 2 + CV_EPS)
-
-
-# Running statistics
-
-def update_statistics(config, buffers, traces):
-    """One update from the traces of an accepted step; the first replaces."""
-    for block, trace in traces.items():
-        name, momentum = f"blocks.{block}.moe.router", config["moe.momentum"]
-        if f"{name}.bias" in buffers:
-            load = torch.bincount(trace["ids"].flatten(), minlength=config["moe.experts"]).double()
-            moved = config["moe.bias_rate"] * torch.sign(load.mean() - load)
-            buffers[f"{name}.bias"] = buffers[f"{name}.bias"] + moved
-        if f"{name}.updates" not in buffers:
-            continue
-        share = momentum if buffers[f"{name}.updates"] > 0 else 1.0
-        for key, value in batch_statistics(config, trace).items():
-            if f"{name}.{key}" in buffers:
-                old = buffers[f"{name}.{key}"]
-                buffers[f"{name}.{key}"] = torch.where(torch.isnan(value), old, (1 - share) * old + share * value)
-        buffers[f"{name}.updates"] = buffers[f"{name}.updates"] + 1
-
-
-def batch_statistics(config, trace):
-    """Means of x and c over all tokens; mean and population variance of each score over its allowed tokens; the
-    histogram of each token's K best allowed scores, as shares. NaN stands for a score that no token may have."""
-    s, mask = trace["s"], trace["mask"]
-    count = mask.sum(0).double()
-    mean = (s * mask).sum(0) / count
-    variance = (((s - mean) ** 2) * mask).sum(0) / count
-    best = s.masked_fill(~mask, -math.inf).topk(config["moe.top_k"], dim=1).values
-    best = best[torch.isfinite(best)]
-    bins = ((best + 1) * (HISTOGRAM_BINS / 2)).floor().long().clamp(0, HISTOGRAM_BINS - 1)
-    histogram = torch.bincount(bins, minlength=HISTOGRAM_BINS).double() / len(best)
-    return {"mean_x": trace["x"].mean(0), "mean_c": trace["c"].mean(0), "score_mean": mean, "score_var": variance,
-            "histogram": histogram}

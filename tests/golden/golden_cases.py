@@ -1,6 +1,6 @@
 """Which settings the golden cases have: a greedy pairwise covering of the ERMoE options, and the other routers by hand.
 
-`all_cases()` returns the same list on every machine (own seed, no dependence on hash order). Combinations that the
+`all_cases()` returns the same cases on every machine (own seed, no dependence on hash order). Combinations that the
 engine refuses are never made; `feasible` lists them. Read next: make_golden.py.
 """
 
@@ -69,6 +69,11 @@ BY_HAND = [
 # Routers and losses that came after the files above were numbered: these stand behind them.
 BIAS = {"moe.router": "bias_balanced", "moe.gate": "sigmoid", "moe.bias_rate": 0.02}
 COSINE = {"moe.router": "learned_cosine", "moe.cosine_width": 5, "moe.cosine_scale": 2.0}
+VMOE = {"moe.router": "vmoe", "moe.group_images": 1}
+EMOE = {"moe.router": "emoe", "moe.emoe_rank": 5, "moe.emoe_temperature": 1.0}
+ADAPTER = {"moe.adapter": 7, "moe.hidden": 0}
+PROTOTYPE = {"moe.router": "prototype", "moe.prototype_temperature": 0.1, "moe.prototype_spectrum": 0.05}
+MIXED = {"moe.layer": "cp", "moe.router": "linear", "moe.expert": "plain"}
 LATER = [
     {**BIAS, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
     {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05,
@@ -76,6 +81,24 @@ LATER = [
     {**COSINE, "moe.expert": "eigen", "moe.top_k": 2, "sizes": "narrow"},
     {**COSINE, "moe.cosine_width": 3, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
     {"moe.extra_balance": 0.05, "moe.z_weight": 1e-2, "moe.combine": "softmax", "rank": "low"},
+]
+
+
+# Case files from this number on; those below it, behind LATER, are other routers'.
+FROM_43 = [
+    {**VMOE, "moe.expert": "plain", "moe.top_k": 2, "moe.capacity_train": 0.75, "moe.capacity_eval": 0.75},
+    {**VMOE, "moe.expert": "eigen", "moe.top_k": 2, "moe.capacity_train": 0.75, "moe.capacity_eval": 0.75,
+     "moe.prioritized": True, "sizes": "narrow"},
+    {**EMOE, "moe.expert": "eigen", "moe.top_k": 1, "rank": "low"},
+    {**EMOE, "moe.emoe_rank": 128, "moe.expert": "plain", "moe.top_k": 2, "moe.emoe_temperature": 0.25,
+     "moe.orthogonality": "cholesky_qr", "moe.extra_balance": 0.05, "moe.z_weight": 1e-2, "sizes": "deep"},
+    {**EMOE, "moe.expert": "plain", "moe.top_k": 1, "moe.orthogonality": "penalty", "sizes": "narrow"},
+    {**EMOE, "moe.expert": "plain", "moe.top_k": 1, **ADAPTER, "moe.adapter_scale": 0.5, "sizes": "deep"},
+    {"moe.adapter": 9, "moe.hidden": 0, "model.pool": "average", "sizes": "narrow"},
+    {**PROTOTYPE, "moe.expert": "eigen", "moe.top_k": 2, "sizes": "narrow"},
+    {**PROTOTYPE, "moe.prototype_temperature": 0.5, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
+    {**MIXED, "moe.cp_rank": 0, "moe.top_k": 1, "sizes": "deep"},
+    {**MIXED, "moe.cp_rank": 7, "model.pool": "average", "sizes": "narrow"},
 ]
 
 
@@ -166,5 +189,6 @@ def settings(case, index):
 
 
 def all_cases():
-    """[(config, has an allow-mask)]; the number of a case file is the index here."""
-    return [settings(case, index) for index, case in enumerate(BY_HAND + pairwise_covering() + LATER)]
+    """{number of a case file: (config, has an allow-mask)}."""
+    numbered = dict(enumerate(BY_HAND + pairwise_covering() + LATER)) | dict(enumerate(FROM_43, 43))
+    return {number: settings(case, number) for number, case in numbered.items()}

@@ -63,6 +63,8 @@ def initial_value(config, name, shape, rng):
     leaf = name.rsplit(".", 1)[1] if "." in name else name
     if leaf in ("cls_token", "pos_embed"):
         return 0.5 * normal(*shape)
+    if name.endswith(".router.gamma"):
+        return 1 + 0.2 * normal(*shape)
     if leaf == "gamma":
         return config["model.layer_scale"] * (1 + 0.2 * normal(*shape))
     if leaf == "weight" and len(shape) == 1:
@@ -165,7 +167,7 @@ def run_case(config, has_allow, seed, noise=0.0):
 
 def decision_margin(config, trace, first):
     """Above 1 where float32 takes the same decisions: scores 1e-5 apart, calibrated ones 1e-4, and on the first step
-    1e-6 from an edge of the histogram's bins."""
+    1e-6 from an edge of the histogram's bins; where tokens claim experts by their weights, those are 1e-6 apart."""
     s, order, threshold = trace["s"], trace["order"], trace["threshold"]
     mask = trace["mask"] if trace["mask"] is not None else torch.ones_like(s, dtype=torch.bool)
     allowed = s[mask]
@@ -174,6 +176,9 @@ def decision_margin(config, trace, first):
         ranked = values.masked_fill(~mask, float("-inf")).sort(dim=1, descending=True).values
         gap = ranked[:, :-1] - ranked[:, 1:]
         gaps.append(gap[torch.isfinite(gap)] / unit)
+    if trace.get("claims") is not None:
+        claims = trace["claims"].sort().values
+        gaps.append((claims[1:] - claims[:-1]) / 1e-6)
     if threshold is not None:
         gaps.append((allowed - threshold).abs() / 1e-5)
     if config["moe.router"] == "ermoe" and config["moe.combine"] == "normalized":
@@ -218,9 +223,9 @@ def path_of(index):
 def check(cases):
     """Exit status: 0 where each committed file is what this script makes."""
     worst, faults = 0.0, []
-    extra = {path.name for path in FOLDER.glob("case_*.safetensors")} - {path_of(i).name for i in range(len(cases))}
+    extra = {path.name for path in FOLDER.glob("case_*.safetensors")} - {path_of(i).name for i in cases}
     faults += [f"{name}: no such case" for name in sorted(extra)]
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         if not path_of(index).exists():
             faults.append(f"{path_of(index).name} is missing")
             continue
@@ -239,7 +244,7 @@ def check(cases):
 
 def write(cases, which):
     total = 0
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         if which == "missing" and path_of(index).exists():
             continue
         tensors, metadata = make_case(index, config, has_allow)
@@ -252,7 +257,7 @@ def write(cases, which):
 
 def listing(cases):
     """Each case by the settings in which it differs from the defaults."""
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         changed = [f"{k.split('.')[1]}={v}" for k, v in config.items() if v != model.DEFAULTS.get(k)]
         print(f"{index:02d} {' '.join(changed)}{' +allow' if has_allow else ''}")
     return 0
@@ -270,7 +275,7 @@ def main():
     started, cases = time.time(), all_cases()
     if options.selftest:
         import golden_selftest
-        status = golden_selftest.run(cases)
+        status = golden_selftest.run(list(cases.values()))
     else:
         status = check(cases) if options.check else listing(cases) if options.list else write(
             cases, "missing" if options.new else "all")

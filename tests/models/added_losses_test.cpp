@@ -10,7 +10,7 @@ VitConfig config_of(RouterKind router) {
   VitConfig config = tiny_config();
   config.moe.router = router;
   config.moe.importance_weight = config.moe.load_weight = config.moe.balance_weight = 0;
-  config.moe.noise = 0;
+  config.moe.noise = config.moe.prototype_spectrum = 0;
   return config;
 }
 

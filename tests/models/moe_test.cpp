@@ -7,6 +7,8 @@
 #include "ops/orthogonal_step.h"
 #include "tests/models/tiny_training.h"
 
+#include <numeric>
+
 namespace ermoe::testing {
 namespace {
 
@@ -59,7 +61,8 @@ TEST_P(OneExpert, IsTheDenseNetworkBitForBit) {
   VitConfig config = tiny_config();
   config.moe.expert = kind;
   config.moe.router = router;
-  config.moe.balance_weight = 0;    // with one expert it adds a constant
+  config.moe.balance_weight = 0;  // with one expert it adds a constant
+  config.moe.prototype_spectrum = 0;
   config.moe.gate = Gate::softmax;  // a sigmoid weighs a lone expert less than 1
   if (kind == ExpertKind::plain) config.moe.basis = Basis::untied;
   expect_dense(config, dtype);
@@ -342,6 +345,40 @@ TEST(Capacity, FirstChoicesComeFirstAndTheRestIsDropped) {
   EXPECT_EQ(std::vector<int32_t>(got.begin(), got.end()), expected);
   EXPECT_LT(limited.routes[0].plan.offsets.span<int32_t>()[4], 40);
   for (int64_t load : loads(limited)) EXPECT_LE(load, 8);
+}
+
+TEST(Capacity, PrioritizedKeepsTheLargestWeights) {
+  VitConfig config = tiny_config();
+  config.moe.router = RouterKind::vmoe;
+  config.moe.noise = 0;
+  TinyModel unlimited(config);
+  unlimited.differentiate();
+  config.moe.capacity_train = 0.75;
+  config.moe.prioritized = true;
+  TinyModel limited(config);
+  limited.differentiate();
+  const auto wanted = unlimited.routes[0].plan.expert_ids.span<int32_t>(), got = limited.routes[0].plan.expert_ids.span<int32_t>();
+  const auto weights = to_doubles(unlimited.routes[0].weights);
+  std::vector<size_t> order(20);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::sort(order, std::greater{}, [&](size_t n) { return weights[2 * n]; });
+  EXPECT_FALSE(std::ranges::is_sorted(order)) << "no test";
+  std::vector<int64_t> used(4);
+  std::vector<int32_t> expected(wanted.begin(), wanted.end());
+  for (size_t k = 0; k < 2; ++k)
+    for (const size_t n : order)
+      if (int32_t& e = expected[2 * n + k]; used[static_cast<size_t>(e)]++ >= 8) e = -1;
+  EXPECT_EQ(std::vector<int32_t>(got.begin(), got.end()), expected);
+  EXPECT_LT(limited.routes[0].plan.offsets.span<int32_t>()[4], 40);
+}
+
+TEST(Capacity, AnOrderOfClaimsWantsACapacity) {
+  VitConfig config = tiny_config();
+  config.moe.prioritized = true;
+  for (const RouterKind router : {RouterKind::linear, RouterKind::vmoe}) {
+    config.moe.router = router;
+    EXPECT_THROW(Vit{config}, InputError) << enum_name(router);
+  }
 }
 
 TEST(Capacity, OfEvaluationIsItsOwn) {

@@ -20,6 +20,26 @@ VitConfig random_config(const std::string& router) {
     c.moe.router = RouterKind::bias_balanced;
   } else if (router == "learned_cosine") {
     c.moe.router = RouterKind::learned_cosine;
+  } else if (router == "prioritized") {
+    c.moe.router = RouterKind::vmoe;
+    c.moe.capacity_train = 0.75;
+    c.moe.prioritized = true;
+  } else if (router == "emoe") {
+    c.moe.router = RouterKind::emoe;
+    c.moe.emoe_rank = 6;
+  } else if (router == "adapters") {
+    c.moe.router = RouterKind::emoe;
+    c.moe.hidden = 0;
+    c.moe.adapter = 12;
+    c.moe.adapter_scale = 0.5;
+    c.moe.layers = "last:2";
+  } else if (router == "prototype") {
+    c.moe.router = RouterKind::prototype;
+  } else if (router == "mixed") {
+    c.moe.layer = ExpertLayer::cp;
+  } else if (router == "dropped") {
+    c.moe.expert_dropout = 0.5;
+    c.moe.expert_clusters = 2;
   } else if (router == "disjoint") {
     c.moe.basis = Basis::disjoint;
     c.moe.threshold = "quantile:0.1";
@@ -170,6 +190,7 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
                          ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "bias_balanced", "learned_cosine",
+                                                              "prioritized", "emoe", "adapters", "prototype", "dropped", "mixed",
                                                               "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });

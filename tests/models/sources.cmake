@@ -2,14 +2,18 @@ set(SOURCES
   added_losses_test.cpp
   average_test.cpp
   checkpoint_store_test.cpp
+  cp_layer_test.cpp
+  expert_dropout_test.cpp
   matrix_bundle_test.cpp
   moe_test.cpp
   optim_test.cpp
   recorded_step_test.cpp
-  regression_metrics_test.cpp
   regions_test.cpp
+  regression_metrics_test.cpp
   router_bias_balanced_test.cpp
+  router_emoe_test.cpp
   router_learned_cosine_test.cpp
+  router_prototype_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp

@@ -22,8 +22,50 @@ VitConfig config_of(const ModelCase& model) {
   return config;
 }
 
-const std::vector<ModelCase>& model_cases() {
-  static const std::vector<ModelCase> cases = {
+/// Layers that differ from the default in more than a setting of it.
+std::vector<ModelCase> variant_cases() {
+  return {
+      {"emoe_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::emoe;
+         c.moe.emoe_rank = 6;
+       }},
+      {"emoe_adapters_square_basis",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::emoe;
+         c.moe.layers = "last:2";
+         c.moe.top_k = 1;
+         c.moe.hidden = 0;
+         c.moe.adapter = 6;
+         c.moe.adapter_scale = 0.5;
+       }},
+      {"adapters_average_pool",
+       [](VitConfig& c) {
+         c.moe.hidden = 0;
+         c.moe.adapter = 20;
+         c.pool = Pool::average;
+       }},
+      {"prototype_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::prototype;
+         c.moe.prototype_spectrum = 0.3;
+       }},
+      {"mixed_experts",
+       [](VitConfig& c) {
+         c.moe.layer = ExpertLayer::cp;
+         c.moe.layers = "0,1";
+         c.moe.cp_rank = 5;
+       }},
+      {"expert_dropout",
+       [](VitConfig& c) {
+         c.moe.expert_dropout = 0.5;
+         c.moe.expert_clusters = 2;
+       }},
+  };
+}
+
+std::vector<ModelCase> model_cases() {
+  std::vector<ModelCase> cases = {
       {"defaults", [](VitConfig&) {}},
       {"every_small_layer",
        [](VitConfig& c) {
@@ -114,6 +156,7 @@ const std::vector<ModelCase>& model_cases() {
          c.positions = Positions::sincos;
        }},
   };
+  std::ranges::copy(variant_cases(), std::back_inserter(cases));
   return cases;
 }
 

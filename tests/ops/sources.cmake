@@ -18,8 +18,10 @@ set(SOURCES
   cosine_test.cpp
   cross_entropy_test.cpp
   dispatch_test.cpp
+  drop_experts_test.cpp
   dropout_test.cpp
   embedding_test.cpp
+  energy_share_test.cpp
   gather_samples_test.cpp
   gather_slots_test.cpp
   gelu_test.cpp
@@ -35,12 +37,14 @@ set(SOURCES
   matmul_test.cpp
   mix_batch_test.cpp
   mlp_test.cpp
+  multiply_test.cpp
   orthogonal_step_gpu_test.cpp
   orthogonal_step_test.cpp
   patch_embed_test.cpp
   project_off_test.cpp
   qk_norm_test.cpp
   randaugment_test.cpp
+  rank_tokens_test.cpp
   region_mask_test.cpp
   regression_loss_test.cpp
   router_stats_test.cpp

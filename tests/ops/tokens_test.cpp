@@ -13,6 +13,8 @@ Variable first(const ExecContext& ctx, Vars x) { return select_token(ctx, x[0], 
 Variable third(const ExecContext& ctx, Vars x) { return select_token(ctx, x[0], 2); }
 Variable mean(const ExecContext& ctx, Vars x) { return mean_pool(ctx, x[0], 0); }
 Variable mean_after_first(const ExecContext& ctx, Vars x) { return mean_pool(ctx, x[0], 1); }
+Variable skip_first(const ExecContext& ctx, Vars x) { return skip_tokens(ctx, x[0], 1); }
+Variable skip_two(const ExecContext& ctx, Vars x) { return skip_tokens(ctx, x[0], 2); }
 Variable flatten(const ExecContext& ctx, Vars x) { return reshape(ctx, x[0], {x[0].value.numel()}); }
 Variable flat_and_not(const ExecContext& ctx, Vars x) { return add(ctx, flatten(ctx, x), reshape(ctx, add(ctx, x[0], x[0]), {21})); }
 
@@ -31,6 +33,11 @@ OP_CASES(TokensOp, {.name = "concat_one", .inputs = {{.shape = {1, 1, 1}}, {.sha
          {.name = "select_of_a_model", .inputs = {{.shape = {5, 65, 96}}}, .run = first},
          {.name = "mean_of_a_model", .inputs = {{.shape = {3, 197, 96}}}, .run = mean_after_first},
          {.name = "mean_none", .inputs = {{.shape = {0, 3, 8}}}, .run = mean},
+         {.name = "skip_one", .inputs = {{.shape = {1, 2, 1}}}, .run = skip_first},
+         {.name = "skip_ragged", .inputs = {{.shape = {3, 5, 7}}}, .run = skip_two},
+         {.name = "skip_large", .inputs = {{.shape = {37, 17, 33}}}, .run = skip_first},
+         {.name = "skip_of_a_model", .inputs = {{.shape = {5, 65, 96}}}, .run = skip_first},
+         {.name = "skip_no_sequence", .inputs = {{.shape = {0, 3, 8}}}, .run = skip_first},
          {.name = "reshape_ragged", .inputs = {{.shape = {3, 7}}}, .run = flatten},
          {.name = "reshape_of_a_value_used_twice", .inputs = {{.shape = {3, 7}}}, .run = flat_and_not});
 
@@ -47,6 +54,7 @@ TEST(Tokens, EachGoesWhereItBelongs) {
   EXPECT_EQ(to_doubles(y.value), (std::vector<double>{100, 101, 0, 1, 2, 3, 100, 101, 4, 5, 6, 7}));
   EXPECT_EQ(to_doubles(select_token(bench.ctx, y, 1).value), (std::vector<double>{0, 1, 4, 5}));
   EXPECT_EQ(to_doubles(mean_pool(bench.ctx, y, 1).value), (std::vector<double>{1, 2, 5, 6}));
+  EXPECT_EQ(to_doubles(skip_tokens(bench.ctx, y, 1).value), to_doubles(x.value));
 }
 
 TEST(Tokens, ReshapeCopiesNothing) {
@@ -69,6 +77,7 @@ TEST(Tokens, WrongShapesAreRefused) {
   expect_error([&] { concat_tokens(bench.ctx, zeros({2, 1, 4}), zeros({2, 5, 4})); }, {"[concat_tokens]", "(2, 1, 4)", "(2, 5, 4)"});
   expect_error([&] { select_token(bench.ctx, zeros({2, 5, 4}), 5); }, {"[select_token]", "5", "(2, 5, 4)"});
   expect_error([&] { mean_pool(bench.ctx, zeros({2, 5, 4}), 5); }, {"[mean_pool]", "5", "(2, 5, 4)"});
+  expect_error([&] { skip_tokens(bench.ctx, zeros({2, 5, 4}), 5); }, {"[skip_tokens]", "5", "(2, 5, 4)"});
   expect_error([&] { mean_pool(bench.ctx, zeros({2, 5}), 0); }, {"[mean_pool]", "(2, 5)"});
   expect_error([&] { reshape(bench.ctx, zeros({2, 5}), {3, 3}); }, {"[reshape]", "(2, 5)", "(3, 3)"});
 }

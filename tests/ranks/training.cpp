@@ -50,6 +50,20 @@ std::vector<Case> cases() {
   Case& one = add("ermoe, all tokens on one expert");
   one.config.moe.top_k = 1;
   one.only = 1;
+  Case& dropped = add("ermoe, experts closed to a batch");
+  dropped.config.moe.expert_dropout = 0.5;
+  dropped.config.moe.expert_clusters = 2;
+  add("emoe").config.moe.router = RouterKind::emoe;
+  Case& adapters = add("emoe, adapters");
+  adapters.config.moe.router = RouterKind::emoe;
+  adapters.config.moe.emoe_rank = 5;
+  adapters.config.moe.hidden = 0;
+  adapters.config.moe.adapter = 12;
+  Case& penalized_emoe = add("emoe, penalty");
+  penalized_emoe.config.moe.router = RouterKind::emoe;
+  penalized_emoe.config.moe.orthogonality = Orthogonality::penalty;
+  add("mixed experts").config.moe.layer = ExpertLayer::cp;
+  add("prototype").config.moe.router = RouterKind::prototype;
   for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear, RouterKind::bias_balanced, RouterKind::learned_cosine}) {
     Case& c = add(std::string(enum_name(router)));
     c.config.moe.router = router;
