@@ -13,6 +13,7 @@ set(SOURCES
   kernels/balance_loss.cu
   kernels/basis_projection.cu
   kernels/bin_targets.cu
+  kernels/choose_tokens.cu
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
@@ -65,6 +66,7 @@ set(SOURCES
   kernels/stiefel_residual_wgmma.cu
   kernels/subspace_cosine.cu
   kernels/tokens.cu
+  kernels/transpose.cu
   runtime/check.cpp
   runtime/comm_stream.cpp
   runtime/device.cpp

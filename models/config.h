@@ -64,6 +64,9 @@ struct MoeConfig {
   double bias_rate = 1e-3;     // γ of bias_balanced: how far its biases move a step
   int64_t cosine_width = 256;  // P of learned_cosine
   double cosine_scale = 2.0;   // of its cosines, at the start
+  // Routers where experts, not tokens, have a fixed number of rows
+  int64_t soft_slots = 0;     // soft: P, slots an expert; 0: K·T/E, rounded up
+  int64_t choice_images = 0;  // expert_choice: images whose tokens an expert chooses among; 0: all of a rank's micro-batch
 };
 
 struct VitConfig {

@@ -35,12 +35,17 @@ int64_t factor_rank(const VitConfig& model);
 /// the others, never above r or D - 1.
 int64_t basis_rank(const VitConfig& model);
 
+/// P of soft routing: as given; else top_k · tokens / experts, rounded up, at least 1.
+int64_t soft_slots(const VitConfig& model);
+
 /// Sides of an image (2) or a volume (3), in elements; 0 where they are still to be read off the data.
 Shape image_sides(const VitConfig& model);
 /// What a model of `batch` images takes: (B, C, side, side[, side]).
 Shape input_shape(const VitConfig& model, int64_t batch);
 /// Patches along each of these sides; tokens count them with the last side fastest.
 Shape patch_grid(const VitConfig& model);
+/// T: patches, and the class token where there is one.
+int64_t tokens_of(const VitConfig& model);
 /// (D, C, P, P[, P]), as a convolution of that many dimensions is stored.
 Shape patch_weight_shape(const VitConfig& model);
 

@@ -15,10 +15,11 @@ namespace ermoe {
 struct RoutingRecord {
   int64_t block = 0;
   RoutingPlan plan;
-  Tensor scores;     // (N, E)
-  Tensor weights;    // (N, K)
-  Tensor fallback;   // (N, K) u8: slots that no qualified expert filled
-  Tensor nonfinite;  // (1) i32: 1 where any score was not finite
+  Tensor scores;      // (N, E)
+  Tensor weights;     // (N, K)
+  Tensor fallback;    // (N, K) u8: slots that no qualified expert filled
+  Tensor nonfinite;   // (1) i32: 1 where any score was not finite
+  bool soft = false;  // an expert's load is the sum of its weights, not the number of its slots
 };
 
 /// What travels along a forward pass beside the activations.
@@ -61,6 +62,7 @@ class MoeLayer final : public Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
  private:
+  RoutingRecord record_of(const ExecContext& ctx, const Routing& routing, const Selection& selection) const;
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;

@@ -8,7 +8,9 @@
   ROUTER(vmoe)                \
   ROUTER(switch_lbl)          \
   ROUTER(bias_balanced)       \
-  ROUTER(learned_cosine)
+  ROUTER(learned_cosine)      \
+  ROUTER(soft)                \
+  ROUTER(expert_choice)
 
 namespace ermoe {
 

@@ -43,7 +43,8 @@ ModelSummary summarize(Vit& model) {
     if (layer->experts().eigen()) s.active_parameters += d.all() * 2 * d.width * d.hidden;  // what factors make
     s.active_parameters += d.experts * d.basis_rank * d.width;
     inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
-    s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * T * D * static_cast<double>(d.hidden);
+    const double rows = d.slots > 0 ? static_cast<double>(d.experts * d.slots) : static_cast<double>(c.moe.top_k) * T;
+    s.forward_flops += rows * 4 * D * static_cast<double>(d.hidden);
     s.scoring_flops += T * layer->router().scoring_flops();
     s.step_flops += factor_flops(*layer, c.moe);
   }

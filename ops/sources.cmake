@@ -11,6 +11,7 @@ set(SOURCES
   basis_projection.cpp
   bin_targets.cpp
   cast.cpp
+  choose_tokens.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
@@ -26,6 +27,7 @@ set(SOURCES
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/bin_targets.cpp
+  cpu/choose_tokens.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -66,6 +68,7 @@ set(SOURCES
   cpu/step_results.cpp
   cpu/subspace_cosine.cpp
   cpu/tokens.cpp
+  cpu/transpose.cpp
   cross_entropy.cpp
   dispatch.cpp
   dropout.cpp
@@ -102,4 +105,5 @@ set(SOURCES
   step_results.cpp
   subspace_cosine.cpp
   tokens.cpp
+  transpose.cpp
 )

@@ -69,6 +69,8 @@ BY_HAND = [
 # Routers and losses that came after the files above were numbered: these stand behind them.
 BIAS = {"moe.router": "bias_balanced", "moe.gate": "sigmoid", "moe.bias_rate": 0.02}
 COSINE = {"moe.router": "learned_cosine", "moe.cosine_width": 5, "moe.cosine_scale": 2.0}
+CHOICE = {"moe.router": "expert_choice", "moe.choice_images": 0}
+SOFT = {"moe.router": "soft", "moe.soft_slots": 0}
 LATER = [
     {**BIAS, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
     {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05,
@@ -76,6 +78,14 @@ LATER = [
     {**COSINE, "moe.expert": "eigen", "moe.top_k": 2, "sizes": "narrow"},
     {**COSINE, "moe.cosine_width": 3, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
     {"moe.extra_balance": 0.05, "moe.z_weight": 1e-2, "moe.combine": "softmax", "rank": "low"},
+    {**CHOICE, "moe.expert": "eigen", "moe.top_k": 2, "moe.z_weight": 1e-2, "rank": "low"},
+    {**CHOICE, "moe.choice_images": 2, "moe.expert": "plain", "moe.top_k": 1, "sizes": "deep"},
+    {**CHOICE, "moe.choice_images": 1, "moe.expert": "plain", "moe.top_k": 2, "sizes": "narrow"},
+    {**CHOICE, "moe.experts": 12, "moe.choice_images": 1, "moe.expert": "plain", "moe.top_k": 1, "model.patch": 4,
+     "model.pool": "average"},
+    {**SOFT, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
+    {**SOFT, "moe.soft_slots": 1, "moe.expert": "plain", "moe.top_k": 1, "sizes": "deep"},
+    {**SOFT, "moe.soft_slots": 3, "moe.expert": "plain", "moe.top_k": 2, "sizes": "narrow"},
 ]
 
 

@@ -174,6 +174,8 @@ def decision_margin(config, trace, first):
         ranked = values.masked_fill(~mask, float("-inf")).sort(dim=1, descending=True).values
         gap = ranked[:, :-1] - ranked[:, 1:]
         gaps.append(gap[torch.isfinite(gap)] / unit)
+    if "cuts" in trace:  # experts compare tokens
+        gaps.append(trace["cuts"] / 1e-5)
     if threshold is not None:
         gaps.append((allowed - threshold).abs() / 1e-5)
     if config["moe.router"] == "ermoe" and config["moe.combine"] == "normalized":

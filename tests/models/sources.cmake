@@ -9,7 +9,9 @@ set(SOURCES
   regression_metrics_test.cpp
   regions_test.cpp
   router_bias_balanced_test.cpp
+  router_expert_choice_test.cpp
   router_learned_cosine_test.cpp
+  router_soft_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
   summary_test.cpp

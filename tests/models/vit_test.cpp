@@ -95,6 +95,25 @@ const std::vector<ModelCase>& model_cases() {
          c.moe.router = RouterKind::learned_cosine;
          c.moe.cosine_width = 6;
        }},
+      {"soft_router", [](VitConfig& c) { c.moe.router = RouterKind::soft; }},
+      {"soft_router_one_slot_plain_experts",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::soft;
+         c.moe.expert = ExpertKind::plain;
+         c.moe.soft_slots = 1;
+       }},
+      {"expert_choice_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::expert_choice;
+         c.moe.choice_images = 1;
+       }},
+      {"expert_choice_router_pairs_of_images",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::expert_choice;
+         c.moe.choice_images = 2;
+         c.moe.z_weight = 0.1;
+         c.moe.top_k = 1;
+       }},
       {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
       {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
       {"boxes_flattened",

@@ -11,6 +11,7 @@ set(SOURCES
   basis_projection_test.cpp
   bin_targets_test.cpp
   cast_test.cpp
+  choose_tokens_test.cpp
   column_sum_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
@@ -54,4 +55,5 @@ set(SOURCES
   step_results_test.cpp
   subspace_cosine_test.cpp
   tokens_test.cpp
+  transpose_test.cpp
 )

@@ -43,10 +43,12 @@ constexpr Row table[] = {
     {"pool_tokens", Family::elementwise},
     {"scale", Family::elementwise},
     {"tokens", Family::elementwise},
+    {"transpose", Family::elementwise},
 
     {"add_noise", Family::routing},
     {"balance_loss", Family::routing},
     {"basis_projection", Family::routing},
+    {"choose_tokens", Family::routing},
     {"combine_weights", Family::routing},
     {"context_cosine", Family::routing},
     {"cosine", Family::routing},
