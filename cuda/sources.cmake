@@ -2,6 +2,7 @@ set(SOURCES
   kernels/adamw.cu
   kernels/add.cu
   kernels/add_noise.cu
+  kernels/at_most.cu
   kernels/attention.cu
   kernels/attention_any.cu
   kernels/attention_backward.cu
@@ -10,6 +11,7 @@ set(SOURCES
   kernels/attention_mean.cu
   kernels/augment.cu
   kernels/augment_volume.cu
+  kernels/balance_bias.cu
   kernels/balance_loss.cu
   kernels/basis_projection.cu
   kernels/bin_targets.cu
@@ -55,6 +57,7 @@ set(SOURCES
   kernels/routing_plan.cu
   kernels/scale.cu
   kernels/select_experts.cu
+  kernels/sigmoid.cu
   kernels/slice_rows.cu
   kernels/soft_targets.cu
   kernels/softmax.cu

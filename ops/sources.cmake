@@ -2,11 +2,13 @@ set(SOURCES
   adamw.cpp
   add.cpp
   add_noise.cpp
+  at_most.cpp
   attach_loss.cpp
   attention.cpp
   attention_mean.cpp
   augment.cpp
   augment_volume.cpp
+  balance_bias.cpp
   balance_loss.cpp
   basis_projection.cpp
   bin_targets.cpp
@@ -20,10 +22,12 @@ set(SOURCES
   cpu/adamw.cpp
   cpu/add.cpp
   cpu/add_noise.cpp
+  cpu/at_most.cpp
   cpu/attention.cpp
   cpu/attention_mean.cpp
   cpu/augment.cpp
   cpu/augment_volume.cpp
+  cpu/balance_bias.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/bin_targets.cpp
@@ -62,6 +66,7 @@ set(SOURCES
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
+  cpu/sigmoid.cpp
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
@@ -98,6 +103,7 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
+  sigmoid.cpp
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp
