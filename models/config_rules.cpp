@@ -150,6 +150,8 @@ void check_regions(const VitConfig& m) {
 
 std::vector<std::string> router_warnings(const MoeConfig& moe) {
   std::vector<std::string> warnings;
+  if (moe.router == RouterKind::expert_choice && moe.choice_images == 0)
+    warnings.emplace_back("moe.router expert_choice without moe.choice_images: an image's result depends on the others of its batch");
   if (moe.router != RouterKind::ermoe) return warnings;
   if (moe.top_k == 1 && moe.combine == CombineRule::normalized) {
     warnings.emplace_back("moe.top_k 1 with moe.combine normalized: the weight is the constant 1 and the router gets no gradient");

@@ -3,7 +3,7 @@
 //   L = X̂ (scale Φ̂)ᵀ               (T, S) of an image's tokens; rows of X̂ and of Φ̂ (S, D) have unit length, S = E P
 //   dispatch D = softmax of L over tokens, combine C = softmax of L over slots
 //   Y = C f(Dᵀ X)                   f of a slot is its expert's network; X itself, not X̂
-// scale is learned and starts at 1; slot s is expert s/P's. P = moe.soft_slots, else K T/E rounded up: as many rows as tokens that
+// scale is learned and starts at 1; slot s is expert s mod E's. P = moe.soft_slots, else K T/E rounded up: as many rows as tokens that
 // choose K experts each. Images do not mix, so a batch decides nothing. The source has one slot an expert as its best; ties of a choice,
 // capacities and dropped tokens do not exist. Products are made in the model's dtype, both softmaxes in f32.
 #include "core/flat.h"
@@ -40,7 +40,7 @@ class SoftRouter final : public Router {
     const Variable directions = cast(ctx, scaled_directions(ctx), compute);
     const Variable logits = cast(ctx, linear(ctx, l2_normalize(ctx, in.x, shortest), directions, Variable()), full);
     const Variable by_image = reshape(ctx, logits, {B, T, S}), combine = softmax(ctx, by_image);
-    if (!pinned.made) pinned.selection.ids = ids_in_turn(ctx, {B * S, 1}, dims_.experts, dims_.slots);
+    if (!pinned.made) pinned.selection.ids = ids_in_turn(ctx, {B * S, 1}, dims_.experts, 1);
     pinned.made = true;
     Routing routing;
     routing.dispatch = cast(ctx, softmax(ctx, transpose(ctx, by_image)), compute);
@@ -49,7 +49,7 @@ class SoftRouter final : public Router {
     const Tensor ones = ctx.empty({B * S, 1}, full);
     fill(ones, 1);
     routing.weights = Variable(ones);
-    routing.scores = weight_of_experts(ctx, combine.value.reshape({N * dims_.experts, dims_.slots, 1})).reshape({N, dims_.experts});
+    routing.scores = weight_of_experts(ctx, combine.value.reshape({N, dims_.slots, dims_.experts}));
     return routing;
   }
 
@@ -72,7 +72,7 @@ class SoftRouter final : public Router {
     return reshape(ctx, layer_scale(ctx, reshape(ctx, unit, {phi_.shape.numel(), 1}), scale_), phi_.shape);
   }
 
-  /// The sum over an expert's slots of combine (…, P, 1): how much of a token's output is the expert's.
+  /// (N, E): the sum over an expert's slots of combine (N, P, E), how much of a token's output is the expert's.
   Tensor weight_of_experts(const ExecContext& ctx, const Tensor& combine) const {
     return scale(ctx, mean_pool(ctx, Variable(combine), 0), static_cast<double>(dims_.slots)).value;
   }

@@ -483,10 +483,10 @@ def soft_mixture(config, p, name, h, trace):
     logits = unit(h) @ (p[f"{name}.router.scale"] * unit(p[f"{name}.router.phi"])).T  # (B, T, S)
     dispatch, combine = torch.softmax(logits, dim=1), torch.softmax(logits, dim=2)
     seen = dispatch.transpose(1, 2) @ h  # (B, S, D)
-    made = expert_outputs(config, p, name, seen.reshape(-1, width)).reshape(batch, experts, slots, experts, width)
-    own = torch.stack([made[:, e, :, e] for e in range(experts)], dim=1)  # slot (e, i) by expert e
-    y = combine @ own.reshape(batch, experts * slots, width)
-    share = combine.detach().reshape(batch * tokens, experts, slots).sum(2)
+    made = expert_outputs(config, p, name, seen.reshape(-1, width)).reshape(batch, slots, experts, experts, width)
+    own = torch.stack([made[:, :, e, e] for e in range(experts)], dim=2)  # slot (i, e) by expert e
+    y = combine @ own.reshape(batch, slots * experts, width)
+    share = combine.detach().reshape(batch * tokens, slots, experts).sum(1)
     ids = torch.tensor([sorted(range(experts), key=lambda e: (-float(row[e]), e)) for row in share], dtype=torch.int64)
     trace.update({"ids": ids, "weights": share.gather(1, ids), "s": share, "order": share, "mask": None, "threshold": None})
     return y

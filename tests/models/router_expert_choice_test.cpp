@@ -163,6 +163,7 @@ TEST(ExpertChoice, ShufflingSendsTokensToOtherExperts) {
   const auto b = to_doubles(tiny.model.forward(tiny.bench.ctx, Variable(tiny.images), shuffled).value);
   EXPECT_GT(normalised_error(a, b), 1e-10);
   EXPECT_EQ(counts_of(straight.routes[0]), counts_of(shuffled.routes[0]));
+  EXPECT_EQ(straight.routes[0].plan.rows(), shuffled.routes[0].plan.rows());
 }
 
 }  // namespace

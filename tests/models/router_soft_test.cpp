@@ -40,7 +40,7 @@ Matrix by_hand(TinyModel& tiny, const Matrix& x, Matrix& combine) {
   const ExecContext& ctx = tiny.bench.ctx;
   const Matrix phi = rows_of(of_router(tiny, "phi").value);
   const double scale = of_router(tiny, "scale").value.data<double>()[0];
-  const size_t T = x.size(), S = phi.size(), D = x[0].size(), P = S / 4;
+  const size_t T = x.size(), S = phi.size(), D = x[0].size();
   Matrix e(T, std::vector<double>(S));
   for (size_t t = 0; t < T; ++t)
     for (size_t s = 0; s < S; ++s) e[t][s] = std::exp(scale * cosine(x[t], phi[s]));
@@ -51,13 +51,13 @@ Matrix by_hand(TinyModel& tiny, const Matrix& x, Matrix& combine) {
     for (size_t t = 0; t < T; ++t)
       for (size_t d = 0; d < D; ++d) seen[s][d] += e[t][s] / sum * x[t][d];
   }
-  const Tensor rows = ctx.empty({static_cast<int64_t>(S), static_cast<int64_t>(D)}, DType::f64),
-               ids = ctx.empty({static_cast<int64_t>(S), 1}, DType::i32);
-  for (size_t s = 0; s < S; ++s) {
-    std::ranges::copy(seen[s], rows.data<double>() + s * D);
-    ids.data<int32_t>()[s] = static_cast<int32_t>(s / P);
-  }
-  const Matrix made = rows_of(tiny.model.moe_layers()[0]->experts().forward(ctx, Variable(rows), make_plan(ctx, ids, 4)).value);
+  const Tensor rows = ctx.empty({static_cast<int64_t>(S), static_cast<int64_t>(D)}, DType::f64);
+  Tensor ids = ctx.empty({static_cast<int64_t>(S), 1}, DType::i32);
+  for (size_t s = 0; s < S; ++s) ids.data<int32_t>()[s] = static_cast<int32_t>(s % 4);
+  const RoutingPlan plan = make_plan(ctx, ids, 4);
+  const auto row_of = plan.slot_row.span<int32_t>();
+  for (size_t s = 0; s < S; ++s) std::ranges::copy(seen[s], rows.data<double>() + static_cast<size_t>(row_of[s]) * D);
+  const Matrix made = rows_of(tiny.model.moe_layers()[0]->experts().forward(ctx, Variable(rows), plan).value);
   Matrix y(T, std::vector<double>(D));
   combine = e;
   for (size_t t = 0; t < T; ++t) {
@@ -65,7 +65,7 @@ Matrix by_hand(TinyModel& tiny, const Matrix& x, Matrix& combine) {
     for (double v : e[t]) sum += v;
     for (size_t s = 0; s < S; ++s) {
       combine[t][s] /= sum;
-      for (size_t d = 0; d < D; ++d) y[t][d] += combine[t][s] * made[s][d];
+      for (size_t d = 0; d < D; ++d) y[t][d] += combine[t][s] * made[static_cast<size_t>(row_of[s])][d];
     }
   }
   return y;
@@ -88,7 +88,7 @@ TEST(Soft, IsItsEquation) {
         EXPECT_LE(normalised_error(got[t], want[t]), 1e-26) << "image " << b << " token " << t;
         for (size_t e = 0; e < 4; ++e) {
           double share = 0;
-          for (size_t i = 0; i < P; ++i) share += combine[t][e * P + i];
+          for (size_t i = 0; i < P; ++i) share += combine[t][i * 4 + e];
           EXPECT_NEAR(scores[static_cast<size_t>(b) * 5 + t][e], share, 1e-14);
         }
       }
