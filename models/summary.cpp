@@ -42,7 +42,7 @@ ModelSummary summarize(Vit& model) {
     const int64_t expert = 2 * d.width * d.hidden + d.width + d.hidden;
     if (layer->experts().eigen()) s.active_parameters += d.all() * 2 * d.width * d.hidden;  // what factors make
     s.active_parameters += d.experts * d.basis_rank * d.width;
-    inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
+    if (d.slots == 0) inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
     const double rows = d.slots > 0 ? static_cast<double>(d.experts * d.slots) : static_cast<double>(c.moe.top_k) * T;
     s.forward_flops += rows * 4 * D * static_cast<double>(d.hidden);
     s.scoring_flops += T * layer->router().scoring_flops();

@@ -89,6 +89,15 @@ TEST(Summary, SlotsAreTheRowsOfSoftExperts) {
   EXPECT_EQ(of_experts(0), of_experts(3));
 }
 
+TEST(Summary, EveryExpertIsActiveWhereTokensAreMixed) {
+  VitConfig c = tiny_config();
+  c.moe.expert = ExpertKind::plain;
+  c.moe.router = RouterKind::soft;
+  Vit model(c);
+  const ModelSummary s = summarize(model);
+  EXPECT_EQ(s.active_parameters, s.parameters);
+}
+
 TEST(Summary, ParametersAreThoseThatTrainingChanges) {
   for (ExpertKind kind : {ExpertKind::eigen, ExpertKind::plain}) {
     VitConfig config = tiny_config();
