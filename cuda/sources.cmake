@@ -2,6 +2,7 @@ set(SOURCES
   kernels/adamw.cu
   kernels/add.cu
   kernels/add_noise.cu
+  kernels/at_most.cu
   kernels/attention.cu
   kernels/attention_any.cu
   kernels/attention_backward.cu
@@ -10,9 +11,11 @@ set(SOURCES
   kernels/attention_mean.cu
   kernels/augment.cu
   kernels/augment_volume.cu
+  kernels/balance_bias.cu
   kernels/balance_loss.cu
   kernels/basis_projection.cu
   kernels/bin_targets.cu
+  kernels/choose_tokens.cu
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
@@ -58,6 +61,7 @@ set(SOURCES
   kernels/routing_plan.cu
   kernels/scale.cu
   kernels/select_experts.cu
+  kernels/sigmoid.cu
   kernels/slice_rows.cu
   kernels/soft_targets.cu
   kernels/softmax.cu
@@ -69,6 +73,7 @@ set(SOURCES
   kernels/stiefel_residual_wgmma.cu
   kernels/subspace_cosine.cu
   kernels/tokens.cu
+  kernels/transpose.cu
   runtime/check.cpp
   runtime/comm_stream.cpp
   runtime/device.cpp

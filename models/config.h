@@ -78,6 +78,9 @@ struct MoeConfig {
   double prototype_spectrum = 0.01;    // weight of its spectral penalty
   ExpertLayer layer = ExpertLayer::routed;
   int64_t cp_rank = 0;  // R of the factored tensors of `cp`; 0: as many operations as K dense experts take
+  // Routers where experts, not tokens, have a fixed number of rows
+  int64_t soft_slots = 0;     // soft: P, slots an expert; 0: K·T/E, rounded up
+  int64_t choice_images = 0;  // expert_choice: images whose tokens an expert chooses among; 0: all of a rank's micro-batch
 };
 
 struct VitConfig {

@@ -97,6 +97,19 @@ void check_basis(const VitConfig& m) {
               "moe.basis_rank: disjoint bases of {} experts times {} columns do not fit into model.width {}", E, R, D);
 }
 
+/// Routers by which every expert has the same number of rows.
+void check_load_of_experts(const MoeConfig& moe) {
+  const bool soft = moe.router == RouterKind::soft, choice = moe.router == RouterKind::expert_choice;
+  check_input(soft || moe.soft_slots == 0, "moe.soft_slots: only with moe.router soft experts have slots, not with {}",
+              enum_name(moe.router));
+  check_input(choice || moe.choice_images == 0, "moe.choice_images: only with moe.router expert_choice experts choose, not with {}",
+              enum_name(moe.router));
+  if (!soft && !choice) return;
+  check_input(moe.threshold == "none", "moe.threshold: with moe.router {} no score has to qualify", enum_name(moe.router));
+  check_input(moe.extra_balance == 0, "moe.extra_balance: with moe.router {} every expert has the same load, which no loss can even out",
+              enum_name(moe.router));
+}
+
 void check_router(const MoeConfig& moe) {
   const bool scored = moe.router == RouterKind::ermoe;
   check_input(scored || moe.free_experts == 0, "moe.free_experts: only moe.router ermoe has free experts, not {}", enum_name(moe.router));
@@ -107,6 +120,7 @@ void check_router(const MoeConfig& moe) {
               moe.capacity_train > 0 ? "train" : "eval", enum_name(moe.router));
   check_input(moe.extra_balance == 0 || moe.router != RouterKind::switch_lbl,
               "moe.extra_balance: moe.router switch_lbl has this loss by itself; moe.balance_weight is its weight");
+  check_load_of_experts(moe);
   check_input(moe.extra_balance == 0 || moe.free_experts == 0,
               "moe.extra_balance: {} free experts (moe.free_experts) have no probability that a balance loss could even out",
               moe.free_experts);
@@ -174,6 +188,8 @@ void check_regions(const VitConfig& m) {
 
 std::vector<std::string> router_warnings(const MoeConfig& moe) {
   std::vector<std::string> warnings;
+  if (moe.router == RouterKind::expert_choice && moe.choice_images == 0)
+    warnings.emplace_back("moe.router expert_choice without moe.choice_images: an image's result depends on the others of its batch");
   if (moe.router != RouterKind::ermoe) return warnings;
   if (moe.top_k == 1 && moe.combine == CombineRule::normalized) {
     warnings.emplace_back("moe.top_k 1 with moe.combine normalized: the weight is the constant 1 and the router gets no gradient");
@@ -267,6 +283,15 @@ Shape patch_grid(const VitConfig& model) {
   Shape grid = image_sides(model);
   for (int axis = 0; axis < grid.rank(); ++axis) grid = grid.with(axis, grid[axis] / model.patch);
   return grid;
+}
+
+int64_t tokens_of(const VitConfig& model) { return patch_grid(model).numel() + (model.pool == Pool::token ? 1 : 0); }
+
+int64_t routed_tokens(const VitConfig& model) { return model.moe.adapter > 0 ? patch_grid(model).numel() : tokens_of(model); }
+
+int64_t soft_slots(const VitConfig& model) {
+  if (model.moe.soft_slots > 0) return model.moe.soft_slots;
+  return std::max<int64_t>(1, (model.moe.top_k * routed_tokens(model) + model.moe.experts - 1) / model.moe.experts);
 }
 
 Shape patch_weight_shape(const VitConfig& model) {

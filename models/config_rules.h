@@ -40,6 +40,8 @@ int64_t basis_rank(const VitConfig& model);
 
 /// R of a layer `cp`: as given; else K·D·F/(D + F), at least 1, at which it takes the operations of K dense experts, scoring apart.
 int64_t cp_rank(const VitConfig& model);
+/// P of soft routing: as given; else top_k · tokens / experts, rounded up, at least 1.
+int64_t soft_slots(const VitConfig& model);
 
 /// Sides of an image (2) or a volume (3), in elements; 0 where they are still to be read off the data.
 Shape image_sides(const VitConfig& model);
@@ -47,6 +49,10 @@ Shape image_sides(const VitConfig& model);
 Shape input_shape(const VitConfig& model, int64_t batch);
 /// Patches along each of these sides; tokens count them with the last side fastest.
 Shape patch_grid(const VitConfig& model);
+/// T: patches, and the class token where there is one.
+int64_t tokens_of(const VitConfig& model);
+/// Those that have experts: experts beside the dense network see the patches alone.
+int64_t routed_tokens(const VitConfig& model);
 /// (D, C, P, P[, P]), as a convolution of that many dimensions is stored.
 Shape patch_weight_shape(const VitConfig& model);
 

@@ -22,6 +22,7 @@ struct ExpertDims {
   int64_t free_experts = 0;  // ids E … E + free - 1
   int64_t rank = 0;          // r
   int64_t basis_rank = 0;    // R
+  int64_t slots = 0;         // P of an image, where experts have slots
 
   int64_t all() const { return experts + free_experts; }
 };

@@ -8,6 +8,8 @@
 #include "ops/combine.h"
 #include "ops/dispatch.h"
 #include "ops/drop_experts.h"
+#include "ops/gather_slots.h"
+#include "ops/matmul.h"
 #include "ops/tokens.h"
 
 namespace ermoe {
@@ -40,14 +42,15 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
                        .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   add_losses(ctx, moe_, routing);
-  if (pass.shuffle_experts) routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all());
-  if (first_run) {
-    pass.routes.push_back(
-        {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
-  }
-  const Variable rows = dispatch(ctx, tokens, routing.plan);
-  const Variable outputs = run_experts(ctx, rows, routing.plan);
-  Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
+  if (pass.shuffle_experts)
+    routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all(), routing.plan.rows());
+  if (first_run) pass.routes.push_back(record_of(ctx, routing, pinned.selection));
+  // What has experts: the tokens, or the slots that they are mixed to.
+  const Variable inputs = routing.soft() ? reshape(ctx, matmul(ctx, routing.dispatch, x), {routing.plan.tokens, D}) : tokens;
+  const Variable rows = dispatch(ctx, inputs, routing.plan);
+  const Variable outputs = combine(ctx, run_experts(ctx, rows, routing.plan), routing.weights, routing.plan);
+  Variable y = routing.soft() ? matmul(ctx, routing.combine, reshape(ctx, outputs, {B, routing.combine.shape()[2], D}))
+                              : reshape(ctx, outputs, {B, T, D});
   for (const LossTerm& term : routing.losses) {
     y = attach_loss(ctx, y, term.value, pass.loss_weight);
     if (first_run) pass.losses.emplace_back(term.name, term.value.value);
@@ -64,6 +67,24 @@ Tensor MoeLayer::open_experts(const ExecContext& ctx, const Tensor& allow, int64
   const int64_t dropped = dropped_experts(moe_);
   if (!ctx.training() || dropped == 0) return allow;
   return drop_experts(ctx, allow, tokens, dims_.experts, moe_.expert_clusters, dropped, ctx.rng.fold(5));
+}
+
+/// Soft routing has no plan of tokens. Training records that of the slots, of which each expert has as many; an evaluation, which looks at
+/// tokens, has every expert of each token by its weight in the output, the heaviest first.
+RoutingRecord MoeLayer::record_of(const ExecContext& ctx, const Routing& routing, const Selection& selection) const {
+  RoutingRecord record{.block = block_,
+                       .plan = routing.plan,
+                       .scores = routing.scores,
+                       .weights = routing.weights.value,
+                       .fallback = selection.fallback,
+                       .nonfinite = selection.nonfinite,
+                       .soft = routing.soft()};
+  if (!routing.soft() || ctx.training()) return record;
+  const Selection all =
+      select_experts(ctx, {.scores = routing.scores, .order = {}, .slots = dims_.experts, .threshold = {}, .allow = {}, .free_experts = 0});
+  record.plan = make_plan(ctx, all.ids, dims_.experts);
+  record.weights = gather_slots(ctx, Variable(routing.scores), all.ids).value;
+  return record;
 }
 
 /// Here, or on the ranks that hold them.

@@ -16,10 +16,11 @@ namespace ermoe {
 struct RoutingRecord {
   int64_t block = 0;
   RoutingPlan plan;
-  Tensor scores;     // (N, E)
-  Tensor weights;    // (N, K)
-  Tensor fallback;   // (N, K) u8: slots that no qualified expert filled
-  Tensor nonfinite;  // (1) i32: 1 where any score was not finite
+  Tensor scores;      // (N, E)
+  Tensor weights;     // (N, K)
+  Tensor fallback;    // (N, K) u8: slots that no qualified expert filled
+  Tensor nonfinite;   // (1) i32: 1 where any score was not finite
+  bool soft = false;  // an expert's load is the sum of its weights, not the number of its slots
 };
 
 /// What travels along a forward pass beside the activations.
@@ -64,6 +65,7 @@ class MoeLayer final : public Module {
 
  private:
   Tensor open_experts(const ExecContext& ctx, const Tensor& allow, int64_t tokens) const;
+  RoutingRecord record_of(const ExecContext& ctx, const Routing& routing, const Selection& selection) const;
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;

@@ -32,17 +32,17 @@ struct LossTerm {
   Variable value;  // scalar, weight included
 };
 
-/// What a router answers: either a plan in CSR form with a weight a slot (it holds K experts a token, missing slots and
-/// expert choice alike), or dense dispatch and combine tensors for routing that is not hard.
+/// What a router answers: a plan in CSR form with a weight a slot (it holds K experts a token, missing slots and expert choice alike).
+/// Routing that is not hard adds dense tensors: the plan is then of B·S rows in place of tokens, each with its one expert.
 struct Routing {
   RoutingPlan plan;
-  Variable weights;        // (N, K)
-  Variable dispatch;       // (B, T, S) soft routing: slot inputs = dispatchᵀ x; S = experts · slots an expert
-  Variable combine;        // (B, T, S) soft routing: output = combine · slot outputs
+  Variable weights;        // (N, K); soft routing: (B·S, 1), all 1
+  Variable dispatch;       // (B, S, T) soft routing: what the experts see is dispatch · x of each image; S = experts · slots an expert
+  Variable combine;        // (B, T, S) soft routing: output = combine · what the experts make of it
   Variable logits;         // (N, E) what a z-loss holds down; undefined where they are bounded by construction
   Variable probabilities;  // (N, E) what a balance loss evens out; undefined: softmax of the logits
   std::vector<LossTerm> losses;
-  Tensor scores;  // (N, E) for the metrics; the router's own measure
+  Tensor scores;  // (N, E) for the metrics; the router's own measure. Soft routing: the weight of each expert in a token's output
   bool soft() const { return dispatch.defined(); }
 };
 

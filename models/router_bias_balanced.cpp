@@ -5,44 +5,18 @@
 //   b_e += γ sign(mean load − load_e)       once after each accepted step; loads of all its micro-batches and ranks
 // The source has the sigmoid gate in its main experiments and softmax in an appendix, and takes γ 1e-3. The bias is a buffer: it
 // is frozen at evaluation, kept in checkpoints, and averaged weights are evaluated with that of the training weights.
-#include "autograd/tape.h"
 #include "core/flat.h"
 #include "models/router.h"
 #include "ops/add.h"
+#include "ops/balance_bias.h"
 #include "ops/cast.h"
-#include "ops/column_sum.h"
 #include "ops/gather_slots.h"
-#include "ops/l2_normalize.h"
 #include "ops/linear.h"
-#include "ops/scale.h"
+#include "ops/sigmoid.h"
 #include "ops/softmax.h"
-#include "ops/tokens.h"
 
 namespace ermoe {
 namespace {
-
-/// σ(x) as the first of softmax(x, 0): the pair is 0 and −x, exchanged.
-Variable sigmoid(const ExecContext& ctx, const Variable& x) {
-  const int64_t n = x.value.numel();
-  const Tensor zero = ctx.empty({1, 1, 1}, x.dtype());
-  fill(zero, 0);
-  const Variable pairs = concat_tokens(ctx, Variable(zero), reshape(ctx, scale(ctx, x, -1), {n, 1, 1}));
-  const Tensor first = Tensor::zeros(*ctx.allocator, {n, 1}, DType::i32, "activation");
-  return reshape(ctx, gather_slots(ctx, softmax(ctx, reshape(ctx, pairs, {n, 2})), first), x.shape());
-}
-
-/// counts (E) += how many slots of ids (N, K) name each expert. The gradient of Σ p[n, ids[n,k]] to p counts them.
-void count_slots(const ExecContext& outer, const Tensor& ids, const Tensor& counts) {
-  const int64_t N = ids.shape()[0], E = counts.numel();
-  const Tensor any = outer.empty({N, E}, counts.dtype()), ones = outer.empty(ids.shape(), counts.dtype());
-  fill(any, 0);
-  fill(ones, 1);
-  Tape tape;
-  const ExecContext ctx = outer.with_tape(&tape);
-  const Variable p = tape.leaf(any);
-  tape.backward(ctx, gather_slots(ctx, p, ids), ones);
-  column_sum(ctx, {.rows = N, .cols = E, .stride = E}, tape.grad(p), {counts, Accumulate::add});
-}
 
 class BiasBalancedRouter final : public Router {
  public:
@@ -55,7 +29,8 @@ class BiasBalancedRouter final : public Router {
   Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override {
     const Variable logits = cast(ctx, linear(ctx, in.x, weight_, Variable()), weight_.value.dtype());  // (N, E)
     const Variable gates = moe_.gate == Gate::sigmoid ? sigmoid(ctx, logits) : softmax(ctx, logits);
-    if (!pinned.made) {
+    const bool chosen_here = !pinned.made;
+    if (chosen_here) {
       pinned.selection = select_experts(ctx, {.scores = gates.value,
                                               .order = add_bias(ctx, gates.detached(), Variable(bias_.value)).value,
                                               .slots = moe_.top_k,
@@ -63,26 +38,26 @@ class BiasBalancedRouter final : public Router {
                                               .allow = in.allow,
                                               .free_experts = 0});
       pinned.made = true;
-      if (in.statistics == Statistics::collect) collect(ctx, pinned.selection.ids);
     }
     Routing routing;
     routing.weights = gather_slots(ctx, gates, pinned.selection.ids);
     routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
+    if (chosen_here && in.statistics == Statistics::collect) collect(ctx, routing.plan.counts);
     routing.scores = gates.value;
     routing.logits = logits;
     return routing;
   }
 
   void reduce_statistics(const ExecContext& ctx) override {
-    if (counts_.defined()) ctx.comm->all_reduce(counts_, ReduceOp::sum);
+    if (loads_.defined()) ctx.comm->all_reduce(loads_, ReduceOp::sum);
   }
   void accept_step(const ExecContext& ctx) override {
-    if (counts_.defined()) move_bias(ctx.with_tape(nullptr));
-    counts_ = {};
+    if (loads_.defined()) move_biases(ctx, loads_, moe_.bias_rate, bias_.value);
+    loads_ = {};
   }
-  void discard_step() override { counts_ = {}; }
+  void discard_step() override { loads_ = {}; }
   /// A bias follows from the loads of many steps: those of one pass replace nothing.
-  void replace_statistics(const ExecContext&) override { counts_ = {}; }
+  void replace_statistics(const ExecContext&) override { loads_ = {}; }
 
   void init(const ExecContext&, RngKey key) override {
     fill_normal(weight_.value, 0.02, key_of(key, weight_.name));
@@ -95,29 +70,19 @@ class BiasBalancedRouter final : public Router {
   }
 
  private:
-  void collect(const ExecContext& ctx, const Tensor& ids) {
-    if (!counts_.defined()) {
-      counts_ = ctx.empty({dims_.experts}, bias_.value.dtype(), "router statistics");
-      fill(counts_, 0);
+  void collect(const ExecContext& ctx, const Tensor& counts) {
+    if (!loads_.defined()) {
+      loads_ = ctx.empty({dims_.experts}, bias_.value.dtype(), "router statistics");
+      fill(loads_, 0);
     }
-    count_slots(ctx, ids, counts_);
-  }
-
-  /// The sign is that of Σ loads − E·load_e, whole numbers (exact below 2^24 in f32), and a unit vector of one element.
-  void move_bias(const ExecContext& ctx) {
-    const int64_t E = dims_.experts;
-    const Tensor total = ctx.empty({1}, counts_.dtype());
-    column_sum(ctx, {.rows = E, .cols = 1, .stride = 1}, counts_, {total, Accumulate::overwrite});
-    const Variable own = scale(ctx, Variable(counts_.reshape({E, 1})), -static_cast<double>(E));
-    const Variable sign = l2_normalize(ctx, add_bias(ctx, own, Variable(total)), 0.5);
-    column_sum(ctx, {.rows = 1, .cols = E, .stride = E}, scale(ctx, sign, moe_.bias_rate).value, {bias_.value, Accumulate::add});
+    add_counts(ctx, counts, loads_);
   }
 
   MoeConfig moe_;
   ExpertDims dims_;
   Parameter weight_;  // (E, D)
   Buffer bias_;       // (E)
-  Tensor counts_;     // (E) slots of each expert in this step
+  Tensor loads_;      // (E) slots of each expert in this step
 };
 
 }  // namespace

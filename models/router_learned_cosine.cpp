@@ -5,13 +5,12 @@
 // The K largest of s are chosen; their weights are p, not renormalised, as those of `linear` are. Chosen where sources differ: P 256,
 // the bound of 100 and the start of 2 as in the public Tutel library, the softmax over all experts as in X-MoE. W_p has no bias.
 #include "models/router.h"
+#include "ops/at_most.h"
 #include "ops/cast.h"
 #include "ops/combine_weights.h"
 #include "ops/gather_slots.h"
 #include "ops/l2_normalize.h"
 #include "ops/linear.h"
-#include "ops/scale.h"
-#include "ops/tokens.h"
 
 #include <cmath>
 
@@ -20,23 +19,6 @@ namespace {
 
 constexpr double largest_scale = 100;
 constexpr double shortest = 1e-12;  // norm below which a vector has no direction
-
-/// min(x, bound) of one element: a choice between the two, so that its gradient is 1 or 0.
-Variable at_most(const ExecContext& ctx, const Variable& x, double bound) {
-  const Tensor other = ctx.empty({1, 1, 1}, x.dtype());
-  fill(other, bound);
-  const Variable both = reshape(ctx, concat_tokens(ctx, Variable(other), reshape(ctx, x, {1, 1, 1})), {1, 2});
-  const Tensor smaller = scale(ctx, both.detached(), -1).value;
-  return reshape(ctx, gather_slots(ctx, both, select_experts(ctx, {.scores = smaller, .order = {}, .threshold = {}, .allow = {}}).ids),
-                 {1});
-}
-
-/// ids (N, E) i32 that name every expert in order: among equal scores the lower one comes first.
-Tensor every_expert(const ExecContext& ctx, const Tensor& scores) {
-  const Tensor equal = ctx.empty(scores.shape(), scores.dtype());
-  fill(equal, 0);
-  return select_experts(ctx, {.scores = equal, .order = {}, .slots = scores.shape()[1], .threshold = {}, .allow = {}}).ids;
-}
 
 class LearnedCosineRouter final : public Router {
  public:
@@ -58,7 +40,7 @@ class LearnedCosineRouter final : public Router {
     }
     const Variable t = at_most(ctx, temperature_, std::log(largest_scale));
     Routing routing;
-    routing.probabilities = combine_weights(ctx, s, every_expert(ctx, s.value), CombineRule::softmax, {}, t);
+    routing.probabilities = combine_weights(ctx, s, ids_in_turn(ctx, s.shape(), dims_.experts, 1), CombineRule::softmax, {}, t);
     routing.weights = gather_slots(ctx, routing.probabilities, pinned.selection.ids);
     routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
     routing.scores = s.value;

@@ -10,7 +10,9 @@
   ROUTER(bias_balanced)       \
   ROUTER(learned_cosine)      \
   ROUTER(emoe)                \
-  ROUTER(prototype)
+  ROUTER(prototype)           \
+  ROUTER(soft)                \
+  ROUTER(expert_choice)
 
 namespace ermoe {
 

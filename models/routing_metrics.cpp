@@ -19,6 +19,7 @@ std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics&
                                                      {"fallback_rate", m.fallback_rate},
                                                      {"free_share", m.free_share},
                                                      {"missing_rate", m.missing_rate},
+                                                     {"unrouted", m.unrouted},
                                                      {"mean_top_score", m.mean_top_score},
                                                      {"floor_share", m.floor_share},
                                                      {"overlap", m.overlap},
@@ -125,7 +126,8 @@ void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64
   const int64_t N = route.plan.tokens, K = route.plan.slots, E = scores.shape()[1];
   const int32_t* ids = slot_ids.data<int32_t>();
   const uint8_t* fallback = fallbacks.defined() ? fallbacks.data<uint8_t>() : nullptr;
-  layer.slots += N * K;
+  layer.slots += route.plan.rows();
+  layer.missing += route.plan.rows();
   layer.tokens += N;
   dispatch_float(scores.dtype(), "metrics", [&](auto tag) {
     const auto* s = scores.data<decltype(tag)>();
@@ -133,19 +135,18 @@ void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64
       layer.top_score += static_cast<double>(*std::max_element(s + n * E, s + (n + 1) * E));
       for (int64_t k = 0; k < K; ++k) {
         const int32_t e = ids[n * K + k];
-        if (e < 0) {
-          layer.missing += 1;
-          continue;
-        }
-        layer.counts[static_cast<size_t>(e)] += 1;
+        if (e < 0) continue;
+        layer.missing -= 1;
+        layer.counts[static_cast<size_t>(e)] += route.soft ? static_cast<double>(s[n * E + e]) : 1.0;
         layer.fallback += fallback != nullptr && fallback[n * K + k] != 0;
-        layer.floored += e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
+        layer.floored += !route.soft && e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
       }
     }
   });
   for (int64_t n = 0; n < N; ++n) {
     if (n % tokens_an_image == 0) layer.image_counts.emplace_back(layer.counts.size());
     const int32_t e = ids[n * K];
+    layer.unrouted += std::all_of(ids + n * K, ids + (n + 1) * K, [](int32_t id) { return id < 0; });
     layer.top.push_back(static_cast<int16_t>(e));
     if (e >= 0) layer.image_counts.back()[static_cast<size_t>(e)] += 1;
   }
@@ -192,13 +193,13 @@ void RoutingCollector::gather(Communicator& comm) {
     const auto experts = static_cast<std::ptrdiff_t>(layer.counts.size());
     for (auto at = flat.begin(); at != flat.end(); at += experts) layer.image_counts.emplace_back(at, at + experts);
     std::vector<double> sums = layer.counts;
-    for (const int64_t count : {layer.slots, layer.fallback, layer.missing, layer.floored, layer.tokens})
+    for (const int64_t count : {layer.slots, layer.fallback, layer.missing, layer.floored, layer.tokens, layer.unrouted})
       sums.push_back(static_cast<double>(count));
     sums.push_back(layer.top_score);
     reduce_over_ranks(comm, sums);
     std::copy_n(sums.begin(), layer.counts.size(), layer.counts.begin());
     const double* rest = sums.data() + layer.counts.size();
-    for (int64_t* count : {&layer.slots, &layer.fallback, &layer.missing, &layer.floored, &layer.tokens})
+    for (int64_t* count : {&layer.slots, &layer.fallback, &layer.missing, &layer.floored, &layer.tokens, &layer.unrouted})
       *count = static_cast<int64_t>(*rest++);
     layer.top_score = *rest;
   }
@@ -264,6 +265,7 @@ std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* pr
     m.missing_rate = static_cast<double>(layer.missing) / slots;
     m.free_share = std::accumulate(layer.counts.begin() + static_cast<std::ptrdiff_t>(scored), layer.counts.end(), 0.0) / slots;
     m.floor_share = static_cast<double>(layer.floored) / std::max<double>(1, static_cast<double>(layer.slots - layer.missing));
+    m.unrouted = static_cast<double>(layer.unrouted) / std::max<double>(1, static_cast<double>(layer.tokens));
     m.mean_top_score = layer.top_score / std::max<double>(1, static_cast<double>(layer.tokens));
     if (auto* router = dynamic_cast<ErmoeRouter*>(&layer.moe->router())) m.overlap = subspace_overlap(router->packed_basis());
     m.churn = -1;

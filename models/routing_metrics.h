@@ -15,7 +15,7 @@ namespace ermoe {
 /// Of one MoE layer over everything that was added.
 struct RoutingMetrics {
   int64_t block = 0;
-  std::vector<double> load;  // share of the filled slots of scored experts, by expert; sums to 1
+  std::vector<double> load;  // share of the filled slots of scored experts, by expert; soft routing: of the tokens' outputs; sums to 1
   double gini = 0;           // of the load: 0 flat, (E-1)/E everything on one expert
   double cv = 0;             // standard deviation over mean of the load
   double max_over_mean = 0;
@@ -24,6 +24,7 @@ struct RoutingMetrics {
   double fallback_rate = 0;            // share of slots that no qualified scored expert filled
   double free_share = 0;               // share of slots that free experts took
   double missing_rate = 0;             // share of slots that nobody filled
+  double unrouted = 0;                 // share of tokens that no expert saw
   double mean_top_score = 0;           // mean over tokens of the best score
   double floor_share = 0;              // share of filled slots whose score is at or below the combine floor of 1e-3
   double overlap = 0;                  // mean over pairs of ‖B_aᵀB_b‖²/R; R/D for random subspaces, 0 for disjoint ones
@@ -56,7 +57,7 @@ class RoutingCollector {
  private:
   struct Layer {
     MoeLayer* moe = nullptr;
-    int64_t slots = 0, fallback = 0, missing = 0, floored = 0, tokens = 0;
+    int64_t slots = 0, fallback = 0, missing = 0, floored = 0, tokens = 0, unrouted = 0;
     double top_score = 0;
     std::vector<double> counts;                      // (E + Ef)
     std::vector<int16_t> top;                        // (N over all passes) first slot's expert, -1 missing

@@ -47,8 +47,9 @@ ModelSummary summarize(Vit& model) {
     if (layer->experts().eigen()) s.active_parameters += d.all() * 2 * d.width * d.hidden;  // what factors make
     const Parameter* const basis = layer->router().common_factor();
     s.active_parameters += basis != nullptr ? basis->whole_shape().numel() : d.experts * d.basis_rank * d.width;
-    inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
-    s.forward_flops += static_cast<double>(c.moe.top_k) * 4 * routed * D * static_cast<double>(d.hidden);
+    if (d.slots == 0) inactive += (d.all() - std::min(c.moe.top_k, d.all())) * expert;
+    const double rows = d.slots > 0 ? static_cast<double>(d.experts * d.slots) : static_cast<double>(c.moe.top_k) * routed;
+    s.forward_flops += rows * 4 * D * static_cast<double>(d.hidden);
     s.scoring_flops += routed * layer->router().scoring_flops();
     s.step_flops += factor_flops(*layer, c.moe);
   }

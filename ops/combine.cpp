@@ -9,10 +9,10 @@ namespace {
 struct Combine {
   static constexpr const char* name = "combine";
   CombineDims dims;
-  Tensor y;         // (N*K, D)
+  Tensor y;         // (M, D)
   Tensor weights;   // (N, K), f32 where y is bf16
   Tensor slot_row;  // (N*K) i32
-  Tensor row_slot;  // (N*K) i32
+  Tensor row_slot;  // (M) i32
 
   void backward(const ExecContext& ctx, const Tensor& dout, GradWriter& out) const {
     dispatch_compute(y.dtype(), name, [&](auto tag) {
@@ -39,7 +39,7 @@ Variable combine(const ExecContext& ctx, const Variable& y, const Variable& weig
   check(weights.shape() == Shape({plan.tokens, plan.slots}) && weights.dtype() == master_of(y.dtype()),
         "[combine] weights {} {} but the plan is ({}, {}) and y {}", name_of(weights.dtype()), weights.shape().str(), plan.tokens,
         plan.slots, name_of(y.dtype()));
-  const CombineDims dims{plan.tokens, plan.slots, y.shape()[1]};
+  const CombineDims dims{plan.tokens, plan.slots, y.shape()[1], plan.rows()};
   Tensor out = ctx.empty({dims.tokens, dims.width}, y.dtype());
   dispatch_compute(y.dtype(), Combine::name, [&](auto tag) {
     using T = decltype(tag);

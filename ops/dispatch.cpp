@@ -27,7 +27,7 @@ struct Dispatch {
 
 Variable dispatch(const ExecContext& ctx, const Variable& x, const RoutingPlan& plan) {
   check(x.shape().rank() == 2 && x.shape()[0] == plan.tokens, "[dispatch] x {} but the plan has {} tokens", x.shape().str(), plan.tokens);
-  const DispatchDims dims{plan.tokens, plan.slots, x.shape()[1]};
+  const DispatchDims dims{plan.tokens, plan.slots, x.shape()[1], plan.rows()};
   Tensor y = ctx.empty({plan.rows(), dims.width}, x.dtype());
   dispatch_compute(x.dtype(), Dispatch::name, [&](auto tag) {
     using T = decltype(tag);

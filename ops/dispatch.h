@@ -7,7 +7,7 @@
 
 namespace ermoe {
 
-/// y (N*K, D): row i is x[row_token[i]], zeros beyond the filled rows. x (N, D), in a compute dtype.
+/// y (M, D), the plan's rows: row i is x[row_token[i]], zeros beyond the filled rows. x (N, D), in a compute dtype.
 Variable dispatch(const ExecContext& ctx, const Variable& x, const RoutingPlan& plan);
 
 }  // namespace ermoe

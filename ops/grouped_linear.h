@@ -6,7 +6,7 @@
 
 namespace ermoe {
 
-/// y (N*K, O): row i is w[e] x_i + b[e], e the expert of row i; zeros beyond the filled rows. x (N*K, I), w (E, O, I),
+/// y (M, O), the plan's rows: row i is w[e] x_i + b[e], e the expert of row i; zeros beyond the filled rows. x (M, I), w (E, O, I),
 /// b (E, O) or undefined. Experts without rows get zero gradients.
 Variable grouped_linear(const ExecContext& ctx, const Variable& x, const Variable& w, const Variable& b, const RoutingPlan& plan);
 

@@ -8,8 +8,8 @@
 
 namespace ermoe {
 
-/// y (N*K, O): row i is w2[e] gelu(w1[e] x_i + b1[e]) + b2[e], e the expert of row i; zeros beyond the filled rows.
-/// x (N*K, I); the parameters of all experts, each with an axis E in front.
+/// y (M, O), the plan's rows: row i is w2[e] gelu(w1[e] x_i + b1[e]) + b2[e], e the expert of row i; zeros beyond the filled rows.
+/// x (M, I); the parameters of all experts, each with an axis E in front.
 Variable grouped_mlp(const ExecContext& ctx, const Variable& x, const MlpParameters& p, const RoutingPlan& plan);
 
 }  // namespace ermoe

@@ -2,15 +2,18 @@ set(SOURCES
   adamw.cpp
   add.cpp
   add_noise.cpp
+  at_most.cpp
   attach_loss.cpp
   attention.cpp
   attention_mean.cpp
   augment.cpp
   augment_volume.cpp
+  balance_bias.cpp
   balance_loss.cpp
   basis_projection.cpp
   bin_targets.cpp
   cast.cpp
+  choose_tokens.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
@@ -19,13 +22,16 @@ set(SOURCES
   cpu/adamw.cpp
   cpu/add.cpp
   cpu/add_noise.cpp
+  cpu/at_most.cpp
   cpu/attention.cpp
   cpu/attention_mean.cpp
   cpu/augment.cpp
   cpu/augment_volume.cpp
+  cpu/balance_bias.cpp
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/bin_targets.cpp
+  cpu/choose_tokens.cpp
   cpu/blas.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
@@ -64,12 +70,14 @@ set(SOURCES
   cpu/routing_plan.cpp
   cpu/scale.cpp
   cpu/select_experts.cpp
+  cpu/sigmoid.cpp
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
   cpu/step_results.cpp
   cpu/subspace_cosine.cpp
   cpu/tokens.cpp
+  cpu/transpose.cpp
   cross_entropy.cpp
   dispatch.cpp
   drop_experts.cpp
@@ -103,6 +111,7 @@ set(SOURCES
   routing_plan.cpp
   scale.cpp
   select_experts.cpp
+  sigmoid.cpp
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp
@@ -110,4 +119,5 @@ set(SOURCES
   step_results.cpp
   subspace_cosine.cpp
   tokens.cpp
+  transpose.cpp
 )

@@ -124,6 +124,10 @@ void add_routing(Section<MoeConfig>& moe) {
   moe.add("cosine_width", &MoeConfig::cosine_width, between(1, 65536), "learned_cosine: width P that tokens are projected to");
   moe.add("cosine_scale", &MoeConfig::cosine_scale, {.low = 0, .high = 100, .low_end = End::excluded},
           "learned_cosine: factor of the cosines at the start; it is learned, up to 100");
+  moe.add("soft_slots", &MoeConfig::soft_slots, between(0, 65536),
+          "soft: slots P an expert and image; 0: top_k tokens / experts, rounded up, as much work as choosing top_k");
+  moe.add("choice_images", &MoeConfig::choice_images, between(0, 1 << 20),
+          "expert_choice: images whose tokens an expert chooses among; 0: all of a rank's micro-batch");
 }
 
 /// V-MoE's order of claims, EMoE and its adapters, dropped experts, prototypes, factored tensors.

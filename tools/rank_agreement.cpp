@@ -38,10 +38,16 @@ void require_parts_of_batches(const RunConfig& config, int ranks) {
   check_input(moe.router != RouterKind::switch_lbl || moe.balance_weight == 0,
               "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
   check_input(moe.extra_balance == 0, "moe.extra_balance: a balance loss is of a whole batch, which several ranks do not put together yet");
+  const int64_t images = config.train.batch / config.train.accumulate;
+  if (moe.router == RouterKind::expert_choice) {
+    check_input(moe.choice_images > 0 && parts_are_whole_groups(images, moe.choice_images, ranks),
+                "moe.choice_images: {} images a micro-batch on {} ranks are not whole groups of {}, among whose tokens experts choose; 1 "
+                "always fits",
+                images, ranks, moe.choice_images > 0 ? std::to_string(moe.choice_images) : "all");
+  }
   if (moe.router != RouterKind::vmoe) return;
   check_input(moe.capacity_train == 0 && moe.capacity_eval == 0,
               "moe.capacity_train, moe.capacity_eval: a capacity is of a whole batch, which several ranks do not put together yet");
-  const int64_t images = config.train.batch / config.train.accumulate;
   check_input(
       (moe.importance_weight == 0 && moe.load_weight == 0) || parts_are_whole_groups(images, moe.group_images, ranks),
       "moe.group_images: {} images a micro-batch on {} ranks are not whole groups of {}, of which vmoe's balance losses are; 1 always "

@@ -125,9 +125,10 @@ void Trainer::print_model() {
   for (MoeLayer* layer : session_->model().moe_layers()) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block());
   if (blocks.empty()) return;
   const ExpertDims& d = session_->model().moe_layers()[0]->dims();
-  say(fmt::format("experts  blocks {}: {} scored{}, {} a token, F {}, r {}, routing basis R {}", blocks, d.experts,
-                  d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "", config_.model.moe.top_k, d.hidden, d.rank,
-                  d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
+  say(fmt::format("experts  blocks {}: {} scored{}, {}, F {}, r {}, routing basis R {}", blocks, d.experts,
+                  d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "",
+                  d.slots > 0 ? fmt::format("{} slots each", d.slots) : fmt::format("{} a token", config_.model.moe.top_k), d.hidden,
+                  d.rank, d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
 }
 
 /// Of several ranks: what it costs to hold experts on each rank, and to spread them. All ranks measure.

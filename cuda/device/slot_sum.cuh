@@ -13,7 +13,7 @@ struct SlotSum {
   int64_t slots, width;
   const int32_t* slot_row;  // (N*K)
   const float* weights;     // (N*K) or null: all 1
-  const T* from;            // (N*K, D)
+  const T* from;            // the experts' rows, of D
   T* to;                    // (N, D)
 
   template <int V>

@@ -75,14 +75,14 @@ struct Backward {
     }
   }
 
-  /// Zeros in those of the rows token K … that nobody fills: there are as many of them as missing slots.
+  /// Zeros in those of the rows token K … that nobody fills: a token has a share of the rows as it has slots.
   template <int V>
   __device__ void clear_unfilled(int64_t token, int lane) const {
     if (dy.data == nullptr || dy.mode == Accumulate::add) return;
     Pack<T, V> zeros;
 #pragma unroll
     for (int v = 0; v < V; ++v) zeros.v[v] = narrow<T>(0.0f);
-    for (int64_t row = token * dims.slots; row < (token + 1) * dims.slots; ++row) {
+    for (int64_t row = token * dims.slots; row < min((token + 1) * dims.slots, dims.rows); ++row) {
       if (row_slot[row] >= 0) continue;
       for (int64_t column = lane * V; column < dims.width; column += 32 * V) store(dy.data + row * dims.width + column, zeros);
     }

@@ -32,7 +32,7 @@ struct Gather {
 
 template <typename T>
 void dispatch_forward(const Stream& stream, const DispatchDims& dims, const T* x, const int32_t* row_token, T* y) {
-  row_work<T>(stream, dims.tokens * dims.slots, dims.width, Gather<T>{dims.width, row_token, x, y}, "dispatch_forward", x, y);
+  row_work<T>(stream, dims.rows, dims.width, Gather<T>{dims.width, row_token, x, y}, "dispatch_forward", x, y);
 }
 
 template <typename T>

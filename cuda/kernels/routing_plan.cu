@@ -127,14 +127,14 @@ __device__ void rank_slots(const RoutingPlanDims& dims, const int32_t* ids, int6
 __global__ void __launch_bounds__(threads)
     plan_kernel(RoutingPlanDims dims, const int32_t* ids, const int32_t* block_counts, RoutingPlanBuffers plan) {
   __shared__ Tile t;
-  const int64_t rows = dims.tokens * dims.slots, begin = static_cast<int64_t>(blockIdx.x) * block_slots;
+  const int64_t begin = static_cast<int64_t>(blockIdx.x) * block_slots;
   const int e = static_cast<int>(threadIdx.x);
   int base = 0;  // rows of the experts before this tile
   for (int64_t first = 0; first < dims.experts; first += tile) {
     survey<Order::by_token>(dims, ids, block_counts, first, t);
     if (blockIdx.x == 0 && first + e < dims.experts) {
       plan.counts[first + e] = t.total[e];
-      plan.offsets[first + e + 1] = base + t.scan[e];
+      plan.offsets[first + e + 1] = static_cast<int32_t>(min(static_cast<int64_t>(base + t.scan[e]), dims.rows));
       if (first + e == 0) plan.offsets[0] = 0;
     }
     rank_slots<Order::by_token>(dims, ids, first, t, [&](int64_t slot, int id, int rank) {
@@ -143,7 +143,8 @@ __global__ void __launch_bounds__(threads)
         return;
       }
       const int row = base + t.scan[id] - t.total[id] + rank;
-      plan.slot_row[slot] = row;
+      plan.slot_row[slot] = row < dims.rows ? row : -1;
+      if (row >= dims.rows) return;
       plan.row_slot[row] = static_cast<int32_t>(slot);
       plan.row_token[row] = static_cast<int32_t>(slot / dims.slots);
     });
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(threads)
     base += t.scan[tile - 1];
     __syncthreads();
   }
-  for (int64_t row = begin + e; row < begin + block_slots && row < rows; row += threads)
+  for (int64_t row = begin + e; row < begin + block_slots && row < dims.rows; row += threads)
     if (row >= base) plan.row_slot[row] = plan.row_token[row] = -1;
 }
 
@@ -172,6 +173,11 @@ __global__ void __launch_bounds__(threads) rotate_kernel(RoutingPlanDims dims, c
   if (slot >= dims.tokens * dims.slots) return;
   const int64_t id = ids[slot];
   moved[slot] = static_cast<int32_t>(id < 0 ? id : (id + 1) % dims.experts);
+}
+
+__global__ void __launch_bounds__(threads) turn_kernel(RoutingPlanDims dims, int64_t each, int32_t* ids) {
+  const int64_t slot = static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x;
+  if (slot < dims.tokens * dims.slots) ids[slot] = static_cast<int32_t>(slot / each % dims.experts);
 }
 
 unsigned blocks_of(const RoutingPlanDims& dims) { return blocks_for(dims.tokens * dims.slots, block_slots); }
@@ -204,6 +210,12 @@ void rotate_experts(const Stream& stream, const RoutingPlanDims& dims, const int
   if (dims.tokens * dims.slots == 0) return;
   rotate_kernel<<<blocks_for(dims.tokens * dims.slots, threads), threads, 0, native(stream)>>>(dims, ids, moved);
   cuda_check(cudaGetLastError(), "rotate_experts");
+}
+
+void ids_in_turn(const Stream& stream, const RoutingPlanDims& dims, int64_t each, int32_t* ids) {
+  if (dims.tokens * dims.slots == 0) return;
+  turn_kernel<<<blocks_for(dims.tokens * dims.slots, threads), threads, 0, native(stream)>>>(dims, each, ids);
+  cuda_check(cudaGetLastError(), "ids_in_turn");
 }
 
 }  // namespace ermoe::cuda

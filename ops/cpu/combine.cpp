@@ -23,9 +23,8 @@ void combine_forward(const CombineDims& dims, const T* y, const Master<T>* weigh
 template <typename T>
 void combine_backward_rows(const CombineDims& dims, const Master<T>* weights, const int32_t* row_slot, const T* dout, T* dy,
                            Accumulate mode) {
-  const int64_t rows = dims.tokens * dims.slots;
-#pragma omp parallel for if (rows * dims.width > 65536) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
+#pragma omp parallel for if (dims.rows * dims.width > 65536) schedule(static)
+  for (int64_t row = 0; row < dims.rows; ++row) {
     T* to = dy + row * dims.width;
     const int32_t slot = row_slot[row];
     if (slot < 0) {

@@ -7,9 +7,8 @@ namespace ermoe::cpu {
 
 template <typename T>
 void dispatch_forward(const DispatchDims& dims, const T* x, const int32_t* row_token, T* y) {
-  const int64_t rows = dims.tokens * dims.slots;
-#pragma omp parallel for if (rows * dims.width > 65536) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
+#pragma omp parallel for if (dims.rows * dims.width > 65536) schedule(static)
+  for (int64_t row = 0; row < dims.rows; ++row) {
     if (row_token[row] < 0)
       std::fill_n(y + row * dims.width, dims.width, T(0));
     else

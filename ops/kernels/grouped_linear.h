@@ -12,7 +12,7 @@
 namespace ermoe {
 
 struct GroupedLinearDims {
-  int64_t rows = 0;     // N*K, of which offsets[E] are filled
+  int64_t rows = 0;     // the plan's, of which offsets[E] are filled
   int64_t experts = 0;  // E
   int64_t in = 0;       // I
   int64_t out = 0;      // O

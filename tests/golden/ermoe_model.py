@@ -60,6 +60,13 @@ def tokens_per_image(config):
     return side * side + (config["model.pool"] == "token")
 
 
+def slots_of(config):
+    """P: slots an expert and image of soft routing; as given, or those of as much work as K experts a token."""
+    if config.get("moe.soft_slots", 0):
+        return config["moe.soft_slots"]
+    return max(1, math.ceil(config["moe.top_k"] * tokens_per_image(config) / config["moe.experts"]))
+
+
 def quantile_of(config):
     """The share q of "quantile:q", or None."""
     kind, _, value = config["moe.threshold"].partition(":")
@@ -127,6 +134,8 @@ def moe_shapes(config):
                        "router.bias": (experts,)})
     elif config["moe.router"] == "prototype":
         shapes["router.prototypes"] = (experts, width)
+    elif config["moe.router"] == "soft":
+        shapes.update({"router.phi": (experts * slots_of(config), width), "router.scale": (1,)})
     elif not ermoe:
         shapes["router.weight"] = (experts, width)
     elif disjoint:
@@ -278,6 +287,8 @@ def task_loss(config, logits, labels):
 def moe(config, p, buffers, name, h, context, allow, trace):
     """h, context (B, T, D) -> (B, T, D) and the balance terms. Fills `trace`."""
     batch, tokens, width = h.shape
+    if config["moe.router"] == "soft":
+        return soft_mixture(config, p, name, h, trace), torch.zeros((), dtype=torch.float64)
     x, c = h.reshape(-1, width), context.reshape(-1, width)
     if config["moe.router"] == "ermoe":
         ids, weights, s = route_by_basis(config, p, buffers, name, x, c, allow, trace)
@@ -298,6 +309,9 @@ def moe(config, p, buffers, name, h, context, allow, trace):
     elif config["moe.router"] == "learned_cosine":
         ids, weights, probabilities = route_by_embedding(config, p, name, x, trace)
         balance = added_losses(config, None, probabilities, ids)
+    elif config["moe.router"] == "expert_choice":
+        ids, weights, logits = route_by_experts(config, p, name, x, tokens, trace)
+        balance = added_losses(config, logits, None, ids)
     else:
         ids, weights, balance = route_by_logits(config, p[f"{name}.router.weight"], x, batch, trace)
     trace.update({"ids": ids, "weights": weights.detach()})
@@ -474,6 +488,48 @@ def route_by_softmax(config, logits, trace):
     trace.update({"s": logits.detach(), "order": logits.detach(), "mask": None, "threshold": None})
     ids, probabilities = best_of(config, logits.detach()), torch.softmax(logits, dim=1)
     return ids, probabilities.gather(1, ids), probabilities
+
+
+def route_by_experts(config, p, name, x, tokens, trace):
+    """expert_choice: of a group of n tokens each expert takes the K n / E (rounded up) with its largest probabilities.
+    A token's experts (N, E), the likeliest first, -1 behind them; their probabilities; logits (N, E)."""
+    experts = config["moe.experts"]
+    logits = x @ p[f"{name}.router.weight"].T
+    probabilities = torch.softmax(logits, dim=1)
+    group = config.get("moe.choice_images", 0) * tokens or len(x)
+    takers, cuts = [[] for _ in x], []
+    for first in range(0, len(x), group):
+        of_group = range(first, min(first + group, len(x)))
+        for e in range(experts):
+            ranked = sorted(of_group, key=lambda n: (-float(probabilities[n, e].detach()), n))
+            count = math.ceil(config["moe.top_k"] * len(of_group) / experts)
+            for n in ranked[:count]:
+                takers[n].append(e)
+            cuts += [probabilities[a, e] - probabilities[b, e] for a, b in zip(ranked[count - 1:count], ranked[count:])]
+    rows = [sorted(own, key=lambda e: (-float(probabilities[n, e].detach()), e)) for n, own in enumerate(takers)]
+    ids = torch.tensor([row + [-1] * (experts - len(row)) for row in rows], dtype=torch.int64)
+    s = probabilities.detach()
+    trace.update({"s": s, "order": s, "mask": None, "threshold": None})
+    trace["cuts"] = torch.tensor([float(cut) for cut in cuts], dtype=torch.float64)
+    return ids, probabilities.gather(1, ids.clamp(min=0)) * (ids >= 0), logits
+
+
+def soft_mixture(config, p, name, h, trace):
+    """soft: slots see means of an image's tokens, tokens get means of all slots' outputs. h (B, T, D) -> (B, T, D).
+    `ids` and `weights` of the trace are every token's experts by their share in its output, the heaviest first."""
+    batch, tokens, width = h.shape
+    experts, slots = config["moe.experts"], slots_of(config)
+    unit = lambda v: v / torch.sqrt((v * v).sum(-1, keepdim=True)).clamp(min=1e-6)
+    logits = unit(h) @ (p[f"{name}.router.scale"] * unit(p[f"{name}.router.phi"])).T  # (B, T, S)
+    dispatch, combine = torch.softmax(logits, dim=1), torch.softmax(logits, dim=2)
+    seen = dispatch.transpose(1, 2) @ h  # (B, S, D)
+    made = expert_outputs(config, p, name, seen.reshape(-1, width)).reshape(batch, slots, experts, experts, width)
+    own = torch.stack([made[:, :, e, e] for e in range(experts)], dim=2)  # slot (i, e) by expert e
+    y = combine @ own.reshape(batch, slots * experts, width)
+    share = combine.detach().reshape(batch * tokens, slots, experts).sum(1)
+    ids = torch.tensor([sorted(range(experts), key=lambda e: (-float(row[e]), e)) for row in share], dtype=torch.int64)
+    trace.update({"ids": ids, "weights": share.gather(1, ids), "s": share, "order": share, "mask": None, "threshold": None})
+    return y
 
 
 def switch_balance(probabilities, ids):

@@ -74,6 +74,8 @@ EMOE = {"moe.router": "emoe", "moe.emoe_rank": 5, "moe.emoe_temperature": 1.0}
 ADAPTER = {"moe.adapter": 7, "moe.hidden": 0}
 PROTOTYPE = {"moe.router": "prototype", "moe.prototype_temperature": 0.1, "moe.prototype_spectrum": 0.05}
 MIXED = {"moe.layer": "cp", "moe.router": "linear", "moe.expert": "plain"}
+CHOICE = {"moe.router": "expert_choice", "moe.choice_images": 0}
+SOFT = {"moe.router": "soft", "moe.soft_slots": 0}
 LATER = [
     {**BIAS, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
     {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05,
@@ -81,6 +83,14 @@ LATER = [
     {**COSINE, "moe.expert": "eigen", "moe.top_k": 2, "sizes": "narrow"},
     {**COSINE, "moe.cosine_width": 3, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
     {"moe.extra_balance": 0.05, "moe.z_weight": 1e-2, "moe.combine": "softmax", "rank": "low"},
+    {**CHOICE, "moe.expert": "eigen", "moe.top_k": 2, "moe.z_weight": 1e-2, "rank": "low"},
+    {**CHOICE, "moe.choice_images": 2, "moe.expert": "plain", "moe.top_k": 1, "sizes": "deep"},
+    {**CHOICE, "moe.choice_images": 1, "moe.expert": "plain", "moe.top_k": 2, "sizes": "narrow"},
+    {**CHOICE, "moe.experts": 12, "moe.choice_images": 1, "moe.expert": "plain", "moe.top_k": 1, "model.patch": 4,
+     "model.pool": "average"},
+    {**SOFT, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
+    {**SOFT, "moe.soft_slots": 1, "moe.expert": "plain", "moe.top_k": 1, "sizes": "deep"},
+    {**SOFT, "moe.soft_slots": 3, "moe.expert": "plain", "moe.top_k": 2, "sizes": "narrow"},
 ]
 
 

@@ -179,6 +179,8 @@ def decision_margin(config, trace, first):
     if trace.get("claims") is not None:
         claims = trace["claims"].sort().values
         gaps.append((claims[1:] - claims[:-1]) / 1e-6)
+    if "cuts" in trace:  # experts compare tokens
+        gaps.append(trace["cuts"] / 1e-5)
     if threshold is not None:
         gaps.append((allowed - threshold).abs() / 1e-5)
     if config["moe.router"] == "ermoe" and config["moe.combine"] == "normalized":

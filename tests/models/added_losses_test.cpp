@@ -1,4 +1,4 @@
-// The balance loss and the z-loss beside every router that can have them.
+// The balance loss and the z-loss beside every router that can have them; where experts have equal loads the first is refused.
 #include "models/added_losses.h"
 
 #include "tests/models/tiny_model.h"
@@ -41,7 +41,7 @@ class AddedLosses : public ::testing::TestWithParam<RouterKind> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Routers, AddedLosses, ::testing::ValuesIn(all_routers()),
+INSTANTIATE_TEST_SUITE_P(Routers, AddedLosses, ::testing::ValuesIn(choosing_routers()),
                          [](const auto& router) { return std::string(enum_name(router.param)); });
 
 TEST_P(AddedLosses, HaveGradientsThatMatchDifferences) {
@@ -98,6 +98,10 @@ TEST(RefusedLosses, AreThoseThatSayNothing) {
       {"moe.extra_balance: 2 free experts", [](MoeConfig& m) { m.free_experts = 2, m.threshold = "0.1", m.extra_balance = 0.1; }},
       {"moe.z_weight: the logits of moe.router learned_cosine",
        [](MoeConfig& m) { m.router = RouterKind::learned_cosine, m.z_weight = 0.1; }},
+      {"moe.z_weight: the logits of moe.router soft", [](MoeConfig& m) { m.router = RouterKind::soft, m.z_weight = 0.1; }},
+      {"moe.extra_balance: with moe.router soft", [](MoeConfig& m) { m.router = RouterKind::soft, m.extra_balance = 0.1; }},
+      {"moe.extra_balance: with moe.router expert_choice",
+       [](MoeConfig& m) { m.router = RouterKind::expert_choice, m.extra_balance = 0.1; }},
   };
   for (const Refused& refused : cases) {
     VitConfig config = tiny_config();

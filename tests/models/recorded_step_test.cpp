@@ -40,6 +40,10 @@ VitConfig random_config(const std::string& router) {
   } else if (router == "dropped") {
     c.moe.expert_dropout = 0.5;
     c.moe.expert_clusters = 2;
+  } else if (router == "soft") {
+    c.moe.router = RouterKind::soft;
+  } else if (router == "expert_choice") {
+    c.moe.router = RouterKind::expert_choice;
   } else if (router == "disjoint") {
     c.moe.basis = Basis::disjoint;
     c.moe.threshold = "quantile:0.1";
@@ -190,8 +194,8 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
                          ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "bias_balanced", "learned_cosine",
-                                                              "prioritized", "emoe", "adapters", "prototype", "dropped", "mixed",
-                                                              "recompute", "penalty", "dense"),
+                                                              "soft", "expert_choice", "prioritized", "emoe", "adapters", "prototype",
+                                                              "dropped", "mixed", "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
 

@@ -166,6 +166,34 @@ TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
   EXPECT_EQ(m.floor_share, 1.0 / 7);    // expert 2's score lies on the floor
 }
 
+/// Of experts that choose tokens: a slot a token and expert, but rows only for those that are taken.
+TEST_F(Collected, SlotsWithoutARowAreNotMissing) {
+  const std::vector<int32_t> ids = {0, 1, -1, -1, 2, -1, 3, -1};
+  std::vector<RoutingRecord> routes = pass(ids);
+  routes[0].plan = make_plan(tiny_.bench.ctx, routes[0].plan.expert_ids, 5, 5);  // room for one more
+  RoutingCollector collector(tiny_.model);
+  collector.add(routes, {}, {}, 4);
+  const RoutingMetrics m = collector.metrics(nullptr).at(0);
+  EXPECT_EQ(m.missing_rate, 1.0 / 5);
+  EXPECT_EQ(m.unrouted, 1.0 / 4);
+  EXPECT_EQ(m.load, std::vector<double>(4, 0.25));
+}
+
+TEST_F(Collected, OfSoftRoutingLoadIsWeight) {
+  std::vector<RoutingRecord> routes = pass({3, 2, 3, 2, 3, 2}, {0.001, 0.199, 0.3, 0.5});
+  routes[0].plan = make_plan(tiny_.bench.ctx, ids_in_turn(tiny_.bench.ctx, {3, 4}, 4, 1), 5);
+  routes[0].soft = true;
+  RoutingCollector collector(tiny_.model);
+  collector.add(routes, {}, {}, 3);
+  const RoutingMetrics m = collector.metrics(nullptr).at(0);
+  const double load[] = {0.001, 0.199, 0.3, 0.5};
+  for (size_t e = 0; e < 4; ++e) EXPECT_NEAR(m.load[e], load[e], 1e-15);
+  EXPECT_EQ(m.dead_experts, 1);
+  EXPECT_EQ(m.missing_rate, 0);
+  EXPECT_EQ(m.unrouted, 0);
+  EXPECT_EQ(m.floor_share, 0);
+}
+
 TEST_F(Collected, ChurnIsTheShareOfTokensWhoseTopExpertChanged) {
   RoutingCollector before(tiny_.model), after(tiny_.model), shorter(tiny_.model);
   before.add(pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, {}, 2);

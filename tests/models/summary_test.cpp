@@ -69,9 +69,33 @@ TEST(Summary, ScoringIsWhatTheRouterSays) {
     Vit model(c);
     return summarize(model).scoring_flops;
   };
-  for (const RouterKind router : {RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl, RouterKind::bias_balanced})
+  for (const RouterKind router :
+       {RouterKind::linear, RouterKind::vmoe, RouterKind::switch_lbl, RouterKind::bias_balanced, RouterKind::expert_choice})
     EXPECT_EQ(scoring(router), 2 * 5 * 16 * 4);
   EXPECT_EQ(scoring(RouterKind::learned_cosine), 2 * 5 * (16 * 6 + 6 * 4));
+  EXPECT_EQ(scoring(RouterKind::soft), 3 * 2 * 5 * 16 * (4 * 3));  // three slots an expert: 2 · 5 / 4, rounded up
+}
+
+TEST(Summary, SlotsAreTheRowsOfSoftExperts) {
+  const auto of_experts = [](int64_t slots) {
+    VitConfig c = tiny_config();
+    c.moe.router = RouterKind::soft;
+    c.moe.soft_slots = slots;
+    Vit model(c);
+    const ModelSummary s = summarize(model);
+    return s.forward_flops - s.scoring_flops;
+  };
+  EXPECT_EQ(of_experts(7) - of_experts(2), 4 * (7 - 2) * 4 * 16 * 24);
+  EXPECT_EQ(of_experts(0), of_experts(3));
+}
+
+TEST(Summary, EveryExpertIsActiveWhereTokensAreMixed) {
+  VitConfig c = tiny_config();
+  c.moe.expert = ExpertKind::plain;
+  c.moe.router = RouterKind::soft;
+  Vit model(c);
+  const ModelSummary s = summarize(model);
+  EXPECT_EQ(s.active_parameters, s.parameters);
 }
 
 TEST(Summary, ParametersAreThoseThatTrainingChanges) {

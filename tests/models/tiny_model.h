@@ -48,6 +48,13 @@ inline std::vector<RouterKind> all_routers() {
   return all;
 }
 
+/// Those by which a token chooses its experts: not where experts choose tokens, nor where nothing is chosen.
+inline std::vector<RouterKind> choosing_routers() {
+  std::vector<RouterKind> all = all_routers();
+  std::erase_if(all, [](RouterKind kind) { return kind == RouterKind::soft || kind == RouterKind::expert_choice; });
+  return all;
+}
+
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.dtype() == b.dtype() && (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
 }

@@ -22,6 +22,58 @@ VitConfig config_of(const ModelCase& model) {
   return config;
 }
 
+/// Routers other than ermoe.
+std::vector<ModelCase> router_cases() {
+  return {
+      {"linear_router", [](VitConfig& c) { c.moe.router = RouterKind::linear; }},
+      {"vmoe_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::vmoe;
+         c.moe.group_images = 2;
+         c.moe.importance_weight = 0.3;
+         c.moe.load_weight = 0;  // holds its threshold constant, so differences of the loss see another gradient
+       }},
+      {"switch_router_plain_experts",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::switch_lbl;
+         c.moe.expert = ExpertKind::plain;
+         c.moe.balance_weight = 0.3;
+         c.moe.z_weight = 0.1;
+       }},
+      {"bias_balanced_router", [](VitConfig& c) { c.moe.router = RouterKind::bias_balanced; }},
+      {"bias_balanced_router_softmax_gate",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::bias_balanced;
+         c.moe.gate = Gate::softmax;
+         c.moe.bias_rate = 0.05;
+       }},
+      {"learned_cosine_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::learned_cosine;
+         c.moe.cosine_width = 6;
+       }},
+      {"soft_router", [](VitConfig& c) { c.moe.router = RouterKind::soft; }},
+      {"soft_router_one_slot_plain_experts",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::soft;
+         c.moe.expert = ExpertKind::plain;
+         c.moe.soft_slots = 1;
+       }},
+      {"expert_choice_router",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::expert_choice;
+         c.moe.choice_images = 1;
+       }},
+      {"expert_choice_router_pairs_of_images",
+       [](VitConfig& c) {
+         c.moe.router = RouterKind::expert_choice;
+         c.moe.choice_images = 2;
+         c.moe.z_weight = 0.1;
+         c.moe.top_k = 1;
+       }},
+  };
+}
+
 /// Layers that differ from the default in more than a setting of it.
 std::vector<ModelCase> variant_cases() {
   return {
@@ -65,97 +117,72 @@ std::vector<ModelCase> variant_cases() {
 }
 
 std::vector<ModelCase> model_cases() {
-  std::vector<ModelCase> cases = {
-      {"defaults", [](VitConfig&) {}},
-      {"every_small_layer",
-       [](VitConfig& c) {
-         c.qk_norm = true;
-         c.layer_scale = 0.5;
-         c.dropout = 0.1;
-         c.drop_path = 0.2;
-       }},
-      {"average_pool_sincos",
-       [](VitConfig& c) {
-         c.pool = Pool::average;
-         c.positions = Positions::sincos;
-         c.moe.context = Context::attention_mean;
-       }},
-      {"disjoint_subspace_free",
-       [](VitConfig& c) {
-         c.moe.basis = Basis::disjoint;
-         c.moe.score = Score::subspace_cosine;
-         c.moe.threshold = "quantile:0.3";
-         c.moe.free_experts = 2;
-         c.moe.combine = CombineRule::softmax;
-       }},
-      {"disjoint_low_rank_factors",
-       [](VitConfig& c) {
-         c.moe.basis = Basis::disjoint;
-         c.moe.rank = 4;  // V1 is the basis alone, nothing is left beside it
-       }},
-      {"untied_raw",
-       [](VitConfig& c) {
-         c.moe.basis = Basis::untied;
-         c.moe.combine = CombineRule::raw;
-         c.moe.center = false;
-         c.moe.standardize = false;
-       }},
-      {"untied_plain_experts",
-       [](VitConfig& c) {
-         c.moe.expert = ExpertKind::plain;
-         c.moe.basis = Basis::untied;
-       }},
-      {"two_moe_layers_low_rank",
-       [](VitConfig& c) {
-         c.moe.layers = "0,1";
-         c.moe.rank = 7;
-       }},
-      {"linear_router", [](VitConfig& c) { c.moe.router = RouterKind::linear; }},
-      {"vmoe_router",
-       [](VitConfig& c) {
-         c.moe.router = RouterKind::vmoe;
-         c.moe.group_images = 2;
-         c.moe.importance_weight = 0.3;
-         c.moe.load_weight = 0;  // holds its threshold constant, so differences of the loss see another gradient
-       }},
-      {"switch_router_plain_experts",
-       [](VitConfig& c) {
-         c.moe.router = RouterKind::switch_lbl;
-         c.moe.expert = ExpertKind::plain;
-         c.moe.balance_weight = 0.3;
-         c.moe.z_weight = 0.1;
-       }},
-      {"bias_balanced_router", [](VitConfig& c) { c.moe.router = RouterKind::bias_balanced; }},
-      {"bias_balanced_router_softmax_gate",
-       [](VitConfig& c) {
-         c.moe.router = RouterKind::bias_balanced;
-         c.moe.gate = Gate::softmax;
-         c.moe.bias_rate = 0.05;
-       }},
-      {"learned_cosine_router",
-       [](VitConfig& c) {
-         c.moe.router = RouterKind::learned_cosine;
-         c.moe.cosine_width = 6;
-       }},
-      {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
-      {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
-      {"boxes_flattened",
-       [](VitConfig& c) {
-         c.dimensions = 3;
-         c.volume = {4, 8, 12};
-         c.image_size = 0;
-         c.pool = Pool::flatten;
-       }},
-      {"boxes_average_pool_sincos",
-       [](VitConfig& c) {
-         c.dimensions = 3;
-         c.volume = {4, 8, 12};
-         c.image_size = 0;
-         c.width = 12;
-         c.pool = Pool::average;
-         c.positions = Positions::sincos;
-       }},
-  };
+  std::vector<ModelCase> cases = router_cases();
+  const std::vector<ModelCase> others = {
+                                                     {"defaults", [](VitConfig&) {}},
+                                                     {"every_small_layer",
+                                                      [](VitConfig&c) {
+                                                        c.qk_norm = true;
+                                                        c.layer_scale = 0.5;
+                                                        c.dropout = 0.1;
+                                                        c.drop_path = 0.2;
+                                                      }},
+                                                     {"average_pool_sincos",
+                                                      [](VitConfig&c) {
+                                                        c.pool = Pool::average;
+                                                        c.positions = Positions::sincos;
+                                                        c.moe.context = Context::attention_mean;
+                                                      }},
+                                                     {"disjoint_subspace_free",
+                                                      [](VitConfig&c) {
+                                                        c.moe.basis = Basis::disjoint;
+                                                        c.moe.score = Score::subspace_cosine;
+                                                        c.moe.threshold = "quantile:0.3";
+                                                        c.moe.free_experts = 2;
+                                                        c.moe.combine = CombineRule::softmax;
+                                                      }},
+                                                     {"disjoint_low_rank_factors",
+                                                      [](VitConfig&c) {
+                                                        c.moe.basis = Basis::disjoint;
+                                                        c.moe.rank = 4;  // V1 is the basis alone, nothing is left beside it
+                                                      }},
+                                                     {"untied_raw",
+                                                      [](VitConfig&c) {
+                                                        c.moe.basis = Basis::untied;
+                                                        c.moe.combine = CombineRule::raw;
+                                                        c.moe.center = false;
+                                                        c.moe.standardize = false;
+                                                      }},
+                                                     {"untied_plain_experts",
+                                                      [](VitConfig&c) {
+                                                        c.moe.expert = ExpertKind::plain;
+                                                        c.moe.basis = Basis::untied;
+                                                      }},
+                                                     {"two_moe_layers_low_rank",
+                                                      [](VitConfig&c) {
+                                                        c.moe.layers = "0,1";
+                                                        c.moe.rank = 7;
+                                                      }},
+                                                     {"dense", [](VitConfig&c) { c.moe.layers = "none"; }},
+                                                     {"cubes", [](VitConfig&c) { c.dimensions = 3; }},
+                                                     {"boxes_flattened",
+                                                      [](VitConfig&c) {
+                                                        c.dimensions = 3;
+                                                        c.volume = {4, 8, 12};
+                                                        c.image_size = 0;
+                                                        c.pool = Pool::flatten;
+                                                      }},
+                                                     {"boxes_average_pool_sincos",
+                                                      [](VitConfig&c) {
+                                                        c.dimensions = 3;
+                                                        c.volume = {4, 8, 12};
+                                                        c.image_size = 0;
+                                                        c.width = 12;
+                                                        c.pool = Pool::average;
+                                                        c.positions = Positions::sincos;
+                                                      }},
+                                                 };
+  cases.insert(cases.end(), others.begin(), others.end());
   std::ranges::copy(variant_cases(), std::back_inserter(cases));
   return cases;
 }

@@ -20,6 +20,13 @@ std::vector<OpCase> cases() {
     for (int64_t width : {6, 16}) all.push_back(case_of(r, width));  // one by one, and in packs
   all.push_back(case_of({"wide", 61, 2, 8, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * 5 + k * 3) % 8); }}, 392));
   all.push_back(case_of({"five_slots", 9, 5, 6, [](int64_t n, int64_t k) { return static_cast<int32_t>((n + k) % 6); }}, 40));
+  const Routing sparse = sparse_routing();
+  TestBench bench;
+  const int64_t rows = tight_plan_of(bench.ctx, sparse).rows();
+  for (int64_t width : {6, 16})
+    all.push_back({.name = "tight_" + std::to_string(width),
+                   .inputs = {{.shape = {rows, width}}, {.shape = {sparse.tokens, sparse.slots}, .precision = OpInput::Precision::master}},
+                   .run = [sparse](const ExecContext& ctx, Vars x) { return combine(ctx, x[0], x[1], tight_plan_of(ctx, sparse)); }});
   return all;
 }
 

@@ -17,6 +17,10 @@ std::vector<OpCase> cases() {
   all.push_back({.name = wide.name, .inputs = {{.shape = {wide.tokens, 392}}}, .run = [wide](const ExecContext& ctx, Vars x) {
                    return dispatch(ctx, x[0], plan_of(ctx, wide));
                  }});
+  for (int64_t width : {5, 16})
+    all.push_back({.name = "tight_" + std::to_string(width), .inputs = {{.shape = {29, width}}}, .run = [](const ExecContext& ctx, Vars x) {
+                     return dispatch(ctx, x[0], tight_plan_of(ctx, sparse_routing()));
+                   }});
   return all;
 }
 

@@ -44,4 +44,17 @@ inline Tensor ids_of(const ExecContext& ctx, const Routing& r) {
 
 inline RoutingPlan plan_of(const ExecContext& ctx, const Routing& r) { return make_plan(ctx, ids_of(ctx, r), r.experts); }
 
+/// With no more rows than are filled.
+inline RoutingPlan tight_plan_of(const ExecContext& ctx, const Routing& r) {
+  int64_t filled = 0;
+  for (int64_t n = 0; n < r.tokens; ++n)
+    for (int64_t k = 0; k < r.slots; ++k) filled += r.expert(n, k) >= 0;
+  return make_plan(ctx, ids_of(ctx, r), r.experts, filled);
+}
+
+/// Few of many slots filled, as where experts choose their tokens.
+inline Routing sparse_routing() {
+  return {"sparse", 29, 6, 6, [](int64_t n, int64_t k) { return static_cast<int32_t>((n * 7 + k * 5) % 4 == 0 ? (n + k) % 6 : -1); }};
+}
+
 }  // namespace ermoe::testing

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 namespace ermoe::testing {
@@ -63,6 +64,31 @@ TEST(RoutingPlan, RefusesAnExpertThatDoesNotExist) {
   EXPECT_THROW(make_plan(bench.ctx, bench.ctx.empty({2, 1}, DType::f32), 3), Error);
 }
 
+TEST_P(RoutingPlanOf, WithNoMoreRowsThanAreFilledIsTheSameUpToThere) {
+  TestBench bench;
+  const Routing& r = GetParam();
+  const RoutingPlan whole = plan_of(bench.ctx, r);
+  const int64_t filled = whole.offsets.data<int32_t>()[r.experts];
+  for (int64_t rows = filled; rows <= whole.rows(); ++rows) {
+    const RoutingPlan plan = make_plan(bench.ctx, ids_of(bench.ctx, r), r.experts, rows);
+    ASSERT_EQ(plan.rows(), rows);
+    EXPECT_EQ(to_vector<int32_t>(plan.slot_row), to_vector<int32_t>(whole.slot_row));
+    EXPECT_EQ(to_vector<int32_t>(plan.offsets), to_vector<int32_t>(whole.offsets));
+    EXPECT_EQ(to_vector<int32_t>(plan.row_slot), to_vector<int32_t>(whole.row_slot.slice(0, rows)));
+    EXPECT_EQ(to_vector<int32_t>(plan.row_token), to_vector<int32_t>(whole.row_token.slice(0, rows)));
+  }
+  if (filled > 0) expect_error([&] { make_plan(bench.ctx, ids_of(bench.ctx, r), r.experts, filled - 1); }, {"[make_plan]", "rows"});
+}
+
+TEST(IdsInTurn, GiveEachExpertAsManySlotsInARow) {
+  TestBench bench;
+  const std::vector<int32_t> pairs = {0, 0, 1, 1, 2, 2, 0, 0, 1, 1}, singles = {0, 1, 2, 0, 1, 2};
+  EXPECT_EQ(to_vector<int32_t>(ids_in_turn(bench.ctx, {10, 1}, 3, 2)), pairs);
+  EXPECT_EQ(to_vector<int32_t>(ids_in_turn(bench.ctx, {2, 3}, 3, 1)), singles);
+  EXPECT_EQ(ids_in_turn(bench.ctx, {0, 3}, 3, 1).numel(), 0);
+  expect_error([&] { ids_in_turn(bench.ctx, {2, 3}, 3, 0); }, {"[ids_in_turn]", "0"});
+}
+
 TEST(LimitCapacity, KeepsFirstChoicesOfAllTokensBeforeSecondOnes) {
   TestBench bench;
   const std::vector<int32_t> given = {0, 1, 1, 0, 0, 2, -1, 0};
@@ -104,6 +130,11 @@ void expect_gpu_plans_as_cpu(int64_t tokens, int64_t slots, int64_t experts, con
   const Tensor on_cpu = Tensor::from<int32_t>(cpu.allocator, shape, ids), on_gpu = Tensor::from<int32_t>(gpu.allocator, shape, ids);
   expect_same_plan(make_plan(gpu.ctx, on_gpu, experts), make_plan(cpu.ctx, on_cpu, experts));
   EXPECT_EQ(to_vector<int32_t>(rotate_experts(gpu.ctx, on_gpu, experts)), to_vector<int32_t>(rotate_experts(cpu.ctx, on_cpu, experts)));
+  const auto filled = static_cast<int64_t>(std::ranges::count_if(ids, [](int32_t id) { return id >= 0; }));
+  expect_same_plan(make_plan(gpu.ctx, on_gpu, experts, filled), make_plan(cpu.ctx, on_cpu, experts, filled));
+  for (const int64_t each : {1, 3})
+    EXPECT_EQ(to_vector<int32_t>(ids_in_turn(gpu.ctx, shape, experts, each)),
+              to_vector<int32_t>(ids_in_turn(cpu.ctx, shape, experts, each)));
   const int64_t capacity = tokens * slots / experts;
   limit_capacity(gpu.ctx, on_gpu, experts, capacity);
   limit_capacity(cpu.ctx, on_cpu, experts, capacity);

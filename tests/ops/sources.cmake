@@ -2,15 +2,18 @@ set(SOURCES
   adamw_test.cpp
   add_noise_test.cpp
   add_test.cpp
+  at_most_test.cpp
   attach_loss_test.cpp
   attention_mean_test.cpp
   attention_test.cpp
   augment_test.cpp
   augment_volume_test.cpp
+  balance_bias_test.cpp
   balance_loss_test.cpp
   basis_projection_test.cpp
   bin_targets_test.cpp
   cast_test.cpp
+  choose_tokens_test.cpp
   column_sum_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
@@ -51,6 +54,7 @@ set(SOURCES
   routing_plan_test.cpp
   scale_test.cpp
   select_experts_test.cpp
+  sigmoid_test.cpp
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp
@@ -58,4 +62,5 @@ set(SOURCES
   step_results_test.cpp
   subspace_cosine_test.cpp
   tokens_test.cpp
+  transpose_test.cpp
 )

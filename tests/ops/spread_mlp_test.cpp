@@ -127,10 +127,7 @@ TEST(SpreadMlp, EachRowComesBackFromItsExpert) {
       const int64_t h = e % s.held();
       const auto of = [&](size_t i) { return Variable(in[i].value.slice(h, h + 1)); };
       for (int64_t n = 0; n < s.counts[static_cast<size_t>(e)]; ++n, ++row) {
-        const Tensor offsets = Tensor::from<int32_t>(*bench.ctx.allocator, {2}, std::vector<int32_t>{0, 1});
-        RoutingPlan plan;
-        plan.tokens = plan.slots = plan.experts = 1;
-        plan.offsets = offsets;
+        const RoutingPlan plan = make_plan(bench.ctx, ids_in_turn(bench.ctx, {1, 1}, 1, 1), 1);
         const Variable w1 = of(1), b1 = of(2), w2 = of(3), b2 = of(4), one(in[0].value.slice(row, row + 1));
         const auto want = to_doubles(grouped_mlp(bench.ctx, one, {.w1 = w1, .b1 = b1, .w2 = w2, .b2 = b2}, plan).value);
         const auto got = to_doubles(y.slice(row, row + 1));

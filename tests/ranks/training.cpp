@@ -64,12 +64,14 @@ std::vector<Case> cases() {
   penalized_emoe.config.moe.orthogonality = Orthogonality::penalty;
   add("mixed experts").config.moe.layer = ExpertLayer::cp;
   add("prototype").config.moe.router = RouterKind::prototype;
-  for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear, RouterKind::bias_balanced, RouterKind::learned_cosine}) {
+  for (const RouterKind router : {RouterKind::vmoe, RouterKind::linear, RouterKind::bias_balanced, RouterKind::learned_cosine,
+                                  RouterKind::soft, RouterKind::expert_choice}) {
     Case& c = add(std::string(enum_name(router)));
     c.config.moe.router = router;
     c.config.moe.expert = ExpertKind::plain;
     c.config.moe.basis = Basis::untied;
     c.config.moe.group_images = 1;
+    if (router == RouterKind::expert_choice) c.config.moe.choice_images = 1;
   }
   return all;
 }

@@ -52,6 +52,21 @@ TEST(RankAgreement, VmoesGroupsAreWhole) {
   EXPECT_EQ(refusal(config, 1), "accepted");
 }
 
+TEST(RankAgreement, ExpertsChooseAmongWholeGroups) {
+  RunConfig config;
+  config.model.moe.router = RouterKind::expert_choice;
+  config.train.batch = 128;
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  EXPECT_EQ(refusal(config, 2),
+            "moe.choice_images: 128 images a micro-batch on 2 ranks are not whole groups of all, among whose tokens experts choose; 1 "
+            "always fits");
+  config.model.moe.choice_images = 8;
+  EXPECT_EQ(refusal(config, 4), "accepted");
+  EXPECT_TRUE(refusal(config, 3).starts_with("moe.choice_images: 128 images a micro-batch on 3 ranks are not whole groups of 8"));
+  config.model.moe.choice_images = 1;
+  EXPECT_EQ(refusal(config, 3), "accepted");
+}
+
 TEST(RankAgreement, AProcessAloneHasItsCoresToItself) {
   SelfCommunicator alone;
   EXPECT_EQ(ranks_on_same_cores(alone), 1);
