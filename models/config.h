@@ -64,6 +64,11 @@ struct MoeConfig {
   double bias_rate = 1e-3;     // γ of bias_balanced: how far its biases move a step
   int64_t cosine_width = 256;  // P of learned_cosine
   double cosine_scale = 2.0;   // of its cosines, at the start
+  // Loss terms beside any router (models/added_losses.h), and what tools/ermoe_compress.cpp makes
+  double simbal_weight = 0.0;             // of ‖RᵀR − I‖₁, R the router's matrix
+  double orthogonal_output_weight = 0.0;  // of the overlap of a token's experts' outputs
+  double variance_weight = 0.0;           // of minus the scores' variance over tokens
+  int64_t replicas = 0;                   // n, copies of the most loaded experts, ids after all others: they share those experts' tokens
 };
 
 struct VitConfig {

@@ -110,6 +110,10 @@ void check_router(const MoeConfig& moe) {
   check_input(moe.extra_balance == 0 || moe.free_experts == 0,
               "moe.extra_balance: {} free experts (moe.free_experts) have no probability that a balance loss could even out",
               moe.free_experts);
+  check_input(moe.replicas == 0 || moe.expert == ExpertKind::plain,
+              "moe.replicas: only plain experts have copies (moe.expert), which ermoe-compress makes");
+  check_input(moe.orthogonal_output_weight == 0 || moe.top_k > 1,
+              "moe.orthogonal_output_weight: with moe.top_k 1 a token has one expert, whose output overlaps with no other's");
 }
 
 void check_regions(const VitConfig& m) {
@@ -260,6 +264,9 @@ std::vector<std::string> check_model(const VitConfig& model) {
   if (moe.router == RouterKind::ermoe) check_basis(model);
   check_input(moe.z_weight == 0 || make_router(moe, expert_dims(model), nullptr)->has_logits(),
               "moe.z_weight: the logits of moe.router {} are bounded by construction, so a z-loss has nothing to hold down",
+              enum_name(moe.router));
+  check_input(moe.simbal_weight == 0 || make_router(moe, expert_dims(model), nullptr)->has_matrix(),
+              "moe.simbal_weight: moe.router {} has no matrix with a row for each expert that could be kept orthonormal",
               enum_name(moe.router));
   return router_warnings(moe);
 }

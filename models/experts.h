@@ -22,8 +22,10 @@ struct ExpertDims {
   int64_t free_experts = 0;  // ids E … E + free - 1
   int64_t rank = 0;          // r
   int64_t basis_rank = 0;    // R
+  int64_t replicas = 0;      // ids behind all others
 
-  int64_t all() const { return experts + free_experts; }
+  int64_t all() const { return experts + free_experts + replicas; }
+  int64_t first_replica() const { return experts + free_experts; }
 };
 
 /// Sizes of the experts of a model whose settings fit together (models/config_rules.h).

@@ -6,6 +6,7 @@
 #include "ops/attach_loss.h"
 #include "ops/combine.h"
 #include "ops/dispatch.h"
+#include "ops/share_replicas.h"
 #include "ops/tokens.h"
 
 namespace ermoe {
@@ -22,6 +23,7 @@ MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
   Parameter* shared = ermoe != nullptr && moe.basis == Basis::disjoint ? ermoe->basis_parameter() : nullptr;
   experts_ = std::make_unique<ExpertBank>(moe, dims_, shared);
   if (ermoe != nullptr) ermoe->set_experts(experts_.get());
+  replica_of_.shape = {dims_.replicas};
 }
 
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
@@ -38,15 +40,21 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   Routing routing = router_->route(ctx, in, pinned);
   add_losses(ctx, moe_, routing);
   if (pass.shuffle_experts) routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all());
+  if (dims_.replicas > 0) {
+    const Tensor ids = share_with_replicas(ctx, routing.plan.expert_ids, replica_of_.value, dims_.first_replica(), T);
+    routing.plan = make_plan(ctx, ids, dims_.all());
+  }
   if (first_run) {
     pass.routes.push_back(
         {block_, routing.plan, routing.scores, routing.weights.value, pinned.selection.fallback, pinned.selection.nonfinite});
   }
   const Variable rows = dispatch(ctx, tokens, routing.plan);
   const Variable outputs = run_experts(ctx, rows, routing.plan);
+  add_output_losses(ctx, moe_, outputs, routing);
   Variable y = reshape(ctx, combine(ctx, outputs, routing.weights, routing.plan), {B, T, D});
   for (const LossTerm& term : routing.losses) {
-    y = attach_loss(ctx, y, term.value, pass.loss_weight);
+    const bool counts = pass.loss_weight != 0 && (pass.only_loss.empty() || pass.only_loss == term.name);
+    if (counts) y = attach_loss(ctx, y, term.value, pass.loss_weight);
     if (first_run) pass.losses.emplace_back(term.name, term.value.value);
   }
   return y;
@@ -89,6 +97,7 @@ void MoeLayer::init(const ExecContext& ctx, RngKey key) {
 void MoeLayer::visit(const std::string& prefix, const Visitor& visitor) {
   router_->visit(join(prefix, "router"), visitor);
   experts_->visit(join(prefix, "experts"), visitor);
+  if (dims_.replicas > 0) visitor(join(prefix, "replica_of"), replica_of_);
 }
 
 }  // namespace ermoe

@@ -50,6 +50,7 @@ set(SOURCES
   cpu/matmul.cpp
   cpu/mix_batch.cpp
   cpu/orthogonal_step.cpp
+  cpu/output_overlap.cpp
   cpu/patch_embed.cpp
   cpu/project_off.cpp
   cpu/qk_norm.cpp
@@ -59,7 +60,9 @@ set(SOURCES
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
+  cpu/score_variance.cpp
   cpu/select_experts.cpp
+  cpu/share_replicas.cpp
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
@@ -86,6 +89,7 @@ set(SOURCES
   mix_batch.cpp
   mlp.cpp
   orthogonal_step.cpp
+  output_overlap.cpp
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp
@@ -94,7 +98,9 @@ set(SOURCES
   router_stats.cpp
   routing_plan.cpp
   scale.cpp
+  score_variance.cpp
   select_experts.cpp
+  share_replicas.cpp
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp

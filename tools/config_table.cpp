@@ -124,6 +124,12 @@ void add_routing(Section<MoeConfig>& moe) {
   moe.add("cosine_width", &MoeConfig::cosine_width, between(1, 65536), "learned_cosine: width P that tokens are projected to");
   moe.add("cosine_scale", &MoeConfig::cosine_scale, {.low = 0, .high = 100, .low_end = End::excluded},
           "learned_cosine: factor of the cosines at the start; it is learned, up to 100");
+  moe.add("simbal_weight", &MoeConfig::simbal_weight, at_least(0), "weight of SimBal's loss, which keeps a router's rows orthonormal");
+  moe.add("orthogonal_output_weight", &MoeConfig::orthogonal_output_weight, at_least(0),
+          "weight of a loss on the overlap of the outputs of a token's experts");
+  moe.add("variance_weight", &MoeConfig::variance_weight, at_least(0), "weight of a loss that spreads each expert's scores over tokens");
+  moe.add("replicas", &MoeConfig::replicas, between(0, 4096),
+          "copies of loaded experts, with which those share their tokens; ermoe-compress makes them");
 }
 
 void add_moe(std::vector<Setting>& table) {
@@ -224,6 +230,8 @@ void add_train(std::vector<Setting>& table) {
   resume.saved = Saved::no;
   train.add("init", &TrainConfig::init, "weights to start from: a checkpoint or a .safetensors file").short_name = "init";
   train.add("freeze", &TrainConfig::freeze, "parameters that are not trained: names, with * and ?").short_name = "freeze";
+  train.add("purity_every", &TrainConfig::purity_every, at_least(0),
+            "steps between measurements of how far the gradients of added losses and of the task agree; 0: none");
 }
 
 void add_checkpoint(std::vector<Setting>& table) {
@@ -252,7 +260,7 @@ void add_parallel(std::vector<Setting>& table) {
 
 std::vector<Setting> make_table() {
   std::vector<Setting> table;
-  table.reserve(160);  // `add` hands out references
+  table.reserve(240);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
   for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})

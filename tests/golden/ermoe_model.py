@@ -16,6 +16,7 @@ SIGMA_EPS = 1e-6  # inside the root of the score's standard deviation
 WEIGHT_FLOOR = 1e-3  # of a score in the normalized combine
 HISTOGRAM_BINS = 4096  # uniform on [-1, 1]
 CV_EPS = 1e-10
+OVERLAP_EPS = 1e-6
 
 # Names and defaults of models/config.h under the dotted keys of the case files.
 DEFAULTS = {
@@ -260,18 +261,21 @@ def moe(config, p, buffers, name, h, context, allow, trace):
     x, c = h.reshape(-1, width), context.reshape(-1, width)
     if config["moe.router"] == "ermoe":
         ids, weights, s = route_by_basis(config, p, buffers, name, x, c, allow, trace)
-        balance = added_losses(config, s, torch.softmax(s, dim=1), ids)
+        balance = added_losses(config, s, torch.softmax(s, dim=1), ids, None)
     elif config["moe.router"] == "bias_balanced":
         ids, weights, logits = route_by_bias(config, p, buffers, name, x, trace)
-        balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids)
+        balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids, p[f"{name}.router.weight"])
     elif config["moe.router"] == "learned_cosine":
         ids, weights, probabilities = route_by_embedding(config, p, name, x, trace)
-        balance = added_losses(config, None, probabilities, ids)
+        embeddings = nnf.normalize(p[f"{name}.router.embeddings"], dim=1)
+        balance = added_losses(config, None, probabilities, ids, embeddings)
     else:
         ids, weights, balance = route_by_logits(config, p[f"{name}.router.weight"], x, batch, trace)
     trace.update({"ids": ids, "weights": weights.detach()})
     outputs = expert_outputs(config, p, name, x)  # (N, E_all, D)
     chosen = outputs.gather(1, ids.clamp(min=0)[:, :, None].expand(-1, -1, width))
+    if config.get("moe.orthogonal_output_weight", 0):
+        balance = balance + config["moe.orthogonal_output_weight"] * output_overlap(chosen, ids >= 0)
     return (weights[:, :, None] * chosen).sum(1).reshape(batch, tokens, width), balance
 
 
@@ -404,6 +408,8 @@ def route_by_logits(config, weight, x, batch, trace):
         load = [cv_squared(group.mean(0)) for group in win.split(size)]
         balance = (config["moe.importance_weight"] * torch.stack(importance).mean()
                    + config["moe.load_weight"] * torch.stack(load).mean())
+    if config["moe.router"] == "linear":
+        balance = added_losses(config, logits, p, ids, weight)
     if config["moe.router"] == "switch_lbl":
         balance = config["moe.balance_weight"] * switch_balance(p, ids)
         balance = balance + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
@@ -443,13 +449,31 @@ def switch_balance(probabilities, ids):
     return experts * (share * probabilities.mean(0)).sum()
 
 
-def added_losses(config, logits, probabilities, ids):
-    """The balance loss and the z-loss that may go beside any router."""
+def output_overlap(chosen, filled):
+    """Mean over tokens of what the outputs (N, K, D) of a token's experts have in common: the sum over ordered pairs of
+    the product of one with its projection on the other."""
+    total = torch.zeros((), dtype=torch.float64)
+    for j in range(chosen.shape[1]):
+        for k in range(chosen.shape[1]):
+            if j != k:
+                y, other, there = chosen[:, j], chosen[:, k], filled[:, j] & filled[:, k]
+                projection = ((y * other).sum(1) / ((other * other).sum(1) + OVERLAP_EPS))[:, None] * other
+                total = total + ((y * projection).sum(1) * there).mean()
+    return total
+
+
+def added_losses(config, logits, probabilities, ids, matrix):
+    """The losses of the routing that may go beside any router. `matrix` (E, P): a row an expert, where there is one."""
     loss = torch.zeros((), dtype=torch.float64)
     if config.get("moe.extra_balance", 0):
         loss = loss + config["moe.extra_balance"] * switch_balance(probabilities, ids)
     if config["moe.z_weight"]:
         loss = loss + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
+    if config.get("moe.simbal_weight", 0):
+        apart = matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)
+        loss = loss + config["moe.simbal_weight"] * apart.abs().sum()
+    if config.get("moe.variance_weight", 0):
+        loss = loss - config["moe.variance_weight"] * ((probabilities - probabilities.mean(0)) ** 2).mean(0).sum()
     return loss
 
 

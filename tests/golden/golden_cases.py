@@ -78,6 +78,18 @@ LATER = [
     {"moe.extra_balance": 0.05, "moe.z_weight": 1e-2, "moe.combine": "softmax", "rank": "low"},
 ]
 
+# Loss terms beside a router, from this number on; those before are other routers' and layers'.
+FIRST_OF_TERMS = 60
+TERMS = [
+    {"moe.router": "linear", "moe.expert": "eigen", "moe.top_k": 2, "moe.simbal_weight": 0.05,
+     "moe.orthogonal_output_weight": 0.5, "moe.variance_weight": 2.0, "rank": "low"},
+    {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 2, "moe.simbal_weight": 0.02,
+     "moe.variance_weight": 1.0, "sizes": "deep"},
+    {**COSINE, "moe.expert": "eigen", "moe.top_k": "all", "moe.simbal_weight": 0.05,
+     "moe.orthogonal_output_weight": 0.2, "sizes": "narrow"},
+    {"moe.orthogonal_output_weight": 0.3, "moe.variance_weight": 3.0, "moe.combine": "softmax", "rank": "low"},
+]
+
 
 def feasible(case):
     """Whether the engine accepts these values, each of them has an effect, and the file stays small."""
@@ -166,5 +178,8 @@ def settings(case, index):
 
 
 def all_cases():
-    """[(config, has an allow-mask)]; the number of a case file is the index here."""
-    return [settings(case, index) for index, case in enumerate(BY_HAND + pairwise_covering() + LATER)]
+    """{number of the case file: (config, has an allow-mask)}."""
+    cases = dict(enumerate(BY_HAND + pairwise_covering() + LATER))
+    assert len(cases) <= FIRST_OF_TERMS
+    cases.update(enumerate(TERMS, FIRST_OF_TERMS))
+    return {number: settings(case, number) for number, case in cases.items()}

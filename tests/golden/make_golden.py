@@ -218,9 +218,9 @@ def path_of(index):
 def check(cases):
     """Exit status: 0 where each committed file is what this script makes."""
     worst, faults = 0.0, []
-    extra = {path.name for path in FOLDER.glob("case_*.safetensors")} - {path_of(i).name for i in range(len(cases))}
+    extra = {path.name for path in FOLDER.glob("case_*.safetensors")} - {path_of(i).name for i in cases}
     faults += [f"{name}: no such case" for name in sorted(extra)]
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         if not path_of(index).exists():
             faults.append(f"{path_of(index).name} is missing")
             continue
@@ -239,7 +239,7 @@ def check(cases):
 
 def write(cases, which):
     total = 0
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         if which == "missing" and path_of(index).exists():
             continue
         tensors, metadata = make_case(index, config, has_allow)
@@ -252,7 +252,7 @@ def write(cases, which):
 
 def listing(cases):
     """Each case by the settings in which it differs from the defaults."""
-    for index, (config, has_allow) in enumerate(cases):
+    for index, (config, has_allow) in cases.items():
         changed = [f"{k.split('.')[1]}={v}" for k, v in config.items() if v != model.DEFAULTS.get(k)]
         print(f"{index:02d} {' '.join(changed)}{' +allow' if has_allow else ''}")
     return 0
@@ -270,7 +270,7 @@ def main():
     started, cases = time.time(), all_cases()
     if options.selftest:
         import golden_selftest
-        status = golden_selftest.run(cases)
+        status = golden_selftest.run(list(cases.values()))
     else:
         status = check(cases) if options.check else listing(cases) if options.list else write(
             cases, "missing" if options.new else "all")

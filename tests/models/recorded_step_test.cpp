@@ -22,6 +22,9 @@ VitConfig random_config(const std::string& router) {
     c.moe.router = RouterKind::bias_balanced;
   } else if (router == "learned_cosine") {
     c.moe.router = RouterKind::learned_cosine;
+  } else if (router == "terms") {
+    c.moe.router = RouterKind::linear;
+    c.moe.simbal_weight = c.moe.orthogonal_output_weight = c.moe.variance_weight = 0.1;
   } else if (router == "disjoint") {
     c.moe.basis = Basis::disjoint;
     c.moe.threshold = "quantile:0.1";
@@ -256,7 +259,7 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
                          ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "bias_balanced", "learned_cosine",
-                                                              "recompute", "penalty", "dense"),
+                                                              "terms", "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
 

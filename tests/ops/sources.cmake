@@ -37,6 +37,7 @@ set(SOURCES
   mlp_test.cpp
   orthogonal_step_gpu_test.cpp
   orthogonal_step_test.cpp
+  output_overlap_test.cpp
   patch_embed_test.cpp
   project_off_test.cpp
   qk_norm_test.cpp
@@ -46,7 +47,9 @@ set(SOURCES
   router_stats_test.cpp
   routing_plan_test.cpp
   scale_test.cpp
+  score_variance_test.cpp
   select_experts_test.cpp
+  share_replicas_test.cpp
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp

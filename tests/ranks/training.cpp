@@ -57,6 +57,10 @@ std::vector<Case> cases() {
     c.config.moe.basis = Basis::untied;
     c.config.moe.group_images = 1;
   }
+  Case& terms = add("linear, terms of a parameter and of outputs");
+  terms.config.moe.router = RouterKind::linear;
+  terms.config.moe.simbal_weight = 0.1;
+  terms.config.moe.orthogonal_output_weight = 0.5;
   return all;
 }
 
