@@ -124,7 +124,7 @@ std::vector<std::pair<std::string, double>> purity_values(const std::vector<Term
     const std::string behind = t.term.empty() ? "" : "/" + t.term;
     for (const auto& [name, agreement] : {std::pair("experts", &t.experts), std::pair("router", &t.router)}) {
       if (agreement->cosine) values.emplace_back(fmt::format("purity_{}{}", name, behind), *agreement->cosine);
-      values.emplace_back(fmt::format("purity_ratio_{}{}", name, behind), agreement->norm_ratio);
+      if (agreement->norm_ratio) values.emplace_back(fmt::format("purity_ratio_{}{}", name, behind), *agreement->norm_ratio);
     }
   }
   return values;

@@ -13,8 +13,8 @@ namespace ermoe {
 
 /// Two gradients of the same parameters.
 struct Agreement {
-  std::optional<double> cosine;  // none where either gradient is 0
-  double norm_ratio = 0;         // of the term's over the task's; 0 where the task has none
+  std::optional<double> cosine;      // none where either gradient is 0
+  std::optional<double> norm_ratio;  // of the term's over the task's; none where the task's is 0, as before the first step of a new head
 };
 
 struct TermPurity {
@@ -28,8 +28,8 @@ struct TermPurity {
 /// the work of a micro-batch. Parameters, buffers and what routers collected stay as they were; gradients are dropped.
 std::vector<TermPurity> measure_purity(const ExecContext& ctx, Vit& model, const MicroBatch& batch, const TargetLoss& loss, int64_t draws);
 
-/// By name, for logs: purity_experts, purity_router (where there is such a cosine), purity_ratio_experts, purity_ratio_router; of a single
-/// term with "/NAME" behind.
+/// By name, for logs: purity_experts, purity_router, purity_ratio_experts, purity_ratio_router, where there are such; of a single term with
+/// "/NAME" behind.
 std::vector<std::pair<std::string, double>> purity_values(const std::vector<TermPurity>& terms);
 
 }  // namespace ermoe

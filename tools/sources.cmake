@@ -16,6 +16,7 @@ set(SOURCES
   bench/step_bench.cpp
   chart.cpp
   command_line.cpp
+  compress.cpp
   config_check.cpp
   config_io.cpp
   config_table.cpp
@@ -71,6 +72,7 @@ set(SOURCES
 )
 set(PROGRAMS
   ermoe-bench
+  ermoe-compress
   ermoe-data
   ermoe-demo
   ermoe-eval

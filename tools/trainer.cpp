@@ -268,7 +268,8 @@ void Trainer::write_row(const SessionStep& step, double loss, double extra_loss,
 void Trainer::log_purity(const std::vector<TermPurity>& terms) {
   const int64_t step = session_->progress().step;
   if (terms.empty()) return note("train.purity_every: no loss term is added to the task's, so there is no purity to measure");
-  if (folder_) folder_->write({.step = step, .split = "purity", .values = purity_values(terms)});
+  const auto values = purity_values(terms);
+  if (folder_ && !values.empty()) folder_->write({.step = step, .split = "purity", .values = values});
 }
 
 void Trainer::start_row() {

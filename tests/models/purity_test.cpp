@@ -50,7 +50,7 @@ void expect_agreement(const Agreement& got, const VitConfig& config, const VitCo
   const double norms = std::sqrt(product(of_task, of_task)), term = std::sqrt(product(of_term, of_term));
   ASSERT_TRUE(got.cosine.has_value());
   EXPECT_NEAR(*got.cosine, product(of_task, of_term) / norms / term, 1e-10);
-  EXPECT_NEAR(got.norm_ratio, term / norms, 1e-10);
+  EXPECT_NEAR(got.norm_ratio.value(), term / norms, 1e-10);
 }
 
 TEST(Purity, IsTheCosineOfTheTermsGradientWithTheTasks) {
@@ -80,8 +80,19 @@ TEST(Purity, OfEachTermIsItsOwn) {
   EXPECT_NEAR(*terms[1].router.cosine, *one[0].router.cosine, 1e-12);
   EXPECT_NE(*terms[0].router.cosine, *terms[1].router.cosine);
   EXPECT_FALSE(terms[2].experts.cosine.has_value());  // SimBal's has no gradient there
-  EXPECT_EQ(terms[2].experts.norm_ratio, 0);
-  EXPECT_GT(terms[2].router.norm_ratio, 0);
+  EXPECT_EQ(terms[2].experts.norm_ratio.value(), 0);
+  EXPECT_GT(terms[2].router.norm_ratio.value(), 0);
+}
+
+/// A new head is zero, and nothing comes through it.
+TEST(Purity, WithoutAGradientOfTheTaskThereIsNoFigure) {
+  TinyModel tiny(switched());
+  fill(tiny.parameter("head.weight").value, 0);
+  for (const TermPurity& term : measure(tiny)) {
+    EXPECT_FALSE(term.router.cosine.has_value());
+    EXPECT_FALSE(term.router.norm_ratio.has_value());
+  }
+  EXPECT_TRUE(purity_values(measure(tiny)).empty());
 }
 
 TEST(Purity, OfNoTermIsNothing) {
@@ -104,7 +115,7 @@ TEST(Purity, ThePenaltyOfFactorsIsNoTerm) {
       }
   const std::vector<TermPurity> a = measure(with), b = measure(without);
   EXPECT_NEAR(*a[0].experts.cosine, *b[0].experts.cosine, 1e-9);
-  EXPECT_NEAR(a[0].experts.norm_ratio, b[0].experts.norm_ratio, 1e-9);
+  EXPECT_NEAR(*a[0].experts.norm_ratio, *b[0].experts.norm_ratio, 1e-9);
 }
 
 /// Parameters and statistics after ten steps with noise and dropout, some measured.
@@ -152,11 +163,11 @@ TEST(Purity, DrawsWhatTheStepDraws) {
 }
 
 TEST(Purity, ValuesAreNamedByPartAndTerm) {
-  const std::vector<TermPurity> terms{{.term = "", .experts = {.cosine = 0.5, .norm_ratio = 2}, .router = {.cosine = {}, .norm_ratio = 0}},
+  const std::vector<TermPurity> terms{{.term = "", .experts = {.cosine = 0.5, .norm_ratio = 2}, .router = {.cosine = {}, .norm_ratio = {}}},
                                       {.term = "z", .experts = {.cosine = -1, .norm_ratio = 3}, .router = {.cosine = 1, .norm_ratio = 4}}};
-  const std::vector<std::pair<std::string, double>> values{
-      {"purity_experts", 0.5},       {"purity_ratio_experts", 2}, {"purity_ratio_router", 0},  {"purity_experts/z", -1},
-      {"purity_ratio_experts/z", 3}, {"purity_router/z", 1},      {"purity_ratio_router/z", 4}};
+  const std::vector<std::pair<std::string, double>> values{{"purity_experts", 0.5},  {"purity_ratio_experts", 2},
+                                                           {"purity_experts/z", -1}, {"purity_ratio_experts/z", 3},
+                                                           {"purity_router/z", 1},   {"purity_ratio_router/z", 4}};
   EXPECT_EQ(purity_values(terms), values);
 }
 
