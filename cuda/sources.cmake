@@ -49,6 +49,7 @@ set(SOURCES
   kernels/multiply.cu
   kernels/newton_schulz.cu
   kernels/orthogonal_step.cu
+  kernels/output_overlap.cu
   kernels/patch_embed.cu
   kernels/plain_gemm.cu
   kernels/project_off.cu
@@ -60,8 +61,10 @@ set(SOURCES
   kernels/router_stats.cu
   kernels/routing_plan.cu
   kernels/scale.cu
+  kernels/score_variance.cu
   kernels/select_experts.cu
   kernels/sigmoid.cu
+  kernels/share_replicas.cu
   kernels/slice_rows.cu
   kernels/soft_targets.cu
   kernels/softmax.cu

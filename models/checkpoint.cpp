@@ -29,22 +29,36 @@ nlohmann::json read_state(const std::string& folder) {
   return parse_json(read_file(path, size_t{1} << 24), path);
 }
 
+void write_state(const std::string& folder, const TrainingProgress& progress, int64_t optimizer_steps) {
+  FileWriter state(folder + "/state.json");
+  // Names of folders and classes need not be UTF-8.
+  state.write(to_json(progress, optimizer_steps).dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
+  state.close();
+}
+
+uint32_t write_weights(const ExecContext& ctx, const std::string& folder, Vit& model) {
+  return save_weights(ctx, folder + "/model.safetensors", model, {{"format", "ermoe"}});
+}
+
 }  // namespace
+
+FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Vit& model, const TrainingProgress& progress) {
+  FileChecksums checksums;
+  checksums["model.safetensors"] = write_weights(ctx, folder, model);
+  write_state(folder, progress, 0);
+  return checksums;
+}
 
 FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
                                const MovingAverage* average, const TrainingProgress& progress) {
   FileChecksums checksums;
-  checksums["model.safetensors"] = save_weights(ctx, folder + "/model.safetensors", model, {{"format", "ermoe"}});
+  checksums["model.safetensors"] = write_weights(ctx, folder, model);
   if (average != nullptr) checksums["ema.safetensors"] = save_average(ctx, folder + "/ema.safetensors", *average);
   const std::vector<SavedSlice> moments = saved_slices(optimizer, ctx.comm->rank());
   checksums["optimizer.safetensors"] = write_slices(folder + "/optimizer.safetensors", moments, *ctx.comm);
   const int64_t steps = optimizer.steps();
   all_or_none(*ctx.comm, [&] {
-    if (ctx.comm->rank() > 0) return;
-    FileWriter state(folder + "/state.json");
-    // Names of folders and classes need not be UTF-8.
-    state.write(to_json(progress, steps).dump(1, ' ', false, nlohmann::json::error_handler_t::replace));
-    state.close();
+    if (ctx.comm->rank() == 0) write_state(folder, progress, steps);
   });
   return checksums;
 }

@@ -33,6 +33,9 @@ struct TrainingProgress {
 FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
                                const MovingAverage* average, const TrainingProgress& progress);
 
+/// Writes model.safetensors and state.json alone: a model to be used, from which no training goes on. One process.
+FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Vit& model, const TrainingProgress& progress);
+
 /// Reads state.json alone. Throws InputError that names the file and the fault.
 TrainingProgress read_progress(const std::string& folder);
 

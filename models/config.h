@@ -81,6 +81,11 @@ struct MoeConfig {
   // Routers where experts, not tokens, have a fixed number of rows
   int64_t soft_slots = 0;     // soft: P, slots an expert; 0: K·T/E, rounded up
   int64_t choice_images = 0;  // expert_choice: images whose tokens an expert chooses among; 0: all of a rank's micro-batch
+  // Loss terms beside any router (models/added_losses.h), and what tools/ermoe_compress.cpp makes
+  double simbal_weight = 0.0;             // of ‖RᵀR − I‖₁, R the router's matrix
+  double orthogonal_output_weight = 0.0;  // of the overlap of a token's experts' outputs
+  double variance_weight = 0.0;           // of minus the scores' variance over tokens
+  int64_t replicas = 0;                   // n, copies of the most loaded experts, ids after all others: they share those experts' tokens
 };
 
 struct VitConfig {

@@ -108,6 +108,12 @@ void check_load_of_experts(const MoeConfig& moe) {
   check_input(moe.threshold == "none", "moe.threshold: with moe.router {} no score has to qualify", enum_name(moe.router));
   check_input(moe.extra_balance == 0, "moe.extra_balance: with moe.router {} every expert has the same load, which no loss can even out",
               enum_name(moe.router));
+  check_input(moe.orthogonal_output_weight == 0, "moe.orthogonal_output_weight: with moe.router {} tokens have no fixed number of experts",
+              enum_name(moe.router));
+  if (!soft) return;
+  check_input(moe.variance_weight == 0, "moe.variance_weight: with moe.router soft tokens have no probabilities of experts");
+  check_input(moe.expert_dropout == 0, "moe.expert_dropout: with moe.router soft every token sees all experts, so none can be closed");
+  check_input(moe.replicas == 0, "moe.replicas: with moe.router soft every expert has as many rows, so no copy would have any to take");
 }
 
 void check_router(const MoeConfig& moe) {
@@ -124,6 +130,10 @@ void check_router(const MoeConfig& moe) {
   check_input(moe.extra_balance == 0 || moe.free_experts == 0,
               "moe.extra_balance: {} free experts (moe.free_experts) have no probability that a balance loss could even out",
               moe.free_experts);
+  check_input(moe.replicas == 0 || moe.expert == ExpertKind::plain,
+              "moe.replicas: only plain experts have copies (moe.expert), which ermoe-compress makes");
+  check_input(moe.orthogonal_output_weight == 0 || moe.top_k > 1,
+              "moe.orthogonal_output_weight: with moe.top_k 1 a token has one expert, whose output overlaps with no other's");
 }
 
 void check_claims(const MoeConfig& moe) {
@@ -160,8 +170,13 @@ void check_mixed(const MoeConfig& moe) {
   check_input(moe.expert_dropout == 0, "moe.expert_dropout: moe.layer cp mixes all experts; only those of routed can be closed");
   check_input(moe.regions.empty(), "moe.regions: moe.layer cp mixes all experts; only those of routed can be kept to regions");
   check_input(moe.free_experts == 0, "moe.free_experts: moe.layer cp has none, for it sends tokens nowhere");
-  check_input(moe.extra_balance == 0 && moe.z_weight == 0, "moe.{}: moe.layer cp has no router that a loss could be added to",
-              moe.extra_balance != 0 ? "extra_balance" : "z_weight");
+  const std::pair<const char*, double> losses[] = {{"extra_balance", moe.extra_balance},
+                                                   {"z_weight", moe.z_weight},
+                                                   {"simbal_weight", moe.simbal_weight},
+                                                   {"orthogonal_output_weight", moe.orthogonal_output_weight},
+                                                   {"variance_weight", moe.variance_weight}};
+  for (const auto& [name, weight] : losses)
+    check_input(weight == 0, "moe.{}: moe.layer cp has no router that a loss could be added to", name);
 }
 
 void check_regions(const VitConfig& m) {
@@ -344,6 +359,9 @@ std::vector<std::string> check_model(const VitConfig& model) {
   if (moe.router == RouterKind::ermoe) check_basis(model);
   check_input(moe.z_weight == 0 || make_router(moe, expert_dims(model), nullptr)->has_logits(),
               "moe.z_weight: the logits of moe.router {} are bounded by construction, so a z-loss has nothing to hold down",
+              enum_name(moe.router));
+  check_input(moe.simbal_weight == 0 || make_router(moe, expert_dims(model), nullptr)->has_matrix(),
+              "moe.simbal_weight: moe.router {} has no matrix with a row for each expert that could be kept orthonormal",
               enum_name(moe.router));
   return router_warnings(moe);
 }

@@ -30,7 +30,8 @@ ExpertDims expert_dims(const VitConfig& model) {
           .free_experts = model.moe.free_experts,
           .rank = factor_rank(model),
           .basis_rank = model.moe.router == RouterKind::ermoe ? basis_rank(model) : 0,
-          .slots = model.moe.router == RouterKind::soft ? soft_slots(model) : 0};
+          .slots = model.moe.router == RouterKind::soft ? soft_slots(model) : 0,
+          .replicas = model.moe.replicas};
 }
 
 void add_penalty(const ExecContext& ctx, Parameter& p, double weight) {
@@ -61,7 +62,7 @@ ExpertBank::ExpertBank(const MoeConfig& moe, const ExpertDims& dims, Parameter* 
 
 void ExpertBank::declare_factors(const MoeConfig& moe) {
   W1_.made_parameter().narrow_grad = W2_.made_parameter().narrow_grad = true;  // `materialize` reads them in what it computes in
-  const auto [D, F, E, Ef, r, R, slots] = dims_;
+  const int64_t D = dims_.width, F = dims_.hidden, E = dims_.experts, Ef = dims_.free_experts, r = dims_.rank, R = dims_.basis_rank;
   const bool short_steps = moe.orthogonality == Orthogonality::newton_schulz;  // whose direction is bf16
   factors_.U1.narrow_grad = factors_.V2.narrow_grad = F > D && short_steps;    // and can write the larger factor's so
   factors_.U1.shape = {E + Ef, F, r};

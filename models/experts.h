@@ -23,8 +23,10 @@ struct ExpertDims {
   int64_t rank = 0;          // r
   int64_t basis_rank = 0;    // R
   int64_t slots = 0;         // P of an image, where experts have slots
+  int64_t replicas = 0;      // ids behind all others
 
-  int64_t all() const { return experts + free_experts; }
+  int64_t all() const { return experts + free_experts + replicas; }
+  int64_t first_replica() const { return experts + free_experts; }
 };
 
 /// Sizes of the experts of a model whose settings fit together (models/config_rules.h).

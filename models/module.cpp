@@ -30,6 +30,12 @@ std::vector<Buffer*> buffers_of(Module& module) {
   return found;
 }
 
+Variable in_full_precision(Parameter& p) {
+  Variable v(p);
+  v.value = p.value;
+  return v;
+}
+
 RngKey key_of(RngKey key, const std::string& name) { return key.fold(fnv1a(std::as_bytes(std::span(name)))); }
 
 namespace {

@@ -43,6 +43,9 @@ std::string join(const std::string& prefix, const std::string& name);
 std::vector<Parameter*> parameters_of(Module& module);
 std::vector<Buffer*> buffers_of(Module& module);
 
+/// A parameter as it is kept, also where ops read a bf16 copy.
+Variable in_full_precision(Parameter& p);
+
 // Initial values. Each draws from key.fold(hash of the parameter's name), so they do not depend on the order of calls.
 RngKey key_of(RngKey key, const std::string& name);
 void fill_normal(const Tensor& t, double deviation, RngKey key);

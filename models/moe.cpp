@@ -10,6 +10,7 @@
 #include "ops/drop_experts.h"
 #include "ops/gather_slots.h"
 #include "ops/matmul.h"
+#include "ops/share_replicas.h"
 #include "ops/tokens.h"
 
 namespace ermoe {
@@ -26,6 +27,7 @@ MoeLayer::MoeLayer(const VitConfig& model, int64_t block)
   Parameter* shared = ermoe != nullptr && moe.basis == Basis::disjoint ? ermoe->basis_parameter() : nullptr;
   experts_ = std::make_unique<ExpertBank>(moe, dims_, shared);
   if (ermoe != nullptr) ermoe->set_experts(experts_.get());
+  replica_of_.shape = {dims_.replicas};
 }
 
 Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Variable& c, ForwardPass& pass, PinnedSelection& pinned) {
@@ -44,15 +46,21 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   add_losses(ctx, moe_, routing);
   if (pass.shuffle_experts)
     routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all(), routing.plan.rows());
+  if (dims_.replicas > 0) {
+    const Tensor ids = share_with_replicas(ctx, routing.plan.expert_ids, replica_of_.value, dims_.first_replica(), T);
+    routing.plan = make_plan(ctx, ids, dims_.all(), routing.plan.rows());
+  }
   if (first_run) pass.routes.push_back(record_of(ctx, routing, pinned.selection));
   // What has experts: the tokens, or the slots that they are mixed to.
   const Variable inputs = routing.soft() ? reshape(ctx, matmul(ctx, routing.dispatch, x), {routing.plan.tokens, D}) : tokens;
-  const Variable rows = dispatch(ctx, inputs, routing.plan);
-  const Variable outputs = combine(ctx, run_experts(ctx, rows, routing.plan), routing.weights, routing.plan);
-  Variable y = routing.soft() ? matmul(ctx, routing.combine, reshape(ctx, outputs, {B, routing.combine.shape()[2], D}))
-                              : reshape(ctx, outputs, {B, T, D});
+  const Variable outputs = run_experts(ctx, dispatch(ctx, inputs, routing.plan), routing.plan);
+  add_output_losses(ctx, moe_, outputs, routing);
+  const Variable joined = combine(ctx, outputs, routing.weights, routing.plan);
+  Variable y = routing.soft() ? matmul(ctx, routing.combine, reshape(ctx, joined, {B, routing.combine.shape()[2], D}))
+                              : reshape(ctx, joined, {B, T, D});
   for (const LossTerm& term : routing.losses) {
-    y = attach_loss(ctx, y, term.value, pass.loss_weight);
+    const bool counts = pass.loss_weight != 0 && (pass.only_loss.empty() || pass.only_loss == term.name);
+    if (counts) y = attach_loss(ctx, y, term.value, pass.loss_weight);
     if (first_run) pass.losses.emplace_back(term.name, term.value.value);
   }
   return y;
@@ -124,6 +132,7 @@ void MoeLayer::init(const ExecContext& ctx, RngKey key) {
 void MoeLayer::visit(const std::string& prefix, const Visitor& visitor) {
   router_->visit(join(prefix, "router"), visitor);
   experts_->visit(join(prefix, "experts"), visitor);
+  if (dims_.replicas > 0) visitor(join(prefix, "replica_of"), replica_of_);
 }
 
 }  // namespace ermoe

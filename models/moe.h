@@ -26,7 +26,8 @@ struct RoutingRecord {
 /// What travels along a forward pass beside the activations.
 struct ForwardPass {
   Tensor allow;                     // (N, E) u8 mask of regional experts; undefined: everything is allowed
-  double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches
+  double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches; 0: terms are told and have no gradient
+  std::string only_loss;            // of the terms, the one with a gradient; empty: all
   bool collect_statistics = false;  // also outside training: statistics for averaged weights
   bool shuffle_experts = false;     // sends each token to the next expert instead: does routing matter?
   /// Called on the way back when the gradients of all parameters from this depth on are complete: 0 embeddings, 1 … L blocks.
@@ -74,6 +75,7 @@ class MoeLayer final : public Module {
   int64_t block_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<ExpertBank> experts_;
+  Buffer replica_of_;  // (replicas) the expert that each is a copy of
 };
 
 }  // namespace ermoe

@@ -41,6 +41,7 @@ struct Routing {
   Variable combine;        // (B, T, S) soft routing: output = combine · what the experts make of it
   Variable logits;         // (N, E) what a z-loss holds down; undefined where they are bounded by construction
   Variable probabilities;  // (N, E) what a balance loss evens out; undefined: softmax of the logits
+  Variable matrix;         // (E, P) in full precision, a row an expert: what SimBal's loss keeps orthonormal; undefined: there is none
   std::vector<LossTerm> losses;
   Tensor scores;  // (N, E) for the metrics; the router's own measure. Soft routing: the weight of each expert in a token's output
   bool soft() const { return dispatch.defined(); }
@@ -82,6 +83,8 @@ class Router : public Module {
 
   /// False where `Routing::logits` stays undefined, since they are bounded by construction: no z-loss then.
   virtual bool has_logits() const { return true; }
+  /// Whether `route` sets `Routing::matrix`.
+  virtual bool has_matrix() const { return false; }
   /// Floating-point operations of scoring one token, 2 a multiply-add: what choosing costs beside the experts.
   virtual double scoring_flops() const = 0;
 };

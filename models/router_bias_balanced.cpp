@@ -45,6 +45,7 @@ class BiasBalancedRouter final : public Router {
     if (chosen_here && in.statistics == Statistics::collect) collect(ctx, routing.plan.counts);
     routing.scores = gates.value;
     routing.logits = logits;
+    routing.matrix = in_full_precision(weight_);
     return routing;
   }
 
@@ -63,6 +64,7 @@ class BiasBalancedRouter final : public Router {
     fill_normal(weight_.value, 0.02, key_of(key, weight_.name));
     fill(bias_.value, 0);
   }
+  bool has_matrix() const override { return true; }
   double scoring_flops() const override { return 2.0 * static_cast<double>(dims_.width * dims_.experts); }
   void visit(const std::string& prefix, const Visitor& visitor) override {
     visitor(join(prefix, "weight"), weight_);

@@ -4,6 +4,7 @@
 //   p = softmax(min(e^t, 100) s)   t learned, e^t = moe.cosine_scale at the start
 // The K largest of s are chosen; their weights are p, not renormalised, as those of `linear` are. Chosen where sources differ: P 256,
 // the bound of 100 and the start of 2 as in the public Tutel library, the softmax over all experts as in X-MoE. W_p has no bias.
+// What stands as the matrix of a router (Routing::matrix): the embeddings, a unit row each, since only their directions score.
 #include "models/router.h"
 #include "ops/at_most.h"
 #include "ops/cast.h"
@@ -32,7 +33,8 @@ class LearnedCosineRouter final : public Router {
 
   Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override {
     const Variable z = cast(ctx, linear(ctx, in.x, projection_, Variable()), projection_.value.dtype());  // (N, P)
-    const Variable s = linear(ctx, l2_normalize(ctx, z, shortest), l2_normalize(ctx, embeddings_, shortest), Variable());
+    const Variable directions = l2_normalize(ctx, embeddings_, shortest);                                 // (E, P)
+    const Variable s = linear(ctx, l2_normalize(ctx, z, shortest), directions, Variable());
     if (!pinned.made) {
       pinned.selection =
           select_experts(ctx, {.scores = s.value, .order = {}, .slots = moe_.top_k, .threshold = {}, .allow = in.allow, .free_experts = 0});
@@ -40,6 +42,7 @@ class LearnedCosineRouter final : public Router {
     }
     const Variable t = at_most(ctx, temperature_, std::log(largest_scale));
     Routing routing;
+    routing.matrix = directions;
     routing.probabilities = combine_weights(ctx, s, ids_in_turn(ctx, s.shape(), dims_.experts, 1), CombineRule::softmax, {}, t);
     routing.weights = gather_slots(ctx, routing.probabilities, pinned.selection.ids);
     routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
@@ -53,6 +56,7 @@ class LearnedCosineRouter final : public Router {
     fill(temperature_.value, std::log(moe_.cosine_scale));
   }
   bool has_logits() const override { return false; }  // e^t is bounded, and so is a cosine
+  bool has_matrix() const override { return true; }
   /// The projection, and a product with each embedding.
   double scoring_flops() const override { return 2.0 * static_cast<double>(moe_.cosine_width * (dims_.width + dims_.experts)); }
   void visit(const std::string& prefix, const Visitor& visitor) override {

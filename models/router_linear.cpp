@@ -26,6 +26,7 @@ class LinearRouter final : public Router {
 
   Routing route(const ExecContext& ctx, const RouterInput& in, PinnedSelection& pinned) override;
   void init(const ExecContext& ctx, RngKey key) override;
+  bool has_matrix() const override { return true; }
   double scoring_flops() const override { return 2.0 * static_cast<double>(dims_.width * dims_.experts); }
   void visit(const std::string& prefix, const Visitor& visitor) override;
 
@@ -87,6 +88,7 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
   Routing routing;
   routing.losses = loss_terms(ctx, logits, noised, in.images);
   routing.logits = logits;
+  routing.matrix = in_full_precision(weight_);
   routing.probabilities = probabilities;
   routing.weights = gather_slots(ctx, probabilities, pinned.selection.ids);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());

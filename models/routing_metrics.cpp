@@ -22,11 +22,13 @@ std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics&
                                                      {"unrouted", m.unrouted},
                                                      {"mean_top_score", m.mean_top_score},
                                                      {"floor_share", m.floor_share},
-                                                     {"overlap", m.overlap},
-                                                     {"churn", m.churn}};
+                                                     {"overlap", m.overlap}};
+  if (m.churn >= 0) values.emplace_back("churn", m.churn);
   if (m.class_information < 0) return values;
   values.emplace_back("class_information", m.class_information);
   values.emplace_back("class_information_null", m.class_information_null);
+  values.emplace_back("class_information_null_sd", m.class_information_null_sd);
+  values.emplace_back("class_information_p", m.class_information_p);
   return values;
 }
 
@@ -41,28 +43,50 @@ double gini_of(std::span<const double> values) {
   return 2 * weighted / (n * total) - (n + 1) / n;
 }
 
+namespace {
+
+/// Of images (I), as many of whose tokens as `counts` says went to each of E experts first.
+struct ImageCounts {
+  explicit ImageCounts(const std::vector<std::vector<int32_t>>& of_images) : experts(of_images.empty() ? 0 : of_images[0].size()) {
+    counts.reserve(of_images.size() * experts);
+    for (const std::vector<int32_t>& of_image : of_images) counts.insert(counts.end(), of_image.begin(), of_image.end());
+  }
+
+  double information(std::span<const int32_t> labels, size_t classes) const {
+    std::vector<int64_t> joint(classes * experts);  // whole numbers: a sum is a sum, in any order of images
+    const int32_t* own = counts.data();
+    for (const int32_t label : labels) {
+      int64_t* const row = joint.data() + static_cast<size_t>(label) * experts;
+      for (size_t e = 0; e < experts; ++e) row[e] += *own++;
+    }
+    std::vector<double> of_expert(experts), of_class(classes);
+    double total = 0, information = 0;
+    for (size_t y = 0; y < classes; ++y)
+      for (size_t e = 0; e < experts; ++e) {
+        const auto count = static_cast<double>(joint[y * experts + e]);
+        of_expert[e] += count;
+        of_class[y] += count;
+        total += count;
+      }
+    for (size_t e = 0; e < experts; ++e)
+      for (size_t y = 0; y < classes; ++y) {
+        const auto p = static_cast<double>(joint[y * experts + e]);
+        if (p > 0) information += p / total * std::log(p * total / (of_expert[e] * of_class[y]));
+      }
+    return information;
+  }
+
+  size_t experts;
+  std::vector<int32_t> counts;  // (I, E)
+};
+
+size_t classes_of(std::span<const int32_t> labels) { return static_cast<size_t>(*std::ranges::max_element(labels)) + 1; }
+
+}  // namespace
+
 double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels) {
   if (image_counts.empty() || labels.empty()) return 0;
-  const size_t experts = image_counts[0].size();
-  const auto classes = static_cast<size_t>(*std::ranges::max_element(labels)) + 1;
-  std::vector<double> joint(experts * classes), of_expert(experts), of_class(classes);
-  double total = 0;
-  for (size_t i = 0; i < image_counts.size(); ++i)
-    for (size_t e = 0; e < experts; ++e) {
-      const auto count = static_cast<double>(image_counts[i][e]);
-      const auto y = static_cast<size_t>(labels[i]);
-      joint[e * classes + y] += count;
-      of_expert[e] += count;
-      of_class[y] += count;
-      total += count;
-    }
-  double information = 0;
-  for (size_t e = 0; e < experts; ++e)
-    for (size_t y = 0; y < classes; ++y) {
-      const double p = joint[e * classes + y];
-      if (p > 0) information += p / total * std::log(p * total / (of_expert[e] * of_class[y]));
-    }
-  return information;
+  return ImageCounts(image_counts).information(labels, classes_of(labels));
 }
 
 namespace {
@@ -226,16 +250,32 @@ void describe_load(std::span<const double> counts, RoutingMetrics& m) {
   m.entropy = E > 1 ? entropy / std::log(E) : 1;
 }
 
-/// Mean information over ten permutations of the images' classes.
-double permuted_information(const std::vector<std::vector<int32_t>>& image_counts, std::vector<int32_t> labels) {
-  constexpr int permutations = 10;
-  double sum = 0;
-  for (int p = 0; p < permutations; ++p) {
-    const RngKey key = RngKey{20}.fold(static_cast<uint64_t>(p));
-    for (size_t i = labels.size(); i > 1; --i) std::swap(labels[i - 1], labels[uniform_int(key, i, i)]);
-    sum += class_information(image_counts, labels);
+void shuffle(std::vector<int32_t>& labels, RngKey key) {
+  for (size_t i = labels.size(); i > 1; --i) std::swap(labels[i - 1], labels[uniform_int(key, i, i)]);
+}
+
+/// What each of the layers' experts know of classes, and what they would know by chance: whole images change their classes, since tokens
+/// of one image depend on each other.
+void add_class_information(const std::vector<ImageCounts>& layers, std::vector<int32_t> labels, std::vector<RoutingMetrics>& all) {
+  const size_t classes = classes_of(labels);
+  std::vector<double> sum(all.size()), squares(all.size()), reached(all.size());  // of differences: the sums of small numbers
+  for (size_t i = 0; i < all.size(); ++i) all[i].class_information = layers[i].information(labels, classes);
+  for (int p = 0; p < class_permutations; ++p) {
+    shuffle(labels, RngKey{20}.fold(static_cast<uint64_t>(p)));
+    for (size_t i = 0; i < all.size(); ++i) {
+      const double apart = layers[i].information(labels, classes) - all[i].class_information;
+      sum[i] += apart;
+      squares[i] += apart * apart;
+      reached[i] += apart >= 0 ? 1 : 0;
+    }
   }
-  return sum / permutations;
+  constexpr double n = class_permutations;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const double mean = sum[i] / n;
+    all[i].class_information_null = all[i].class_information + mean;
+    all[i].class_information_null_sd = std::sqrt(std::max(0.0, squares[i] / n - mean * mean));
+    all[i].class_information_p = (1 + reached[i]) / (1 + n);
+  }
 }
 
 }  // namespace
@@ -259,11 +299,14 @@ std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* pr
     RoutingMetrics m;
     m.block = layer.moe->block();
     const auto scored = static_cast<size_t>(layer.moe->dims().experts);
-    describe_load(std::span(layer.counts).first(scored), m);
+    const std::ptrdiff_t behind = static_cast<std::ptrdiff_t>(layer.moe->dims().first_replica());
+    std::vector<double> loads(layer.counts.begin(), layer.counts.begin() + static_cast<std::ptrdiff_t>(scored));
+    loads.insert(loads.end(), layer.counts.begin() + behind, layer.counts.end());  // a replica is busy like an expert
+    describe_load(loads, m);
     const double slots = std::max<double>(1, static_cast<double>(layer.slots));
     m.fallback_rate = static_cast<double>(layer.fallback) / slots;
     m.missing_rate = static_cast<double>(layer.missing) / slots;
-    m.free_share = std::accumulate(layer.counts.begin() + static_cast<std::ptrdiff_t>(scored), layer.counts.end(), 0.0) / slots;
+    m.free_share = std::accumulate(layer.counts.begin() + static_cast<std::ptrdiff_t>(scored), layer.counts.begin() + behind, 0.0) / slots;
     m.floor_share = static_cast<double>(layer.floored) / std::max<double>(1, static_cast<double>(layer.slots - layer.missing));
     m.unrouted = static_cast<double>(layer.unrouted) / std::max<double>(1, static_cast<double>(layer.tokens));
     m.mean_top_score = layer.top_score / std::max<double>(1, static_cast<double>(layer.tokens));
@@ -274,12 +317,13 @@ std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* pr
       for (size_t n = 0; n < layer.top.size(); ++n) changed += layer.top[n] != previous->layers_[i].top[n];
       m.churn = static_cast<double>(changed) / static_cast<double>(layer.top.size());
     }
-    if (labels_.size() == layer.image_counts.size() && !labels_.empty()) {
-      m.class_information = class_information(layer.image_counts, labels_);
-      m.class_information_null = permuted_information(layer.image_counts, labels_);
-    }
     all.push_back(std::move(m));
   }
+  const bool classes = std::ranges::all_of(layers_, [&](const Layer& layer) { return layer.image_counts.size() == labels_.size(); });
+  if (!classes || labels_.empty()) return all;
+  std::vector<ImageCounts> counts;
+  for (const Layer& layer : layers_) counts.emplace_back(layer.image_counts);
+  add_class_information(counts, labels_, all);
   return all;
 }
 

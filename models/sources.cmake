@@ -19,6 +19,7 @@ set(SOURCES
   module.cpp
   moe.cpp
   optim.cpp
+  purity.cpp
   recorded_step.cpp
   regression_metrics.cpp
   regions.cpp

@@ -59,6 +59,7 @@ set(SOURCES
   cpu/mix_batch.cpp
   cpu/multiply.cpp
   cpu/orthogonal_step.cpp
+  cpu/output_overlap.cpp
   cpu/patch_embed.cpp
   cpu/project_off.cpp
   cpu/qk_norm.cpp
@@ -69,8 +70,10 @@ set(SOURCES
   cpu/router_stats.cpp
   cpu/routing_plan.cpp
   cpu/scale.cpp
+  cpu/score_variance.cpp
   cpu/select_experts.cpp
   cpu/sigmoid.cpp
+  cpu/share_replicas.cpp
   cpu/slice_rows.cpp
   cpu/soft_targets.cpp
   cpu/softmax.cpp
@@ -101,6 +104,7 @@ set(SOURCES
   mlp.cpp
   multiply.cpp
   orthogonal_step.cpp
+  output_overlap.cpp
   patch_embed.cpp
   project_off.cpp
   qk_norm.cpp
@@ -110,8 +114,10 @@ set(SOURCES
   router_stats.cpp
   routing_plan.cpp
   scale.cpp
+  score_variance.cpp
   select_experts.cpp
   sigmoid.cpp
+  share_replicas.cpp
   slice_rows.cpp
   soft_targets.cpp
   softmax.cpp

@@ -4,7 +4,7 @@
 # Works in a folder of its own under TMPDIR, which goes when all checks hold. Hostile files: ERMOE_TEST_DATA=FOLDER.
 set -u
 bin="$(cd "${1:?usage: tests/programs.sh BUILD_FOLDER}" && pwd)/tools"
-for program in train eval predict data bench study report; do
+for program in train eval predict data bench study report compress; do
   [ -x "$bin/ermoe-$program" ] || { echo "$bin/ermoe-$program is not built"; exit 2; }
 done
 tests="$(cd "$(dirname "$0")" && pwd)"
@@ -107,6 +107,7 @@ lively=("${tiny[@]}" --model.dropout 0.1 --model.drop_path 0.1 --augment.mixup 0
   --optim.warmup_steps 5 --train.eval_every 40 --checkpoint.every 10)
 train() { "$bin/ermoe-train" "$@"; }
 evaluate() { "$bin/ermoe-eval" "$@"; }
+compress() { "$bin/ermoe-compress" "$@"; }
 predict() { "$bin/ermoe-predict" "$@"; }
 inspect() { "$bin/ermoe-data" inspect "$@"; }
 rows() { cat "$1/metrics.jsonl" 2>/dev/null | wc -l; }
@@ -335,6 +336,31 @@ test_evaluation() {
   expect "an unknown flag, with the nearest one" 2 "did you mean --shuffle" evaluate --run run --shufle
 }
 
+test_compression() {
+  section "ermoe-compress"
+  expect "--table compares both methods" 0 "^ +50 % merge .* 1 " compress --run steady --table --replicate 1
+  expect "--prune and --replicate make a run" 0 "2 experts a layer and 1 copies" compress --run run --prune 0.5 --replicate 1 --out pruned
+  run evaluate --run pruned --json
+  check "which is evaluated like any other" json "len(d['routing'][0]['load']) == 3 and d['images'] == 64" out
+  expect "and predicts" 0 "^file,rank" predict --run pruned photos/red.ppm
+  expect "pruning nothing changes nothing" 0 "^ +0 % " compress --run run --out same
+  evaluate --run run --json >a.json && evaluate --run same --json >b.json && cat a.json b.json >pair.json
+  check "but the experts, which are plain" json "d[0]['accuracy'] == d[1]['accuracy'] and abs(d[0]['loss'] - d[1]['loss']) < 1e-5" pair.json
+  expect "too few experts left" 2 "and a token takes 2" compress --run run --prune 0.75 --out few
+  check "leave no folder" test ! -e few
+  expect "training does not go on from it" 2 "optimizer.safetensors" train --resume same
+}
+
+test_purity() {
+  section "gradient purity"
+  local some=("${lively[@]}" --moe.router switch_lbl --train.steps 6 --optim.warmup_steps 1)
+  expect "measured before some steps" 0 "done" train "${some[@]}" --train.purity_every 3 --out pure
+  check "each has a row" json "[r['step'] for r in d if r['split'] == 'purity'] == [4, 6] and all(abs(r['purity_router']) <= 1 for r in d if r['split'] == 'purity')" pure/metrics.jsonl
+  run train "${some[@]}" --out impure
+  check "and training is the same to the bit" same_files "$(checkpoint pure)" "$(checkpoint impure)"
+  expect "without an added loss there is none" 0 "no loss term is added" train "${tiny[@]}" --train.steps 2 --train.purity_every 1 --out none
+}
+
 test_prediction() {
   section "ermoe-predict"
   mkdir -p photos/more
@@ -429,6 +455,8 @@ test_bad_steps
 test_starts
 test_evaluation
 test_prediction
+test_compression
+test_purity
 test_inspection
 test_benchmarks
 test_study

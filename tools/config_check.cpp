@@ -108,6 +108,8 @@ std::vector<std::string> validate(const RunConfig& config) {
   const MoeConfig& moe = config.model.moe;
   check_input(moe.free_experts == 0 || !moe.regions.empty() || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
               "moe.free_experts: nothing would ever fall back to them without a moe.threshold or moe.regions");
+  check_input(moe.replicas == 0,
+              "moe.replicas: ermoe-compress copies experts of a trained model; there is nothing to copy before training");
   check_input(!config.model.center_input || config.model.dimensions == 3, "model.center_input is for volumes (model.dimensions)");
   check_augment(config);
   check_loss(config);

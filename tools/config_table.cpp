@@ -128,6 +128,12 @@ void add_routing(Section<MoeConfig>& moe) {
           "soft: slots P an expert and image; 0: top_k tokens / experts, rounded up, as much work as choosing top_k");
   moe.add("choice_images", &MoeConfig::choice_images, between(0, 1 << 20),
           "expert_choice: images whose tokens an expert chooses among; 0: all of a rank's micro-batch");
+  moe.add("simbal_weight", &MoeConfig::simbal_weight, at_least(0), "weight of SimBal's loss, which keeps a router's rows orthonormal");
+  moe.add("orthogonal_output_weight", &MoeConfig::orthogonal_output_weight, at_least(0),
+          "weight of a loss on the overlap of the outputs of a token's experts");
+  moe.add("variance_weight", &MoeConfig::variance_weight, at_least(0), "weight of a loss that spreads each expert's scores over tokens");
+  moe.add("replicas", &MoeConfig::replicas, between(0, 4096),
+          "copies of loaded experts, with which those share their tokens; ermoe-compress makes them");
 }
 
 /// V-MoE's order of claims, EMoE and its adapters, dropped experts, prototypes, factored tensors.
@@ -246,6 +252,8 @@ void add_train(std::vector<Setting>& table) {
   resume.saved = Saved::no;
   train.add("init", &TrainConfig::init, "weights to start from: a checkpoint or a .safetensors file").short_name = "init";
   train.add("freeze", &TrainConfig::freeze, "parameters that are not trained: names, with * and ?").short_name = "freeze";
+  train.add("purity_every", &TrainConfig::purity_every, at_least(0),
+            "steps between measurements of how far the gradients of added losses and of the task agree; 0: none");
 }
 
 void add_checkpoint(std::vector<Setting>& table) {
@@ -274,7 +282,7 @@ void add_parallel(std::vector<Setting>& table) {
 
 std::vector<Setting> make_table() {
   std::vector<Setting> table;
-  table.reserve(256);  // `add` hands out references
+  table.reserve(320);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
   for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})

@@ -23,17 +23,23 @@ int64_t images_of(const Evaluation& e, size_t y) {
   return std::accumulate(row, row + static_cast<std::ptrdiff_t>(classes), int64_t{0});
 }
 
+/// Mutual information of experts and classes, and what chance gives.
+std::string class_figures(const RoutingMetrics& m) {
+  const std::string chance = fmt::format("{:.4f} ± {:.4f}", m.class_information_null, m.class_information_null_sd);
+  return fmt::format(" {:>12.4f} {:>16} {:>6.2f}", m.class_information, chance, m.class_information_p);
+}
+
 std::string routing_table(const std::vector<RoutingMetrics>& layers) {
   if (layers.empty()) return {};
   const bool classes = layers[0].class_information >= 0;
   std::string text = fmt::format("\n{:>5} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", "gini", "max/mean", "dead",
                                  "entropy", "fallback", "free", "missing", "overlap", "churn",
-                                 classes ? fmt::format(" {:>12} {:>11}", "class info", "by chance") : "");
+                                 classes ? fmt::format(" {:>12} {:>16} {:>6}", "class info", "by chance", "p") : "");
   for (const RoutingMetrics& m : layers) {
     const std::string churn = m.churn < 0 ? "n/a" : fmt::format("{:.3f}", m.churn);
     text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8.3f} {:>6}{}\n", m.block, m.gini,
                         m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, m.overlap, churn,
-                        classes ? fmt::format(" {:>12.4f} {:>11.4f}", m.class_information, m.class_information_null) : "");
+                        classes ? class_figures(m) : "");
   }
   return text;
 }

@@ -35,9 +35,13 @@ bool parts_are_whole_groups(int64_t images, int64_t group, int ranks) {
 void require_parts_of_batches(const RunConfig& config, int ranks) {
   const MoeConfig& moe = config.model.moe;
   if (ranks == 1) return;
+  check_input(config.train.purity_every == 0, "train.purity_every: gradients' purity is measured by one process alone, and here are {}",
+              ranks);
   check_input(moe.router != RouterKind::switch_lbl || moe.balance_weight == 0,
               "moe.router: switch_lbl's balance loss is of a whole batch, which several ranks do not put together yet");
   check_input(moe.extra_balance == 0, "moe.extra_balance: a balance loss is of a whole batch, which several ranks do not put together yet");
+  check_input(moe.variance_weight == 0,
+              "moe.variance_weight: the scores' variance is of a whole batch, which several ranks do not put together yet");
   const int64_t images = config.train.batch / config.train.accumulate;
   if (moe.router == RouterKind::expert_choice) {
     check_input(moe.choice_images > 0 && parts_are_whole_groups(images, moe.choice_images, ranks),

@@ -85,6 +85,7 @@ struct TrainConfig {
   std::string resume;               // run folder or checkpoint to go on from
   std::string init;                 // weights to start from: a checkpoint or a .safetensors file
   std::vector<std::string> freeze;  // parameters that stay as they are: names with * and ?
+  int64_t purity_every = 0;         // steps between measurements of the gradients' purity (models/purity.h); 0: none
 };
 
 /// Which metric on the evaluation split decides about `checkpoints/best`.

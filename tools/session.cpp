@@ -77,10 +77,10 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
   loss_ = std::make_unique<TaskLoss>(ctx, config.loss, config.model.classes, DType::f32);
   train_step_ = std::make_unique<TrainStep>(ctx, *model_, *optimizer_, average_.get(), config.optim.clip);
-  const auto loss = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
+  target_loss_ = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
   // The host reads how many rows travel where experts are spread.
   const bool recorded = config.train.graph && ctx.expert_ranks->size() == 1;
-  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, loss);
+  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, target_loss_);
 }
 
 void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training_size()); }
@@ -147,14 +147,38 @@ void Session::make_ahead() {
   if (progress_.step + 1 < total_steps_) ahead_ = make_batch(progress_.step + 1, 0);
 }
 
+/// Before the first step, the last one, and at the interval asked for.
+bool Session::purity_due() const {
+  const int64_t every = config_.train.purity_every, step = progress_.step;
+  return every > 0 && !has_no_terms_ && (step % every == 0 || step + 1 == total_steps_);
+}
+
+/// On the micro-batch that the step begins with, op by op: a recording would read gradients that are gone by then.
+std::vector<TermPurity> Session::measure_purity() {
+  recorded_step_->forget();
+  if (!ahead_) {
+    cursor_ = pipeline_->cursor();
+    ahead_ = make_batch(progress_.step, 0);
+  }
+  phase_("measuring gradients");
+  ExecContext ctx = engine_.step_ctx();
+  ctx.mode = Mode::train;
+  ctx.rng = step_key();
+  ctx.part = part();
+  auto terms = ermoe::measure_purity(ctx, *model_, *ahead_, target_loss_, progress_.step * config_.train.accumulate);
+  has_no_terms_ = terms.empty();
+  return terms;
+}
+
 SessionStep Session::step() {
   SessionStep result;
   if (average_) average_->drop_statistics();
+  if (purity_due()) result.purity = advised([&] { return measure_purity(); }, [this] { return advice(); });
   const auto start = std::chrono::steady_clock::now();
   const double waited = pipeline_->wait_seconds();
   ExecContext ctx = engine_.step_ctx();
   ctx.mode = Mode::train;
-  ctx.rng = RngKey{config_.train.seed}.fold(3);
+  ctx.rng = step_key();
   ctx.part = part();
   result.lr = learning_rate(config_.optim, progress_.step, total_steps_);
   pipeline_->prefetch(engine_.ctx);

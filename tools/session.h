@@ -5,6 +5,7 @@
 #include "models/average.h"
 #include "models/checkpoint.h"
 #include "models/checkpoint_store.h"
+#include "models/purity.h"
 #include "models/recorded_step.h"
 #include "models/task_loss.h"
 #include "tools/engine.h"
@@ -23,7 +24,8 @@ struct SessionStep {
   StepReport report;
   double lr = 0;
   double seconds = 0;
-  double wait_seconds = 0;  // of it, for data
+  double wait_seconds = 0;                             // of it, for data
+  std::optional<std::vector<TermPurity>> purity = {};  // measured before the step, where it was due; its time counts nowhere
 };
 
 class Session {
@@ -84,6 +86,9 @@ class Session {
   MicroBatch make_batch(int64_t step, int64_t micro);
   MicroBatch next_batch(int64_t micro);
   void make_ahead();
+  bool purity_due() const;
+  std::vector<TermPurity> measure_purity();
+  RngKey step_key() const { return RngKey{config_.train.seed}.fold(3); }
   std::unique_ptr<AveragedWeights> use_average();
 
   RunConfig& config_;
@@ -94,6 +99,7 @@ class Session {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MovingAverage> average_;
   std::unique_ptr<TaskLoss> loss_;
+  TargetLoss target_loss_;
   std::unique_ptr<TrainStep> train_step_;
   std::unique_ptr<RecordedStep> recorded_step_;
   std::optional<MicroBatch> ahead_;  // the first micro-batch of the next step, where it is made already
@@ -101,6 +107,7 @@ class Session {
   TrainingProgress progress_;
   std::shared_ptr<RoutingCollector> last_routing_;
   std::string tuning_;
+  bool has_no_terms_ = false;  // whose gradients could be measured
   int64_t steps_per_epoch_ = 1;
   int64_t total_steps_ = 1;
   std::function<void(const char*)> phase_ = [](const char*) {};

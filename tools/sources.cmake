@@ -17,6 +17,7 @@ set(SOURCES
   chart.cpp
   child_process.cpp
   command_line.cpp
+  compress.cpp
   config_check.cpp
   config_io.cpp
   config_table.cpp
@@ -87,6 +88,7 @@ set(SOURCES
 )
 set(PROGRAMS
   ermoe-bench
+  ermoe-compress
   ermoe-data
   ermoe-demo
   ermoe-eval

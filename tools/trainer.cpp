@@ -173,6 +173,7 @@ void Trainer::one_step() {
   own_seconds_ += step.seconds - (seconds_in_collectives() - together);
   enter("metrics");
   if (!step.report.accepted) refuse_bad_step(step);
+  if (step.purity) log_purity(*step.purity);
   seconds_ += step.seconds;
   wait_seconds_ += step.wait_seconds;
   all_seconds_ += step.seconds;
@@ -265,6 +266,14 @@ void Trainer::write_row(const SessionStep& step, double loss, double extra_loss,
   row.values.emplace_back("memory_mib", static_cast<double>(memory.peak) / mebibyte);
   row.values.emplace_back("source_calls", static_cast<double>(memory.source_calls));
   folder_->write(row);
+}
+
+/// A row of its own: it comes at its own interval.
+void Trainer::log_purity(const std::vector<TermPurity>& terms) {
+  const int64_t step = session_->progress().step;
+  if (terms.empty()) return note("train.purity_every: no loss term is added to the task's, so there is no purity to measure");
+  const auto values = purity_values(terms);
+  if (folder_ && !values.empty()) folder_->write({.step = step, .split = "purity", .values = values});
 }
 
 void Trainer::start_row() {

@@ -43,6 +43,7 @@ class Trainer {
   double seconds_in_collectives() const;
   std::optional<SlowestRank> find_slowest() const;
   void start_row();
+  void log_purity(const std::vector<TermPurity>& terms);
   void evaluate();
   void save(Standing standing);
   bool evaluation_due() const;

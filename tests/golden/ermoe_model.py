@@ -18,6 +18,7 @@ NORM_EPS = 1e-6
 SIGMA_EPS = 1e-6  # inside the root of the score's standard deviation
 WEIGHT_FLOOR = 1e-3  # of a score in the normalized combine
 CV_EPS = 1e-10
+OVERLAP_EPS = 1e-6
 
 # Names and defaults of models/config.h under the dotted keys of the case files.
 DEFAULTS = {
@@ -292,31 +293,34 @@ def moe(config, p, buffers, name, h, context, allow, trace):
     x, c = h.reshape(-1, width), context.reshape(-1, width)
     if config["moe.router"] == "ermoe":
         ids, weights, s = route_by_basis(config, p, buffers, name, x, c, allow, trace)
-        balance = added_losses(config, s, torch.softmax(s, dim=1), ids)
+        balance = added_losses(config, s, torch.softmax(s, dim=1), ids, None)
     elif config["moe.router"] == "bias_balanced":
         ids, weights, logits = route_by_bias(config, p, buffers, name, x, trace)
-        balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids)
+        balance = added_losses(config, logits, torch.softmax(logits, dim=1), ids, p[f"{name}.router.weight"])
     elif config["moe.router"] == "emoe":
         own = {key: p[f"{name}.router.{key}"] for key in ("basis", "mixing", "gamma", "bias")}
         logits = logit_rules.energy_logits(config, own, x)
         ids, weights, probabilities = route_by_softmax(config, logits, trace)
-        balance = added_losses(config, logits, probabilities, ids)
+        balance = added_losses(config, logits, probabilities, ids, None)
     elif config["moe.router"] == "prototype":
         prototypes = p[f"{name}.router.prototypes"]
         logits = logit_rules.prototype_logits(config, prototypes, x)
         ids, weights, probabilities = route_by_softmax(config, logits, trace)
-        balance = logit_rules.spectral_penalty(config, prototypes) + added_losses(config, None, probabilities, ids)
+        balance = logit_rules.spectral_penalty(config, prototypes) + added_losses(config, None, probabilities, ids, None)
     elif config["moe.router"] == "learned_cosine":
         ids, weights, probabilities = route_by_embedding(config, p, name, x, trace)
-        balance = added_losses(config, None, probabilities, ids)
+        embeddings = nnf.normalize(p[f"{name}.router.embeddings"], dim=1)
+        balance = added_losses(config, None, probabilities, ids, embeddings)
     elif config["moe.router"] == "expert_choice":
         ids, weights, logits = route_by_experts(config, p, name, x, tokens, trace)
-        balance = added_losses(config, logits, None, ids)
+        balance = added_losses(config, logits, None, ids, None)
     else:
         ids, weights, balance = route_by_logits(config, p[f"{name}.router.weight"], x, batch, trace)
     trace.update({"ids": ids, "weights": weights.detach()})
     outputs = expert_outputs(config, p, name, x)  # (N, E_all, D)
     chosen = outputs.gather(1, ids.clamp(min=0)[:, :, None].expand(-1, -1, width))
+    if config.get("moe.orthogonal_output_weight", 0):
+        balance = balance + config["moe.orthogonal_output_weight"] * output_overlap(chosen, ids >= 0)
     return (weights[:, :, None] * chosen).sum(1).reshape(batch, tokens, width), balance
 
 
@@ -451,6 +455,8 @@ def route_by_logits(config, weight, x, batch, trace):
                    + config["moe.load_weight"] * torch.stack(load).mean())
     if config["moe.router"] == "vmoe" and config["moe.capacity_train"] > 0:
         ids = logit_rules.within_capacity(config, p.detach(), ids, trace)
+    if config["moe.router"] == "linear":
+        balance = added_losses(config, logits, p, ids, weight)
     if config["moe.router"] == "switch_lbl":
         balance = config["moe.balance_weight"] * switch_balance(p, ids)
         balance = balance + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
@@ -539,13 +545,31 @@ def switch_balance(probabilities, ids):
     return experts * (share * probabilities.mean(0)).sum()
 
 
-def added_losses(config, logits, probabilities, ids):
-    """The balance loss and the z-loss that may go beside any router."""
+def output_overlap(chosen, filled):
+    """Mean over tokens of what the outputs (N, K, D) of a token's experts have in common: the sum over ordered pairs of
+    the product of one with its projection on the other."""
+    total = torch.zeros((), dtype=torch.float64)
+    for j in range(chosen.shape[1]):
+        for k in range(chosen.shape[1]):
+            if j != k:
+                y, other, there = chosen[:, j], chosen[:, k], filled[:, j] & filled[:, k]
+                projection = ((y * other).sum(1) / ((other * other).sum(1) + OVERLAP_EPS))[:, None] * other
+                total = total + ((y * projection).sum(1) * there).mean()
+    return total
+
+
+def added_losses(config, logits, probabilities, ids, matrix):
+    """The losses of the routing that may go beside any router. `matrix` (E, P): a row an expert, where there is one."""
     loss = torch.zeros((), dtype=torch.float64)
     if config.get("moe.extra_balance", 0):
         loss = loss + config["moe.extra_balance"] * switch_balance(probabilities, ids)
     if config["moe.z_weight"]:
         loss = loss + config["moe.z_weight"] * (torch.logsumexp(logits, dim=1) ** 2).mean()
+    if config.get("moe.simbal_weight", 0):
+        apart = matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)
+        loss = loss + config["moe.simbal_weight"] * apart.abs().sum()
+    if config.get("moe.variance_weight", 0):
+        loss = loss - config["moe.variance_weight"] * ((probabilities - probabilities.mean(0)) ** 2).mean(0).sum()
     return loss
 
 

@@ -111,6 +111,18 @@ FROM_43 = [
     {**MIXED, "moe.cp_rank": 7, "model.pool": "average", "sizes": "narrow"},
 ]
 
+# Loss terms beside a router, from this number on; those before are other routers' and layers'.
+FIRST_OF_TERMS = 60
+TERMS = [
+    {"moe.router": "linear", "moe.expert": "eigen", "moe.top_k": 2, "moe.simbal_weight": 0.05,
+     "moe.orthogonal_output_weight": 0.5, "moe.variance_weight": 2.0, "rank": "low"},
+    {**BIAS, "moe.gate": "softmax", "moe.expert": "plain", "moe.top_k": 2, "moe.simbal_weight": 0.02,
+     "moe.variance_weight": 1.0, "sizes": "deep"},
+    {**COSINE, "moe.expert": "eigen", "moe.top_k": "all", "moe.simbal_weight": 0.05,
+     "moe.orthogonal_output_weight": 0.2, "sizes": "narrow"},
+    {"moe.orthogonal_output_weight": 0.3, "moe.variance_weight": 3.0, "moe.combine": "softmax", "rank": "low"},
+]
+
 
 def feasible(case):
     """Whether the engine accepts these values, each of them has an effect, and the file stays small."""
@@ -202,3 +214,8 @@ def all_cases():
     """{number of a case file: (config, has an allow-mask)}."""
     numbered = dict(enumerate(BY_HAND + pairwise_covering() + LATER)) | dict(enumerate(FROM_43, 43))
     return {number: settings(case, number) for number, case in numbered.items()}
+    """{number of the case file: (config, has an allow-mask)}."""
+    cases = dict(enumerate(BY_HAND + pairwise_covering() + LATER))
+    assert len(cases) <= FIRST_OF_TERMS
+    cases.update(enumerate(TERMS, FIRST_OF_TERMS))
+    return {number: settings(case, number) for number, case in cases.items()}

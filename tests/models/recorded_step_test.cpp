@@ -44,6 +44,9 @@ VitConfig random_config(const std::string& router) {
     c.moe.router = RouterKind::soft;
   } else if (router == "expert_choice") {
     c.moe.router = RouterKind::expert_choice;
+  } else if (router == "terms") {
+    c.moe.router = RouterKind::linear;
+    c.moe.simbal_weight = c.moe.orthogonal_output_weight = c.moe.variance_weight = 0.1;
   } else if (router == "disjoint") {
     c.moe.basis = Basis::disjoint;
     c.moe.threshold = "quantile:0.1";
@@ -125,6 +128,23 @@ TEST_P(RecordedOnGpu, ReplaysTheSameBitsOverTwentySteps) {
   expect_same(eager.gradients(), recorded.gradients());
 }
 
+TEST_P(RecordedOnGpu, MeasuringPurityChangesNoBit) {
+  const auto& [router, dtype] = GetParam();
+  SmallTraining<GpuBench> alone(random_config(router), test_gpu(), dtype), measured(random_config(router), test_gpu(), dtype);
+  for (int64_t i = 0; i < 9; ++i) {
+    if (i % 4 == 0) {
+      const std::vector<TermPurity> terms = measured.measure(i);
+      EXPECT_EQ(terms.empty(), router != "vmoe" && router != "terms");
+      for (const TermPurity& term : terms) EXPECT_LE(std::abs(term.router.cosine.value()), 1 + 1e-6);
+    }
+    const StepReport a = alone.step(i), b = measured.step(i);
+    EXPECT_EQ(a.loss, b.loss) << "step " << i;
+    EXPECT_EQ(a.grad_norm, b.grad_norm);
+    EXPECT_EQ(measured.recorded(), i >= 2);  // recorded anew in the step after a measurement
+  }
+  expect_same(alone.state(), measured.state());
+}
+
 TEST_P(RecordedOnGpu, ARefusedStepChangesNoBit) {
   const auto& [router, dtype] = GetParam();
   SmallTraining<GpuBench> training(random_config(router), test_gpu(), dtype);
@@ -195,7 +215,7 @@ TEST(RecordedStep, GpuRoundsOnceWhereGradientsAreWrittenOnce) {
 INSTANTIATE_TEST_SUITE_P(Steps, RecordedOnGpu,
                          ::testing::Combine(::testing::Values("ermoe", "disjoint", "wide", "vmoe", "bias_balanced", "learned_cosine",
                                                               "soft", "expert_choice", "prioritized", "emoe", "adapters", "prototype",
-                                                              "dropped", "mixed", "recompute", "penalty", "dense"),
+                                                              "dropped", "mixed", "terms", "recompute", "penalty", "dense"),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& test) { return std::get<0>(test.param) + "_" + name_of(std::get<1>(test.param)); });
 

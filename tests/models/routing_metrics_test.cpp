@@ -215,6 +215,30 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
   EXPECT_NEAR(m.class_information, std::log(4.0), 1e-14);
   EXPECT_GT(m.class_information_null, 0);  // what 32 images of no connection show by chance
   EXPECT_LT(m.class_information_null, 0.4);
+  EXPECT_GT(m.class_information_null_sd, 0);
+  EXPECT_LT(m.class_information_null_sd, m.class_information_null);
+  EXPECT_EQ(m.class_information_p, 0.01);  // none of 99 permutations reaches it
+}
+
+TEST_F(Collected, ExpertsThatKnowNothingOfClassesHaveALargeP) {
+  RoutingCollector collector(tiny_.model);
+  const std::vector<int32_t> labels = {0, 1, 2, 3};
+  for (int batch = 0; batch < 8; ++batch) collector.add(pass({0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}), labels, {}, 2);
+  const RoutingMetrics m = collector.metrics(nullptr).at(0);
+  EXPECT_EQ(m.class_information, 0);  // each image has the same experts
+  EXPECT_EQ(m.class_information_null_sd, 0);
+  EXPECT_EQ(m.class_information_p, 1);
+}
+
+TEST_F(Collected, ChurnIsNamedWhereThereIsSomethingToCompareWith) {
+  RoutingCollector first(tiny_.model), second(tiny_.model);
+  for (RoutingCollector* collector : {&first, &second}) collector->add(pass({0, 1, 2, 3}), {}, {}, 2);
+  const auto names_churn = [](const RoutingMetrics& m) {
+    const auto values = routing_values(m);
+    return std::ranges::any_of(values, [](const auto& value) { return value.first == "churn"; });
+  };
+  EXPECT_FALSE(names_churn(first.metrics(nullptr).at(0)));
+  EXPECT_TRUE(names_churn(second.metrics(&first).at(0)));
 }
 
 TEST_F(Collected, TokensAreCountedByExpertAndClass) {

@@ -1,6 +1,7 @@
 // A small training with all that a step needs, on a CPU or a GPU: for tests that compare whole trainings bit by bit.
 #pragma once
 
+#include "models/purity.h"
 #include "models/recorded_step.h"
 #include "models/task_loss.h"
 #include "tests/gpu_bench.h"
@@ -30,18 +31,27 @@ class SmallTraining {
 
   /// Step number `number` on images of its own; a `spoilt` one has a pixel that is not a number.
   StepReport step(int64_t number, int64_t images = 4, int64_t micro_batches = 1, bool spoilt = false) {
-    const auto next = [&](int64_t micro) {
-      const RngKey key = RngKey{7}.fold(static_cast<uint64_t>(number)).fold(static_cast<uint64_t>(micro));
-      const VitConfig& m = model_.config();
-      const Tensor pixels = random_input(host_.ctx, {{images, m.channels, m.image_size, m.image_size}}, DType::f32, key);
-      const Tensor targets = random_input(host_.ctx, {{images, m.classes}, OpInput::Fill::unit}, DType::f32, key.fold(1));
-      if (spoilt) pixels.data<float>()[3] = NAN;
-      return MicroBatch{on_device_of(bench_.ctx, pixels), on_device_of(bench_.ctx, targets), {}};
-    };
+    const auto next = [&](int64_t micro) { return batch(number, micro, images, spoilt); };
     int64_t meanwhile = 0;
     StepReport report = runner_->run(steps_.ctx, micro_batches, next, rate_, [&] { ++meanwhile; });
     EXPECT_EQ(meanwhile, 1);
     return report;
+  }
+
+  MicroBatch batch(int64_t number, int64_t micro, int64_t images, bool spoilt) {
+    const RngKey key = RngKey{7}.fold(static_cast<uint64_t>(number)).fold(static_cast<uint64_t>(micro));
+    const VitConfig& m = model_.config();
+    const Tensor pixels = random_input(host_.ctx, {{images, m.channels, m.image_size, m.image_size}}, DType::f32, key);
+    const Tensor targets = random_input(host_.ctx, {{images, m.classes}, OpInput::Fill::unit}, DType::f32, key.fold(1));
+    if (spoilt) pixels.data<float>()[3] = NAN;
+    return {on_device_of(bench_.ctx, pixels), on_device_of(bench_.ctx, targets), {}};
+  }
+
+  /// Before step number `number` of one micro-batch each.
+  std::vector<TermPurity> measure(int64_t number) {
+    runner_->forget();
+    const auto loss = [](const ExecContext& c, const Variable& y, const Tensor& targets) { return task_loss(c, {}, y, targets); };
+    return measure_purity(steps_.ctx, model_, batch(number, 0, 4, false), loss, number);
   }
 
   /// Parameters, statistics, averages and moments, on the host. Looks whether twins follow their factors.

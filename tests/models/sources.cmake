@@ -7,6 +7,7 @@ set(SOURCES
   matrix_bundle_test.cpp
   moe_test.cpp
   optim_test.cpp
+  purity_test.cpp
   recorded_step_test.cpp
   regions_test.cpp
   regression_metrics_test.cpp

@@ -119,69 +119,69 @@ std::vector<ModelCase> variant_cases() {
 std::vector<ModelCase> model_cases() {
   std::vector<ModelCase> cases = router_cases();
   const std::vector<ModelCase> others = {
-                                                     {"defaults", [](VitConfig&) {}},
-                                                     {"every_small_layer",
-                                                      [](VitConfig&c) {
-                                                        c.qk_norm = true;
-                                                        c.layer_scale = 0.5;
-                                                        c.dropout = 0.1;
-                                                        c.drop_path = 0.2;
-                                                      }},
-                                                     {"average_pool_sincos",
-                                                      [](VitConfig&c) {
-                                                        c.pool = Pool::average;
-                                                        c.positions = Positions::sincos;
-                                                        c.moe.context = Context::attention_mean;
-                                                      }},
-                                                     {"disjoint_subspace_free",
-                                                      [](VitConfig&c) {
-                                                        c.moe.basis = Basis::disjoint;
-                                                        c.moe.score = Score::subspace_cosine;
-                                                        c.moe.threshold = "quantile:0.3";
-                                                        c.moe.free_experts = 2;
-                                                        c.moe.combine = CombineRule::softmax;
-                                                      }},
-                                                     {"disjoint_low_rank_factors",
-                                                      [](VitConfig&c) {
-                                                        c.moe.basis = Basis::disjoint;
-                                                        c.moe.rank = 4;  // V1 is the basis alone, nothing is left beside it
-                                                      }},
-                                                     {"untied_raw",
-                                                      [](VitConfig&c) {
-                                                        c.moe.basis = Basis::untied;
-                                                        c.moe.combine = CombineRule::raw;
-                                                        c.moe.center = false;
-                                                        c.moe.standardize = false;
-                                                      }},
-                                                     {"untied_plain_experts",
-                                                      [](VitConfig&c) {
-                                                        c.moe.expert = ExpertKind::plain;
-                                                        c.moe.basis = Basis::untied;
-                                                      }},
-                                                     {"two_moe_layers_low_rank",
-                                                      [](VitConfig&c) {
-                                                        c.moe.layers = "0,1";
-                                                        c.moe.rank = 7;
-                                                      }},
-                                                     {"dense", [](VitConfig&c) { c.moe.layers = "none"; }},
-                                                     {"cubes", [](VitConfig&c) { c.dimensions = 3; }},
-                                                     {"boxes_flattened",
-                                                      [](VitConfig&c) {
-                                                        c.dimensions = 3;
-                                                        c.volume = {4, 8, 12};
-                                                        c.image_size = 0;
-                                                        c.pool = Pool::flatten;
-                                                      }},
-                                                     {"boxes_average_pool_sincos",
-                                                      [](VitConfig&c) {
-                                                        c.dimensions = 3;
-                                                        c.volume = {4, 8, 12};
-                                                        c.image_size = 0;
-                                                        c.width = 12;
-                                                        c.pool = Pool::average;
-                                                        c.positions = Positions::sincos;
-                                                      }},
-                                                 };
+      {"defaults", [](VitConfig&) {}},
+      {"every_small_layer",
+       [](VitConfig& c) {
+         c.qk_norm = true;
+         c.layer_scale = 0.5;
+         c.dropout = 0.1;
+         c.drop_path = 0.2;
+       }},
+      {"average_pool_sincos",
+       [](VitConfig& c) {
+         c.pool = Pool::average;
+         c.positions = Positions::sincos;
+         c.moe.context = Context::attention_mean;
+       }},
+      {"disjoint_subspace_free",
+       [](VitConfig& c) {
+         c.moe.basis = Basis::disjoint;
+         c.moe.score = Score::subspace_cosine;
+         c.moe.threshold = "quantile:0.3";
+         c.moe.free_experts = 2;
+         c.moe.combine = CombineRule::softmax;
+       }},
+      {"disjoint_low_rank_factors",
+       [](VitConfig& c) {
+         c.moe.basis = Basis::disjoint;
+         c.moe.rank = 4;  // V1 is the basis alone, nothing is left beside it
+       }},
+      {"untied_raw",
+       [](VitConfig& c) {
+         c.moe.basis = Basis::untied;
+         c.moe.combine = CombineRule::raw;
+         c.moe.center = false;
+         c.moe.standardize = false;
+       }},
+      {"untied_plain_experts",
+       [](VitConfig& c) {
+         c.moe.expert = ExpertKind::plain;
+         c.moe.basis = Basis::untied;
+       }},
+      {"two_moe_layers_low_rank",
+       [](VitConfig& c) {
+         c.moe.layers = "0,1";
+         c.moe.rank = 7;
+       }},
+      {"dense", [](VitConfig& c) { c.moe.layers = "none"; }},
+      {"cubes", [](VitConfig& c) { c.dimensions = 3; }},
+      {"boxes_flattened",
+       [](VitConfig& c) {
+         c.dimensions = 3;
+         c.volume = {4, 8, 12};
+         c.image_size = 0;
+         c.pool = Pool::flatten;
+       }},
+      {"boxes_average_pool_sincos",
+       [](VitConfig& c) {
+         c.dimensions = 3;
+         c.volume = {4, 8, 12};
+         c.image_size = 0;
+         c.width = 12;
+         c.pool = Pool::average;
+         c.positions = Positions::sincos;
+       }},
+  };
   cases.insert(cases.end(), others.begin(), others.end());
   std::ranges::copy(variant_cases(), std::back_inserter(cases));
   return cases;

@@ -43,6 +43,7 @@ set(SOURCES
   multiply_test.cpp
   orthogonal_step_gpu_test.cpp
   orthogonal_step_test.cpp
+  output_overlap_test.cpp
   patch_embed_test.cpp
   project_off_test.cpp
   qk_norm_test.cpp
@@ -53,8 +54,10 @@ set(SOURCES
   router_stats_test.cpp
   routing_plan_test.cpp
   scale_test.cpp
+  score_variance_test.cpp
   select_experts_test.cpp
   sigmoid_test.cpp
+  share_replicas_test.cpp
   slice_rows_test.cpp
   soft_targets_test.cpp
   softmax_test.cpp

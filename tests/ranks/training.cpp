@@ -73,6 +73,10 @@ std::vector<Case> cases() {
     c.config.moe.group_images = 1;
     if (router == RouterKind::expert_choice) c.config.moe.choice_images = 1;
   }
+  Case& terms = add("linear, terms of a parameter and of outputs");
+  terms.config.moe.router = RouterKind::linear;
+  terms.config.moe.simbal_weight = 0.1;
+  terms.config.moe.orthogonal_output_weight = 0.5;
   return all;
 }
 

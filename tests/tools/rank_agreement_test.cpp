@@ -28,6 +28,18 @@ TEST(RankAgreement, WhatIsOfAWholeBatchIsRefused) {
   config.model.moe.router = RouterKind::ermoe;
   config.model.moe.z_weight = 0.1;  // a mean over tokens
   EXPECT_EQ(refusal(config, 2), "accepted");
+  config.train.purity_every = 10;
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  EXPECT_TRUE(refusal(config, 2).starts_with("train.purity_every: gradients' purity is measured by one process"));
+  config.train.purity_every = 0;
+  config.model.moe.router = RouterKind::linear;
+  config.model.moe.simbal_weight = 0.1;             // of a parameter
+  config.model.moe.orthogonal_output_weight = 0.1;  // a mean over tokens
+  EXPECT_EQ(refusal(config, 2), "accepted");
+  config.model.moe.variance_weight = 0.1;
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  EXPECT_TRUE(refusal(config, 2).starts_with("moe.variance_weight: the scores' variance"));
+  config.model.moe.variance_weight = 0;
   config.model.moe.extra_balance = 0.1;
   EXPECT_EQ(refusal(config, 1), "accepted");
   EXPECT_TRUE(refusal(config, 2).starts_with("moe.extra_balance: a balance loss"));

@@ -5,6 +5,7 @@ set(SOURCES
   batch_source_test.cpp
   bench_test.cpp
   chart_test.cpp
+  compress_test.cpp
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp

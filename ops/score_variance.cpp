@@ -1,0 +1,51 @@
+#include "ops/score_variance.h"
+
+#include "ops/checks.h"
+#include "ops/kernels/score_variance.h"
+
+namespace ermoe {
+namespace {
+
+struct ScoreVariance {
+  static constexpr const char* name = "score_variance";
+  ScoreVarianceDims dims;
+  Tensor scores;  // (N, E)
+  Tensor means;   // (E) f64
+
+  void backward(const ExecContext& ctx, const Tensor& dloss, GradWriter& out) const {
+    const auto [dscores, mode] = out.into(0);
+    dispatch_float(scores.dtype(), name, [&, &dscores = dscores, mode = mode](auto tag) {
+      using T = decltype(tag);
+      const T *s = scores.data<T>(), *dl = dloss.data<T>();
+      const double* const mean = means.data<double>();
+      T* const dst = dscores.template data<T>();
+      on_device(
+          ctx, tag, [&](auto) { cpu::score_variance_backward(dims, s, mean, dl, dst, mode); },
+          [&](auto) { cuda::score_variance_backward(ctx.stream, dims, s, mean, dl, dst, mode); });
+    });
+  }
+};
+
+}  // namespace
+
+Variable score_variance_loss(const ExecContext& ctx, const Variable& scores) {
+  check_floats(ScoreVariance::name, {&scores});
+  const Shape& shape = scores.shape();
+  check(shape.rank() == 2 && shape.numel() > 0, "[score_variance] wants (N, E) with N, E >= 1 but got {}", shape.str());
+  const ScoreVarianceDims dims{.rows = shape[0], .experts = shape[1]};
+  Tensor loss = ctx.empty({}, scores.dtype());
+  const Tensor means = ctx.empty({dims.experts}, DType::f64);
+  dispatch_float(scores.dtype(), ScoreVariance::name, [&](auto tag) {
+    using T = decltype(tag);
+    const T* const s = scores.value.data<T>();
+    on_device(
+        ctx, tag, [&](auto) { cpu::score_variance_forward(dims, s, means.data<double>(), loss.data<T>()); },
+        [&](auto) {
+          const auto scratch = ctx.workspace->borrow<double>(cuda::score_variance_scratch(dims));
+          cuda::score_variance_forward(ctx.stream, dims, s, means.data<double>(), loss.data<T>(), scratch.data());
+        });
+  });
+  return record(ctx, std::move(loss), {&scores}, ScoreVariance{.dims = dims, .scores = scores.value, .means = means});
+}
+
+}  // namespace ermoe
