@@ -16,7 +16,6 @@ set(SOURCES
   router_learned_cosine_test.cpp
   router_prototype_test.cpp
   router_expert_choice_test.cpp
-  router_learned_cosine_test.cpp
   router_soft_test.cpp
   routing_metrics_test.cpp
   saved_slices_test.cpp
