@@ -106,6 +106,19 @@ constexpr std::string_view kBrainAgeSmall = R"({
   "checkpoint": {"keep": 1}
 })";
 
+// Made-up brains of `ermoe-data phantom` instead of real ones, all for training but every fifth: what brain-age may start from (train.init).
+constexpr std::string_view kBrainAgePhantom = R"({
+  "data": {"spacing": 4, "normalize": "zscore"},
+  "model": {"dimensions": 3, "volume": [42, 48, 42], "patch": 6, "width": 192, "depth": 4, "heads": 4, "pool": "flatten",
+            "center_input": true},
+  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 384},
+  "optim": {"lr": 5e-4, "min_lr": 1e-5, "weight_decay": 0.05, "warmup_steps": 30, "schedule": "cosine", "ema": 0.99},
+  "loss": {"kind": "l1"},
+  "augment": {"flip": true, "shift": 0.25, "rotate": 1, "scale": 0.01, "noise": 0.05},
+  "train": {"epochs": 120, "batch": 32, "eval_every": 150, "log_every": 75, "name": "brain-age-phantom"},
+  "checkpoint": {"keep": 1}
+})";
+
 constexpr std::array kPresets = {
     Preset{"fashion-mnist", "28 x 28 grey images of clothes; minutes on a CPU", kFashionMnist},
     Preset{"cifar10-small", "a small model for a part of CIFAR-10; minutes on a CPU", kCifar10Small},
@@ -113,6 +126,7 @@ constexpr std::array kPresets = {
     Preset{"cifar10-smoke", "CIFAR-10 as a quick look whether all is well; about a minute on a GPU", kCifar10Smoke},
     Preset{"brain-age", "age from T1 volumes that were aligned, with experts; a fold in seconds on a GPU", kBrainAge},
     Preset{"brain-age-small", "the same with a small model; minutes on a CPU", kBrainAgeSmall},
+    Preset{"brain-age-phantom", "the model of brain-age on made-up brains (ermoe-data phantom)", kBrainAgePhantom},
     Preset{"imagenet-s16", "a vision transformer S/16 with experts on ImageNet-1k, 300 epochs, for GPUs", kImagenetS16},
 };
 

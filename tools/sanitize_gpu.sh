@@ -59,8 +59,8 @@ run_one() {
     synccheck) options+=(--kernel-name kns=ermoe) ;;
   esac
   # The stand-in for large products is checked on small ones; on large ones it would take hours.
-  # Nor does racecheck see that Hopper's copy engine writes: where it fills a slot of product_kernel anew, a group seems to read what
-  # another wrote there a turn before (stiefel_products_wgmma.cu; barriers lie between, and the tool does not follow them either).
+  # Nor does racecheck follow barriers of the copy engine: where it fills a slot of product_kernel anew, a group seems to read what another
+  # wrote there a turn before (stiefel_products_wgmma.cu). One wait there was in fact missing once, and only ermoe_soak showed it.
   if [[ $tool == racecheck ]]; then
     options+=(--kernel-name-exclude kns=product_kernel)
     [[ $name == racecheck-products ]] || options+=(--kernel-name-exclude kns=plain_gemm)
