@@ -112,7 +112,7 @@ constexpr std::string_view kBrainAgePhantom = R"({
   "model": {"dimensions": 3, "volume": [42, 48, 42], "patch": 6, "width": 192, "depth": 4, "heads": 4, "pool": "flatten",
             "center_input": true},
   "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 384},
-  "optim": {"lr": 5e-4, "min_lr": 1e-5, "weight_decay": 0.05, "warmup_steps": 30, "schedule": "cosine", "ema": 0.99},
+  "optim": {"lr": 3e-4, "min_lr": 1e-5, "weight_decay": 0.05, "warmup_steps": 30, "schedule": "cosine", "ema": 0.99},
   "loss": {"kind": "l1"},
   "augment": {"flip": true, "shift": 0.25, "rotate": 1, "scale": 0.01, "noise": 0.05},
   "train": {"epochs": 120, "batch": 32, "eval_every": 150, "log_every": 75, "name": "brain-age-phantom"},
