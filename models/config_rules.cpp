@@ -154,6 +154,8 @@ void check_dropped_experts(const MoeConfig& moe) {
   const int64_t left = E - C * dropped + moe.free_experts;
   check_input(moe.top_k <= left, "moe.expert_dropout: {} leaves {} experts open to a batch, fewer than moe.top_k {}", moe.expert_dropout,
               left, moe.top_k);
+  check_input(moe.router != RouterKind::bias_balanced,
+              "moe.expert_dropout: moe.router bias_balanced would move its biases against experts that were merely closed");
 }
 
 void check_adapter(const VitConfig& m) {
@@ -203,8 +205,8 @@ void check_regions(const VitConfig& m) {
 
 std::vector<std::string> router_warnings(const MoeConfig& moe) {
   std::vector<std::string> warnings;
-  if (moe.router == RouterKind::expert_choice && moe.choice_images == 0)
-    warnings.emplace_back("moe.router expert_choice without moe.choice_images: an image's result depends on the others of its batch");
+  if (moe.router == RouterKind::expert_choice && moe.choice_images != 1)
+    warnings.emplace_back("moe.router expert_choice without moe.choice_images 1: an image's result depends on the others of its batch");
   if (moe.router != RouterKind::ermoe) return warnings;
   if (moe.top_k == 1 && moe.combine == CombineRule::normalized) {
     warnings.emplace_back("moe.top_k 1 with moe.combine normalized: the weight is the constant 1 and the router gets no gradient");

@@ -41,11 +41,12 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
                        .c = wants_context() ? reshape(ctx, c, tokens.shape()) : Variable(),
                        .images = B,
                        .allow = allow,
+                       .countable = pass.allow,
                        .statistics = collect ? Statistics::collect : Statistics::read};
   Routing routing = router_->route(ctx, in, pinned);
   add_losses(ctx, moe_, routing);
   if (pass.shuffle_experts)
-    routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.all()), dims_.all(), routing.plan.rows());
+    routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.first_replica()), dims_.all(), routing.plan.rows());
   if (dims_.replicas > 0) {
     const Tensor ids = share_with_replicas(ctx, routing.plan.expert_ids, replica_of_.value, dims_.first_replica(), T);
     routing.plan = make_plan(ctx, ids, dims_.all(), routing.plan.rows());

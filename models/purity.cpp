@@ -95,7 +95,7 @@ std::vector<TermPurity> measure_purity(const ExecContext& ctx, Vit& model, const
   const auto run = [&](const Parts& parts) { return differentiate(ctx, model, batch, loss, draws, parts); };
   Gradients task = run({.task = 1, .terms = 0, .only = {}});
   if (task.terms.empty()) return {};
-  const bool penalty = model.config().moe.expert == ExpertKind::eigen && model.config().moe.orthogonality == Orthogonality::penalty;
+  const bool penalty = model.config().moe.orthogonality == Orthogonality::penalty;
   const Gradients nothing = penalty ? run({}) : Gradients();
   const auto without_penalty = [&](Gradients& g) {
     if (!penalty) return;

@@ -19,10 +19,11 @@ enum class Statistics { read, collect };
 
 /// What a router sees.
 struct RouterInput {
-  Variable x;          // (N, D) the experts' input tokens
-  Variable c;          // (N, D) their context; undefined unless wants_context()
-  int64_t images = 1;  // B; the tokens of an image lie side by side, and some rules work image by image
-  Tensor allow;        // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
+  Variable x;             // (N, D) the experts' input tokens
+  Variable c;             // (N, D) their context; undefined unless wants_context()
+  int64_t images = 1;     // B; the tokens of an image lie side by side, and some rules work image by image
+  Tensor allow;           // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
+  Tensor countable = {};  // alike, without what is closed to this batch alone: whose scores running statistics take in
   Statistics statistics = Statistics::read;
 };
 

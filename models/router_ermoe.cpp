@@ -61,7 +61,7 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
     pinned.made = true;
     if (in.statistics == Statistics::collect) {
       if (!sums_.defined()) sums_ = make_router_sums(ctx, {.N = N, .D = D, .E = dims_.experts, .K = moe_.top_k});
-      accumulate_router_stats(ctx, in.x.value, in.c.value, s.value, in.allow, moe_.top_k, sums_);
+      accumulate_router_stats(ctx, in.x.value, in.c.value, s.value, in.countable, moe_.top_k, sums_);
     }
   }
   Routing routing;

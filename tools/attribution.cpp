@@ -49,23 +49,27 @@ Places places_of(const Attribution& part, const std::vector<double>& map, const 
   return places;
 }
 
-/// The share of each set, (sets), where the parts' places have these values.
-std::vector<double> shares_of(const std::vector<Places>& parts, const std::vector<std::vector<double>>& values) {
-  std::vector<double> shares(parts.at(0).weights.size());
-  double whole = 0;
+/// Where the parts' places have these values: what falls on each set, (sets), and on the brain.
+struct Sums {
+  std::vector<double> sets;
+  double brain = 0;
+};
+
+Sums sums_of(const std::vector<Places>& parts, const std::vector<std::vector<double>>& values) {
+  Sums sums{.sets = std::vector<double>(parts.at(0).weights.size()), .brain = 0};
   for (size_t f = 0; f < parts.size(); ++f) {
     const std::vector<double>& v = values[f];
-    whole += std::inner_product(v.begin(), v.end(), parts[f].brain.begin(), 0.0);
-    for (size_t s = 0; s < shares.size(); ++s) shares[s] += std::inner_product(v.begin(), v.end(), parts[f].weights[s].begin(), 0.0);
+    sums.brain += std::inner_product(v.begin(), v.end(), parts[f].brain.begin(), 0.0);
+    for (size_t s = 0; s < sums.sets.size(); ++s) sums.sets[s] += std::inner_product(v.begin(), v.end(), parts[f].weights[s].begin(), 0.0);
   }
-  for (double& share : shares) share = whole > 0 ? share / whole : 0;
-  return shares;
+  return sums;
 }
 
 /// What a map shows beside what chance would.
 struct Compared {
-  std::vector<double> seen, p;  // of each set
-  double length = 0;            // of the fields
+  std::vector<double> seen,
+      p;              // of each set: its share of what falls on the brain (0 where that is not above 0), and p of what falls on it
+  double length = 0;  // of the fields
 };
 
 using MapOf = std::function<std::vector<double>(const Attribution&)>;
@@ -79,15 +83,17 @@ Compared compare(std::span<const Attribution> parts, const MapOf& map_of, const 
     maps.push_back(places.back().map);
     values.push_back(places.back().map.value);
   }
-  Compared compared{.seen = shares_of(places, values), .p = {}, .length = smoothness_of(maps)};
+  const Sums seen = sums_of(places, values);
+  Compared compared{.seen = seen.sets, .p = {}, .length = smoothness_of(maps)};
+  for (double& share : compared.seen) share = seen.brain > 0 ? share / seen.brain : 0;
   std::vector<std::vector<double>> null(sets.size());
   for (int64_t draw = 0; draw < draws; ++draw) {
     const RngKey own = key.fold(static_cast<uint64_t>(draw));
     for (size_t f = 0; f < maps.size(); ++f) values[f] = surrogate_of(maps[f], compared.length, own);
-    const std::vector<double> shares = shares_of(places, values);
-    for (size_t s = 0; s < sets.size(); ++s) null[s].push_back(shares[s]);
+    const Sums drawn = sums_of(places, values);
+    for (size_t s = 0; s < sets.size(); ++s) null[s].push_back(drawn.sets[s]);
   }
-  for (size_t s = 0; s < sets.size(); ++s) compared.p.push_back(p_value(compared.seen[s], null[s]));
+  for (size_t s = 0; s < sets.size(); ++s) compared.p.push_back(seen.brain > 0 ? p_value(seen.sets[s], null[s]) : 1);
   return compared;
 }
 
@@ -102,7 +108,7 @@ struct RegionSums {
   double whole = 0, subjects = 0;  // of the parts that know the region
 };
 
-std::map<int64_t, RegionSums> sums_of(std::span<const Attribution> parts) {
+std::map<int64_t, RegionSums> region_sums(std::span<const Attribution> parts) {
   std::map<int64_t, RegionSums> sums;
   for (const Attribution& part : parts)
     for (size_t r = 0; r < part.labels.size(); ++r) {
@@ -161,7 +167,7 @@ std::vector<double> Attribution::slopes() const {
 }
 
 AttributionReport attribution_report(std::span<const Attribution> parts, const std::vector<int64_t>& planted, int64_t draws, RngKey key) {
-  const std::map<int64_t, RegionSums> sums = sums_of(parts);
+  const std::map<int64_t, RegionSums> sums = region_sums(parts);
   RegionSums brain;
   for (const auto& [label, sum] : sums)
     if (label > 0) brain.attribution += sum.attribution, brain.voxels += sum.voxels;

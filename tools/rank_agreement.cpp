@@ -43,12 +43,11 @@ void require_parts_of_batches(const RunConfig& config, int ranks) {
   check_input(moe.variance_weight == 0,
               "moe.variance_weight: the scores' variance is of a whole batch, which several ranks do not put together yet");
   const int64_t images = config.train.batch / config.train.accumulate;
-  if (moe.router == RouterKind::expert_choice) {
-    check_input(moe.choice_images > 0 && parts_are_whole_groups(images, moe.choice_images, ranks),
-                "moe.choice_images: {} images a micro-batch on {} ranks are not whole groups of {}, among whose tokens experts choose; 1 "
-                "always fits",
-                images, ranks, moe.choice_images > 0 ? std::to_string(moe.choice_images) : "all");
-  }
+  check_input(
+      moe.router != RouterKind::expert_choice || moe.choice_images == 1,
+      "moe.choice_images: {} ranks cut batches, those of evaluations too, so experts must choose among the tokens of single images (1), "
+      "not of {}",
+      ranks, moe.choice_images > 0 ? std::to_string(moe.choice_images) : "all");
   if (moe.router != RouterKind::vmoe) return;
   check_input(moe.capacity_train == 0 && moe.capacity_eval == 0,
               "moe.capacity_train, moe.capacity_eval: a capacity is of a whole batch, which several ranks do not put together yet");

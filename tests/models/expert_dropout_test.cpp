@@ -48,15 +48,28 @@ TEST_P(ExpertDropout, LeavesEvaluationAlone) {
   EXPECT_EQ(loads_of(with, RngKey{1}, Mode::eval), loads_of(without, RngKey{1}, Mode::eval));
 }
 
-/// Routers by which a token chooses its experts. Others, by name: they may not be in this build.
+/// Routers by which a token chooses its experts, but for the one that counts who was chosen.
 std::vector<RouterKind> routers_of_tokens() {
-  std::vector<RouterKind> all = all_routers();
-  std::erase_if(all, [](RouterKind kind) { return enum_name(kind) == "soft" || enum_name(kind) == "expert_choice"; });
+  std::vector<RouterKind> all = choosing_routers();
+  std::erase(all, RouterKind::bias_balanced);
   return all;
 }
 
 INSTANTIATE_TEST_SUITE_P(Moe, ExpertDropout, ::testing::ValuesIn(routers_of_tokens()),
                          [](const auto& test) { return std::string(enum_name(test.param)); });
+
+TEST(ExpertDropout, RunningStatisticsTakeInClosedExpertsToo) {
+  VitConfig closing = config_of(RouterKind::ermoe), open = closing;
+  open.moe.expert_dropout = 0;
+  const auto statistics = [](const VitConfig& config) {
+    TinyModel tiny(config);
+    EXPECT_TRUE(TinyTraining(tiny).step().accepted);
+    Snapshot all;
+    for (const Buffer* b : buffers_of(tiny.model)) all[b->name] = b->value.clone();
+    return all;
+  };
+  expect_same(statistics(closing), statistics(open));
+}
 
 TEST(ExpertDropout, GoesBesideAMask) {
   TinyModel tiny(config_of(RouterKind::linear));
@@ -83,6 +96,7 @@ TEST(ExpertDropout, WhatCannotBeIsRefused) {
   expect_refused([](MoeConfig& moe) { moe.expert_clusters = 3; }, "moe.expert_clusters: 3 clusters do not divide moe.experts 4");
   expect_refused([](MoeConfig& moe) { moe.expert_dropout = 0.4; }, "moe.expert_dropout: 0.4 of a cluster of 2 experts");
   expect_refused([](MoeConfig& moe) { moe.top_k = 3; }, "moe.expert_dropout: 0.5 leaves 2 experts open");
+  expect_refused([](MoeConfig& moe) { moe.router = RouterKind::bias_balanced; }, "moe.expert_dropout: moe.router bias_balanced");
 }
 
 TEST(ExpertDropout, CountsWholeExperts) {

@@ -126,6 +126,44 @@ TEST(AttributionNull, MapsThatAreSmoothByThemselvesAreTakenForMoreAsOftenAsPSays
   }
 }
 
+/// Four subjects, whose predictions follow their ages by `slopes` of each place.
+RegionAttribution slopes_of(const CubeGrid& grid, const std::vector<double>& slopes, RngKey key, int64_t draws) {
+  Attribution a(grid, 1, {0, 1, 2});
+  for (const double age : {20.0, 40.0, 60.0, 80.0}) {
+    std::vector<double> changes;
+    for (const double slope : slopes) changes.push_back(-slope * (age - 50));
+    a.add(age, changes, ball(grid), std::vector<double>(3));
+  }
+  return *attribution_report(std::span(&a, 1), {1}, draws, key).planted;
+}
+
+// Of maps with both signs the sum over the brain may come to anything: dividing each draw by its own would make p meaningless.
+TEST(AttributionNull, SlopesOfBothSignsAreTakenForMoreAsOftenAsPSays) {
+  constexpr int studies = 200;
+  double low = 0, high = 0, told = 0;
+  for (uint64_t i = 0; i < studies; ++i) {
+    std::vector<double> slopes = random_map(kGrid, 1.5, RngKey{901}.fold(i));
+    for (double& slope : slopes) slope -= 1;  // of a mean of about 1.6
+    const RegionAttribution planted = slopes_of(kGrid, slopes, RngKey{i}, 19);
+    if (planted.slope_share == 0) continue;
+    told += 1;
+    low += planted.slope_p <= 0.05 ? 1 : 0;
+    high += planted.slope_p <= 0.5 ? 1 : 0;
+  }
+  ASSERT_GT(told, 150);
+  EXPECT_LE(low / told, 0.05 + 0.053);
+  EXPECT_NEAR(high / told, 0.5, 0.12);
+}
+
+TEST(AttributionNull, APlaceThatCarriesTheSlopeIsFound) {
+  std::vector<double> slopes = random_map(kGrid, 0.7, RngKey{4});
+  for (int64_t cube = 0; cube < kGrid.count(); ++cube)
+    if (kGrid.middle_of(cube)[1] > 3) slopes[static_cast<size_t>(cube)] += 5;
+  const RegionAttribution planted = slopes_of(kGrid, slopes, RngKey{5}, 199);
+  EXPECT_LE(planted.slope_p, 0.01);
+  EXPECT_GT(planted.slope_ratio(), 1.5);
+}
+
 TEST(SmoothMaps, TheLengthOfAFieldIsFoundAgain) {
   for (const double length : {0.8, 1.5, 2.5}) {
     double sum = 0;
