@@ -21,8 +21,8 @@ std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics&
                                                      {"missing_rate", m.missing_rate},
                                                      {"unrouted", m.unrouted},
                                                      {"mean_top_score", m.mean_top_score},
-                                                     {"floor_share", m.floor_share},
-                                                     {"overlap", m.overlap}};
+                                                     {"floor_share", m.floor_share}};
+  if (m.overlap >= 0) values.emplace_back("overlap", m.overlap);
   if (m.churn >= 0) values.emplace_back("churn", m.churn);
   if (m.class_information < 0) return values;
   values.emplace_back("class_information", m.class_information);
@@ -137,8 +137,10 @@ double subspace_overlap(const Tensor& packed) {
 }
 
 RoutingCollector::RoutingCollector(Vit& model) {
+  const MoeConfig& settings = model.config().moe;
   for (MoeLayer* moe : model.moe_layers()) {
     layers_.emplace_back().moe = moe;
+    layers_.back().has_floor = settings.router == RouterKind::ermoe && settings.combine == CombineRule::normalized;
     layers_.back().counts.resize(static_cast<size_t>(moe->dims().all()));
   }
 }
@@ -163,7 +165,7 @@ void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64
         layer.missing -= 1;
         layer.counts[static_cast<size_t>(e)] += route.soft ? static_cast<double>(s[n * E + e]) : 1.0;
         layer.fallback += fallback != nullptr && fallback[n * K + k] != 0;
-        layer.floored += !route.soft && e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
+        layer.floored += layer.has_floor && !route.soft && e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
       }
     }
   });

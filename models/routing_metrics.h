@@ -20,17 +20,17 @@ struct RoutingMetrics {
   double gini = 0;  // of the load: 0 flat, (E-1)/E everything on one expert
   double cv = 0;    // standard deviation over mean of the load
   double max_over_mean = 0;
-  int64_t dead_experts = 0;               // load below 1 % of the fair share 1/E
-  double entropy = 0;                     // of the load, over its maximum ln E
-  double fallback_rate = 0;               // share of slots that no qualified scored expert filled
-  double free_share = 0;                  // share of slots that free experts took
-  double missing_rate = 0;                // share of slots that nobody filled
-  double unrouted = 0;                    // share of tokens that no expert saw
-  double mean_top_score = 0;              // mean over tokens of the best score
-  double floor_share = 0;                 // share of filled slots whose score is at or below the combine floor of 1e-3
-  double overlap = 0;                     // mean over pairs of ‖B_aᵀB_b‖²/R; R/D for random subspaces, 0 for disjoint ones
-  double churn = 0;                       // share of tokens whose top expert differs from the last evaluation; -1 where there was none
-  double class_information = -1;          // mutual information of expert (first slot) and class, nats; -1 without classes
+  int64_t dead_experts = 0;       // load below 1 % of the fair share 1/E
+  double entropy = 0;             // of the load, over its maximum ln E
+  double fallback_rate = 0;       // share of slots that no qualified scored expert filled
+  double free_share = 0;          // share of slots that free experts took
+  double missing_rate = 0;        // share of slots that nobody filled
+  double unrouted = 0;            // share of tokens that no expert saw
+  double mean_top_score = 0;      // mean over tokens of the best score
+  double floor_share = 0;         // share of filled slots whose score is at or below the combine floor of 1e-3; 0 without one
+  double overlap = -1;            // mean over pairs of ‖B_aᵀB_b‖²/R; R/D for random subspaces, 0 for disjoint ones; -1 without bases
+  double churn = 0;               // share of tokens whose top expert differs from the last evaluation; -1 where there was none
+  double class_information = -1;  // mutual information of expert (first slot) and class, nats; -1 without classes
   double class_information_null = -1;     // the same with the images' classes permuted, mean over permutations; -1 likewise
   double class_information_null_sd = -1;  // and its deviation over permutations
   double class_information_p = -1;        // (1 + permutations that reach the information) / (1 + permutations)
@@ -39,7 +39,7 @@ struct RoutingMetrics {
 /// Permutations of the images' classes behind class_information_null.
 inline constexpr int class_permutations = 99;
 
-/// Every number of `m` but the load, by name, for logs: ("gini", 0.03). No churn and nothing of classes where there are none.
+/// Every number of `m` but the load, by name, for logs: ("gini", 0.03). No overlap, no churn and nothing of classes where there are none.
 std::vector<std::pair<std::string, double>> routing_values(const RoutingMetrics& m);
 
 /// Gini coefficient of non-negative values; 0 for an empty or all-zero list.
@@ -63,6 +63,7 @@ class RoutingCollector {
  private:
   struct Layer {
     MoeLayer* moe = nullptr;
+    bool has_floor = false;  // a slot's weight stems from its score, but at least a floor
     int64_t slots = 0, fallback = 0, missing = 0, floored = 0, tokens = 0, unrouted = 0;
     double top_score = 0;
     std::vector<double> counts;                      // (E + Ef)

@@ -221,15 +221,19 @@ VitConfig compressed_config(const VitConfig& model, const Compression& what) {
   VitConfig config = model;
   MoeConfig& moe = config.moe;
   check_input(!moe_blocks(moe.layers, model.depth).empty(), "the model has no experts (moe.layers {})", moe.layers);
+  check_input(moe.layer == ExpertLayer::routed,
+              "moe.layer {}: all its experts are one factored tensor, of which none can be dropped or copied", enum_name(moe.layer));
   check_input(moe.replicas == 0, "the model has {} copies of experts already (moe.replicas): compress the one that it was made of",
               moe.replicas);
   check_input(moe.regions.empty(), "moe.regions: each expert of this model has regions of its own, which no other would take over");
   const auto dropped = static_cast<int64_t>(std::llround(what.prune * static_cast<double>(moe.experts)));
   const int64_t left = moe.experts - dropped;
+  check_input(moe.router != RouterKind::soft || (dropped == 0 && what.replicas == 0),
+              "moe.router soft: its slots are numbered by expert, so none of its experts can be dropped or copied");
   check_input(left >= 1 && left + moe.free_experts >= moe.top_k,
               "--prune {}: {} of {} experts would be left, and a token takes {} (moe.top_k)", what.prune, left, moe.experts, moe.top_k);
   check_input(what.replicas <= left, "--replicate {}: a layer has {} experts", what.replicas, left);
-  moe.hidden = expert_hidden(model);
+  if (moe.adapter == 0) moe.hidden = expert_hidden(model);  // adapters have their width from moe.adapter
   if (moe.router == RouterKind::ermoe) {
     moe.basis_rank = basis_rank(model);
     moe.basis = Basis::untied;
@@ -237,6 +241,8 @@ VitConfig compressed_config(const VitConfig& model, const Compression& what) {
   moe.expert = ExpertKind::plain;
   moe.rank = 0;
   moe.experts = left;
+  moe.expert_dropout = 0;  // of clusters that the experts left need not fill
+  moe.expert_clusters = 1;
   moe.replicas = what.replicas;
   return config;
 }

@@ -36,10 +36,10 @@ std::string routing_table(const std::vector<RoutingMetrics>& layers) {
                                  "entropy", "fallback", "free", "missing", "overlap", "churn",
                                  classes ? fmt::format(" {:>12} {:>16} {:>6}", "class info", "by chance", "p") : "");
   for (const RoutingMetrics& m : layers) {
-    const std::string churn = m.churn < 0 ? "n/a" : fmt::format("{:.3f}", m.churn);
-    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8.3f} {:>6}{}\n", m.block, m.gini,
-                        m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, m.overlap, churn,
-                        classes ? class_figures(m) : "");
+    const auto figure = [](double value) { return value < 0 ? "n/a" : fmt::format("{:.3f}", value); };
+    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8} {:>6}{}\n", m.block, m.gini,
+                        m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, figure(m.overlap),
+                        figure(m.churn), classes ? class_figures(m) : "");
   }
   return text;
 }
@@ -64,6 +64,7 @@ ordered_json routing_json(const RoutingMetrics& m) {
   ordered_json layer;
   layer["block"] = m.block;
   for (const auto& [name, value] : routing_values(m)) layer[name] = value;
+  if (m.overlap < 0) layer["overlap"] = nullptr;
   if (m.churn < 0) layer["churn"] = nullptr;
   layer["load"] = m.load;
   return layer;

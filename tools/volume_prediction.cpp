@@ -1,6 +1,7 @@
 #include "tools/volume_prediction.h"
 
 #include "core/error.h"
+#include "core/flat.h"
 #include "data/csv.h"
 #include "data/nifti.h"
 #include "data/volume_grid.h"
@@ -64,16 +65,31 @@ double age_of(const ExecContext& ctx, LoadedModel& model, const RegionMask& mask
   return predicted_numbers(model.config().loss, on_host(ctx, output.value))[0];
 }
 
+/// How much each of E experts did in a layer: slots that it filled, or under soft routing the sum of its tokens' weights.
+std::vector<double> loads_of(const ExecContext& ctx, const RoutingRecord& route) {
+  if (!route.soft) {
+    const Tensor counts = on_host(ctx, route.plan.counts);
+    const auto all = counts.span<int32_t>();
+    return {all.begin(), all.end()};
+  }
+  CachingAllocator& memory = ctx.host != nullptr ? *ctx.host : *ctx.allocator;
+  const Tensor given = on_host(ctx, route.scores), scores = Tensor::empty(memory, given.shape(), DType::f32);
+  convert(given, scores);  // a GPU's may be of 16 bits
+  const int64_t N = scores.shape()[0], E = scores.shape()[1];
+  std::vector<double> sums(static_cast<size_t>(E));
+  for (int64_t i = 0; i < N * E; ++i) sums[static_cast<size_t>(i % E)] += static_cast<double>(scores.data<float>()[i]);
+  return sums;
+}
+
 /// Of the last block with experts.
 std::vector<ExpertUse> experts_of(const ExecContext& ctx, const ForwardPass& pass, int64_t most) {
   std::vector<ExpertUse> uses;
   if (pass.routes.empty()) return uses;
   const RoutingRecord& last = pass.routes.back();
-  const Tensor counts = on_host(ctx, last.plan.counts);
-  double all = 0;
-  for (const int32_t count : counts.span<int32_t>()) all += count;
-  for (int64_t e = 0; e < last.plan.experts; ++e)
-    uses.push_back({.block = last.block, .expert = e, .share = all > 0 ? counts.data<int32_t>()[e] / all : 0});
+  const std::vector<double> loads = loads_of(ctx, last);
+  const double all = std::reduce(loads.begin(), loads.end());
+  for (size_t e = 0; e < loads.size(); ++e)
+    uses.push_back({.block = last.block, .expert = static_cast<int64_t>(e), .share = all > 0 ? loads[e] / all : 0});
   std::ranges::stable_sort(uses, std::greater{}, &ExpertUse::share);
   uses.resize(std::min(uses.size(), static_cast<size_t>(most)));
   return uses;

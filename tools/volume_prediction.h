@@ -13,7 +13,7 @@ namespace ermoe {
 
 struct ExpertUse {
   int64_t block = 0, expert = 0;
-  double share = 0;  // of the block's filled slots
+  double share = 0;  // of the block's filled slots; soft routing: of its tokens' outputs
 };
 
 struct VolumePrediction {

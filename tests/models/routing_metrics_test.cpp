@@ -99,6 +99,18 @@ TEST(SubspaceOverlap, OfAModelIsMeasuredOnItsRoutingBases) {
   }
 }
 
+TEST(SubspaceOverlap, IsNotNamedWhereRoutersHaveNoBases) {
+  const auto names_overlap = [](RouterKind router) {
+    VitConfig config = tiny_config();
+    config.moe.router = router;
+    TinyModel tiny(config);
+    const auto values = routing_values(RoutingCollector(tiny.model).metrics(nullptr).at(0));
+    return std::ranges::any_of(values, [](const auto& value) { return value.first == "overlap"; });
+  };
+  EXPECT_TRUE(names_overlap(RouterKind::ermoe));
+  EXPECT_FALSE(names_overlap(RouterKind::vmoe));
+}
+
 class Collected : public ::testing::Test {
  protected:
   Collected() : tiny_(config()) {}
@@ -164,6 +176,25 @@ TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
   EXPECT_EQ(m.missing_rate, 1.0 / 8);
   EXPECT_EQ(m.fallback_rate, 3.0 / 8);  // a missing slot is missing, not a fallback
   EXPECT_EQ(m.floor_share, 1.0 / 7);    // expert 2's score lies on the floor
+}
+
+/// A small score is on the floor only where weights have one.
+TEST(FloorShare, IsOfNormalizedEigenRoutersAlone) {
+  const auto floor_share = [](RouterKind router, CombineRule combine) {
+    VitConfig config = tiny_config();
+    config.moe.router = router;
+    config.moe.combine = combine;
+    TinyModel tiny(config);
+    RoutingRecord record;
+    record.plan = make_plan(tiny.bench.ctx, Tensor::from<int32_t>(tiny.bench.allocator, {1, 2}, std::vector<int32_t>{0, 1}), 4);
+    record.scores = Tensor::from<double>(tiny.bench.allocator, {1, 4}, std::vector<double>{0.4, 0.0005, 0.3, 0.2});
+    RoutingCollector collector(tiny.model);
+    collector.add({record}, {}, {}, 1);
+    return collector.metrics(nullptr).at(0).floor_share;
+  };
+  EXPECT_EQ(floor_share(RouterKind::ermoe, CombineRule::normalized), 0.5);
+  EXPECT_EQ(floor_share(RouterKind::ermoe, CombineRule::softmax), 0);
+  EXPECT_EQ(floor_share(RouterKind::linear, CombineRule::normalized), 0);
 }
 
 /// Of experts that choose tokens: a slot a token and expert, but rows only for those that are taken.

@@ -198,6 +198,29 @@ TEST(Compress, RefusesWhatLeavesTooFew) {
   VitConfig copied = config;
   copied.moe.replicas = 1;
   EXPECT_TRUE(refusal(copied, {}).starts_with("the model has 1 copies"));
+  VitConfig soft = config_of(RouterKind::soft);
+  soft.moe.top_k = 1;
+  EXPECT_EQ(refusal(soft, {}), "accepted");
+  EXPECT_TRUE(refusal(soft, {.prune = 0.5}).starts_with("moe.router soft: "));
+  EXPECT_TRUE(refusal(soft, {.replicas = 1}).starts_with("moe.router soft: "));
+  VitConfig mixed = config;
+  mixed.moe.layer = ExpertLayer::cp;
+  EXPECT_TRUE(refusal(mixed, {}).starts_with("moe.layer cp: "));
+}
+
+/// What is written can be trained and loaded: its settings go together.
+TEST(Compress, SettingsFitTheExpertsThatAreLeft) {
+  VitConfig config = config_of(RouterKind::linear);
+  config.moe.hidden = 0;
+  config.moe.adapter = 8;
+  config.moe.expert_dropout = 0.5;
+  config.moe.expert_clusters = 2;
+  const VitConfig left = compressed_config(config, {.prune = 0.25});
+  EXPECT_EQ(left.moe.hidden, 0);
+  EXPECT_EQ(left.moe.adapter, 8);
+  EXPECT_EQ(left.moe.expert_dropout, 0);
+  EXPECT_EQ(left.moe.expert_clusters, 1);
+  check_model(left);
 }
 
 }  // namespace

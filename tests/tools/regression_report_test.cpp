@@ -133,5 +133,17 @@ TEST(EvaluationReport, OfClassesIsAsItWas) {
   EXPECT_FALSE(json.contains("regression"));
 }
 
+TEST(EvaluationReport, RoutersWithoutBasesHaveNoOverlap) {
+  EvaluationReport report;
+  report.result.routing.resize(2);
+  report.result.routing[1].overlap = 0.25;
+  for (RoutingMetrics& m : report.result.routing) m.churn = 0.125;  // so that nothing else is n/a
+  const std::string text = evaluation_text(report);
+  EXPECT_TRUE(holds(text, "     n/a  0.125\n") && holds(text, "   0.250  0.125\n")) << text;
+  const auto json = nlohmann::json::parse(evaluation_json(report));
+  EXPECT_TRUE(json["routing"][0].contains("overlap") && json["routing"][0]["overlap"].is_null());
+  EXPECT_EQ(json["routing"][1]["overlap"], 0.25);
+}
+
 }  // namespace
 }  // namespace ermoe

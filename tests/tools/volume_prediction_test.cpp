@@ -89,6 +89,16 @@ TEST_F(VolumePredictionTest, NamesTheExpertsMostUsedFirst) {
   EXPECT_EQ(predict_volume(engine, models, study.volume(1), {.regions = {}, .experts = 1}).experts.size(), 1u);
 }
 
+/// Every expert has as many slots, but not as much of the output.
+TEST_F(VolumePredictionTest, OfSoftRoutingSharesAreOfTheOutput) {
+  config.model.moe.router = RouterKind::soft;
+  train("soft");
+  const VolumePrediction p = predict(study.volume(1));
+  ASSERT_EQ(p.experts.size(), 2u);
+  EXPECT_NEAR(p.experts[0].share + p.experts[1].share, 1, 1e-6);
+  EXPECT_GT(p.experts[0].share, p.experts[1].share);
+}
+
 TEST_F(VolumePredictionTest, ExpertsWithRegionsWantAMapOnTheVolumesGrid) {
   config = study.regional();
   config.train.steps = 1;
