@@ -106,7 +106,8 @@ constexpr std::string_view kBrainAgeSmall = R"({
   "checkpoint": {"keep": 1}
 })";
 
-// Made-up brains of `ermoe-data phantom` instead of real ones, all for training but every fifth: what brain-age may start from (train.init).
+// Made-up brains of `ermoe-data phantom` instead of real ones, all for training but every fifth: what brain-age may start from
+// (train.init).
 constexpr std::string_view kBrainAgePhantom = R"({
   "data": {"spacing": 4, "normalize": "zscore"},
   "model": {"dimensions": 3, "volume": [42, 48, 42], "patch": 6, "width": 192, "depth": 4, "heads": 4, "pool": "flatten",
