@@ -102,6 +102,10 @@ ScheduleOptions schedule_options(const Options& options, const Study& study) {
   return schedule;
 }
 
+bool any_done(const std::vector<StudyRun>& runs) {
+  return std::ranges::any_of(runs, [](const StudyRun& run) { return state_of(run) == RunState::done; });
+}
+
 /// Writes the table of all that is done, and prints it.
 void tabulate(const Study& study, const std::string& out) {
   const StudyTable table = make_table(study, runs_of(study, out, rows_named(study, {})));
@@ -119,7 +123,7 @@ int run_study(const Options& options) {
   const std::vector<StudyRun> runs = chosen(options, study, out);
   require_agreement(all);
   if (options.table_only) {
-    check_input(std::ranges::any_of(all, [](const StudyRun& run) { return state_of(run) == RunState::done; }), "{}: no run is done", out);
+    check_input(any_done(all), "{}: no run is done", out);
     tabulate(study, out);
     return 0;
   }
@@ -132,10 +136,10 @@ int run_study(const Options& options) {
   const Descriptor held = lock(out);
   const ScheduleResult result = run_missing(runs, schedule);
   if (result.signal != 0) {
-    std::printf("%s came: stopped, all saved. To go on: the same command again\n", std::string(name_of_signal(result.signal)).c_str());
-    return 0;
+    std::printf("%s came: stopped%s. To go on: the same command again\n", std::string(name_of_signal(result.signal)).c_str(),
+                result.failed == 0 ? ", all saved" : "");
   }
-  tabulate(study, out);
+  if (result.signal == 0 || any_done(all)) tabulate(study, out);
   check(result.failed == 0, "{} of {} runs failed, as told above; the same command tries them again", result.failed,
         result.failed + result.done);
   return 0;

@@ -1,6 +1,7 @@
 #include "tools/report_run.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "data/subset.h"
 #include "models/config_rules.h"
 #include "models/summary.h"
@@ -36,7 +37,13 @@ ordered_json table(const std::vector<T>& values, size_t columns) {
 class RunReport {
  public:
   RunReport(Engine& engine, const ReportedRun& run, const ReportOptions& options, int threads, const WarnFn& note)
-      : engine_(engine), options_(options), threads_(threads), note_(note), folder_(run.folder), model_(engine, run.weights, note) {
+      : engine_(engine),
+        options_(options),
+        threads_(threads),
+        note_(note),
+        folder_(run.folder),
+        asked_(run.weights),
+        model_(engine, run.weights, note) {
     config_ = model_.config();
     if (config_.data.decoder == DecoderChoice::gpu) config_.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
   }
@@ -60,6 +67,7 @@ class RunReport {
       evaluate_on(*pipeline);
     else
       model_.use_average(nullptr, [](const std::string&) {});
+    out_["standing"] = standing();
     describe_weights();
     return std::move(out_);
   }
@@ -73,6 +81,20 @@ class RunReport {
     out_["layers"] = ordered_json::array();
     for (MoeLayer* layer : model_.model().moe_layers())
       out_["layers"].push_back({{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}});
+  }
+
+  /// Which of the run's checkpoints this is. The best one was chosen by the run's own evaluations: on the samples that are judged here,
+  /// where no other data or split is, so its figures flatter.
+  std::string standing() const {
+    const std::string pointer = folder_ + "/checkpoints/best";
+    std::string best = path_exists(pointer) ? read_file(pointer, 4096) : "";
+    while (best.ends_with('\n')) best.pop_back();
+    const bool is_best = asked_ == folder_ && !best.empty() && std::filesystem::path(model_.folder()).filename() == best;
+    if (!is_best) return "last checkpoint";
+    const bool same = out_.contains("split") && split_ == "test" && options_.data.empty();
+    return !same                   ? "best checkpoint"
+           : out_.contains("ages") ? "best checkpoint, chosen on these subjects"
+                                   : "best checkpoint, chosen on these images";
   }
 
   /// Null, and a note, where the data cannot be read.
@@ -182,7 +204,7 @@ class RunReport {
   const ReportOptions& options_;
   int threads_;
   const WarnFn& note_;
-  std::string folder_, split_ = "test";
+  std::string folder_, asked_, split_ = "test";
   LoadedModel model_;
   RunConfig config_;
   ordered_json out_;

@@ -53,8 +53,8 @@ Image cut(const Image& image, int64_t x, int64_t y, int64_t side) {
 }  // namespace
 
 SampleGatherer::SampleGatherer(Vit& model, const LossConfig& loss, std::set<int64_t> shown, size_t mistakes)
-    : tokens_(model.tokens()),
-      prefix_(model.prefix_tokens()),
+    : tokens_(model.routed_tokens()),
+      prefix_(model.routed_prefix_tokens()),
       sigmoid_(loss.kind == LossKind::sigmoid),
       wanted_(std::move(shown)),
       most_mistakes_(mistakes) {
@@ -87,7 +87,7 @@ void SampleGatherer::add(const ExecContext& ctx, const EvaluationBatch& batch, c
 
 void SampleGatherer::add_layer(size_t layer, const ExecContext& ctx, const RoutingRecord& route, const EvaluationBatch& batch,
                                std::vector<SampleRecord>& records) {
-  if (!route.plan.expert_ids.defined() || !route.scores.defined()) return;  // soft routing: every expert has a part of every token
+  if (route.soft) return;  // every expert has a part of every token: none takes it first
   const Tensor ids = on_host(ctx, route.plan.expert_ids), scores = wide(ctx, route.scores);
   const int64_t K = route.plan.slots, E = scores.shape()[1];
   for (size_t b = 0; b < records.size(); ++b) {

@@ -163,10 +163,10 @@ const FigureKind& figure_kind(const std::string& key) {
   return *found;
 }
 
-RunFigures figures_of(const StudyRun& run) {
+RunFigures figures_of(const StudyRun& run, std::string_view evaluation) {
   RunFigures figures{
       .seed = run.seed, .folder = run.folder, .values = {}, .layers = {}, .at_once = record_of(run).at_once, .by_sample = {}};
-  read_evaluation(run.file(evaluation_file), figures);
+  read_evaluation(run.file(evaluation), figures);
   join_layers(figures);
   read_metrics(metrics_of(run), figures.values);
   count_model(run.file("config.json"), figures.values);

@@ -8,6 +8,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ermoe {
@@ -42,8 +43,9 @@ struct RunFigures {
   std::map<std::string, double> by_sample;  // by image or subject: 1 where it was right, else 0; or the absolute error
 };
 
-/// Of a run that is done. Throws InputError where a file is not as ermoe-train and ermoe-eval leave it.
-RunFigures figures_of(const StudyRun& run);
+/// Of a run that is done, or whose evaluation still has another name. Throws InputError where a file is not as ermoe-train and ermoe-eval
+/// leave it.
+RunFigures figures_of(const StudyRun& run, std::string_view evaluation = evaluation_file);
 
 /// "accuracy 91.32 %", "MAE 6.51".
 std::string figure_text(const RunFigures& figures);

@@ -108,6 +108,7 @@ std::string notes(const StudyTable& table) {
   }
   if (at_once > 1) text += fmt::format("images/s: up to {} runs shared the device.\n", at_once);
   if (!missing.empty()) text += fmt::format("Not done yet: {}.\n", missing);
+  for (const std::string& run : table.unread) text += fmt::format("Left out, {}.\n", run);
   return text.empty() ? "" : "\n" + text;
 }
 

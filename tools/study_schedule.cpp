@@ -2,15 +2,12 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
-#include "core/json.h"
 #include "tools/child_process.h"
 #include "tools/config_table.h"
 #include "tools/progress.h"
 #include "tools/signals.h"
 #include "tools/study_figures.h"
 #include "tools/study_progress.h"
-
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -32,7 +29,12 @@ constexpr size_t largest_log = size_t{64} << 20, told_lines = 5;
 double now_in_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::string last_lines(const std::string& path) {
-  std::string text = read_file(path, largest_log);
+  std::string text;
+  try {
+    text = read_file(path, largest_log);
+  } catch (const std::exception& fault) {
+    return fmt::format("    ({})", fault.what());  // there is another fault to be told
+  }
   while (text.ends_with('\n')) text.pop_back();
   size_t at = text.size();
   for (size_t lines = 0; lines < told_lines && at != std::string::npos && at > 0; ++lines) at = text.rfind('\n', at - 1);
@@ -42,7 +44,7 @@ std::string last_lines(const std::string& path) {
 }
 
 /// What the evaluation prints while it is at it.
-std::string unfinished(const StudyRun& run) { return run.file(evaluation_file) + ".partial"; }
+constexpr std::string_view unfinished_file = "evaluation.json.partial";
 
 /// One run on its way: a child that trains, where anything is left to train, then one that evaluates.
 class Job {
@@ -69,16 +71,30 @@ class Job {
   const std::string& fault() const { return fault_; }
 
   void stop(int signal) {
-    stopping_ = true;
+    stopped_by_ = signal;
     child_->signal(signal);
   }
 
+  /// What goes wrong with this run is its own failure: the others go on.
   Now look() {
+    try {
+      return look_at_child();
+    } catch (const std::exception& fault) {
+      return fail(fault.what());
+    }
+  }
+
+  const RunFigures& figures() const { return figures_; }
+
+ private:
+  Now look_at_child() {
     const std::optional<int> code = child_->ended();
     if (!code) return Now::busy;
     const bool evaluated = state_ == RunState::trained && *code == 0;
     if (evaluated) return finish();
-    if (stopping_) return Now::stopped;
+    // An evaluation has nothing to save: it may end by the signal itself.
+    const bool ended_in_order = *code == 0 || (state_ == RunState::trained && *code == 128 + stopped_by_);
+    if (stopped_by_ != 0 && ended_in_order) return Now::stopped;
     if (*code != 0) return fail(fmt::format("its {} ended with code {}", state_ == RunState::trained ? "evaluation" : "training", *code));
     state_ = state_of(run_);
     if (state_ != RunState::trained) return fail("its training ended before the last step");
@@ -86,7 +102,6 @@ class Job {
     return Now::busy;
   }
 
- private:
   void start_child() {
     const std::string log = run_.file(log_file);
     const std::string device = to_text(find_setting("train.device")->get(run_.asked));
@@ -101,14 +116,14 @@ class Job {
       command = {options_.train, "--config", run_.file(asked_file)};
     command.insert(command.end(), {"--device", device});
     if (options_.threads > 0) command.insert(command.end(), {"--threads", std::to_string(options_.threads)});
-    child_ = std::make_unique<ChildProcess>(command, evaluates ? unfinished(run_) : log, log);
+    child_ = std::make_unique<ChildProcess>(command, evaluates ? run_.file(unfinished_file) : log, log);
   }
 
   Now finish() {
-    read_json(unfinished(run_));  // it is whole
+    figures_ = figures_of(run_, unfinished_file);  // it is whole, and what the table wants
     record_.seconds += seconds();
     write_record(run_, record_);
-    fs::rename(unfinished(run_), run_.file(evaluation_file));
+    fs::rename(run_.file(unfinished_file), run_.file(evaluation_file));
     return Now::done;
   }
 
@@ -122,7 +137,8 @@ class Job {
   RunState state_;
   double start_, before_ = 0;
   RunRecord record_;
-  bool stopping_ = false;
+  int stopped_by_ = 0;
+  RunFigures figures_;
   std::unique_ptr<ChildProcess> child_;
   std::string fault_;
 };
@@ -160,11 +176,20 @@ class Runner {
     while (!waiting_.empty() && static_cast<int64_t>(jobs_.size()) < options_.jobs) {
       const StudyRun& run = *waiting_.front();
       waiting_.pop_front();
-      const RunState state = state_of(run);
-      jobs_.emplace_back(run, options_);
-      const char* what = state == RunState::begun ? "goes on" : state == RunState::trained ? "is evaluated" : "begins";
-      progress_->say(fmt::format("{}: {}", run.name, what));
+      try {
+        begin(run);
+      } catch (const std::exception& fault) {
+        ++result_.failed;
+        progress_->say(fmt::format("{}: FAILED, it could not begin: {}", run.name, fault.what()));
+      }
     }
+  }
+
+  void begin(const StudyRun& run) {
+    const RunState state = state_of(run);
+    jobs_.emplace_back(run, options_);
+    const char* what = state == RunState::begun ? "goes on" : state == RunState::trained ? "is evaluated" : "begins";
+    progress_->say(fmt::format("{}: {}", run.name, what));
   }
 
   void look() {
@@ -177,8 +202,7 @@ class Runner {
       if (now == Job::Now::done) {
         ++result_.done;
         progress_->finished(1 - job->before());
-        progress_->say(
-            fmt::format("{}: {}, after {}", job->run().name, figure_text(figures_of(job->run())), duration_text(job->seconds())));
+        progress_->say(fmt::format("{}: {}, after {}", job->run().name, figure_text(job->figures()), duration_text(job->seconds())));
       } else if (now == Job::Now::failed) {
         ++result_.failed;
         progress_->say(fmt::format("{}: {}", job->run().name, job->fault()));

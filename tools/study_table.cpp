@@ -83,12 +83,19 @@ StudyTable make_table(const Study& study, const std::vector<StudyRun>& runs) {
                    .base_row = study.rows[base].name,
                    .judged_by = "accuracy",
                    .base = changed_settings(study.base, RunConfig{}),
-                   .rows = {}};
+                   .rows = {},
+                   .unread = {}};
   for (const StudyRow& row : study.rows)
     table.rows.push_back(
         {.name = row.name, .family = row.family, .sets = row.sets, .runs = {}, .values = {}, .layers = {}, .difference = {}, .moved = {}});
-  for (const StudyRun& run : runs)
-    if (state_of(run) == RunState::done) table.rows[run.row].runs.push_back(figures_of(run));
+  for (const StudyRun& run : runs) {
+    if (state_of(run) != RunState::done) continue;
+    try {
+      table.rows[run.row].runs.push_back(figures_of(run));
+    } catch (const InputError& fault) {
+      table.unread.push_back(fmt::format("{}: {}", run.name, fault.what()));
+    }
+  }
   const std::vector<RunFigures>&baseline = table.rows[study.baseline].runs, &unmoved = table.rows[base].runs;
   for (TableRow& row : table.rows) {
     std::ranges::sort(row.runs, {}, &RunFigures::seed);

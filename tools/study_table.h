@@ -29,6 +29,7 @@ struct StudyTable {
   std::string judged_by;          // "accuracy" or "mae"
   std::vector<SettingText> base;  // what the base has otherwise than the program's defaults
   std::vector<TableRow> rows;
+  std::vector<std::string> unread;  // runs that are done but left out, each with why
 };
 
 /// From the folders of the runs that are done.

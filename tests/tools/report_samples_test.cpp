@@ -76,13 +76,45 @@ TEST_F(Gathered, FavouritesAreTheHighestScoresOneAnImage) {
   EXPECT_TRUE(gatherer_.favourites(0, 3).empty());
 }
 
-TEST_F(Gathered, SoftRoutingHasNoRoutesToShow) {
+/// What is kept of image 7 of four, of a model's own evaluation pass.
+SampleRecord shown_of(TinyModel& tiny, std::vector<ScoredPatch>& favourites) {
+  SampleGatherer gatherer(tiny.model, {}, {7}, 2);
+  ForwardPass pass;
+  tiny.model.forward(tiny.bench.ctx, Variable(tiny.images), pass);
   EvaluationBatch batch;
-  batch.indices = {7};
-  batch.labels = {0};
-  gatherer_.add(tiny_.bench.ctx, batch, Tensor::zeros(tiny_.bench.allocator, {1, 4}, DType::f32), {RoutingRecord{}});
-  ASSERT_EQ(gatherer_.shown().size(), 1u);
-  EXPECT_TRUE(gatherer_.shown()[0].experts.empty());
+  batch.indices = {4, 5, 6, 7};
+  batch.labels = {0, 0, 0, 0};
+  gatherer.add(tiny.bench.ctx, batch, Tensor::zeros(tiny.bench.allocator, {4, 4}, DType::f32), pass.routes);
+  for (int64_t e = 0; e < 4; ++e) favourites.insert(favourites.end(), gatherer.favourites(0, e).begin(), gatherer.favourites(0, e).end());
+  return gatherer.shown().at(0);
+}
+
+TEST(SampleGatherer, SoftRoutingHasNoRoutesToShow) {
+  VitConfig config = tiny_config();
+  config.moe.router = RouterKind::soft;
+  config.moe.expert = ExpertKind::plain;
+  TinyModel tiny(config);
+  std::vector<ScoredPatch> favourites;
+  EXPECT_TRUE(shown_of(tiny, favourites).experts.empty());
+  EXPECT_TRUE(favourites.empty());
+}
+
+TEST(SampleGatherer, AdaptersSeeThePatchesAlone) {
+  VitConfig config = tiny_config();
+  config.moe.router = RouterKind::linear;
+  config.moe.expert = ExpertKind::plain;
+  config.moe.hidden = 0;
+  config.moe.adapter = 8;
+  TinyModel tiny(config);
+  ASSERT_EQ(tiny.model.routed_tokens(), 4);
+  ForwardPass pass;
+  tiny.model.forward(tiny.bench.ctx, Variable(tiny.images), pass);
+  const Tensor ids = pass.routes.at(0).plan.expert_ids;  // (16, 2)
+  std::vector<int32_t> last;
+  for (int64_t n = 12; n < 16; ++n) last.push_back(ids.data<int32_t>()[n * 2]);
+  std::vector<ScoredPatch> favourites;
+  EXPECT_EQ(shown_of(tiny, favourites).experts, (std::vector<std::vector<int32_t>>{last}));
+  EXPECT_FALSE(favourites.empty());
 }
 
 TEST(SingularValues, OfMatricesByHand) {

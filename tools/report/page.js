@@ -90,7 +90,7 @@ function headline(run) {
   const result = run.accuracy !== undefined ? `${percent(run.accuracy, 2)} of ${num(run.images)} ${run.split} images right` :
       run.mae !== undefined ? `mean error ${num(run.mae)} years for ${num(run.images)} ${run.split} subjects` :
                               'not evaluated here';
-  return `${several ? run.name + ': ' : ''}${result}${gini}; step ${num(run.step)}, ${num(run.parameters / 1e6)} M parameters`;
+  return `${several ? run.name + ': ' : ''}${result}${gini}; step ${num(run.step)}${run.standing ? ` (${run.standing})` : ''}, ${num(run.parameters / 1e6)} M parameters`;
 }
 
 function render() {

@@ -53,11 +53,14 @@ section('ages', 'Ages', () => {
             value]) => el('tr', {}, el('th', {scope: 'row'}, name), el('td', {}, value))))))));
 });
 
+/// Loads are of the scored experts, then of replicas.
+const loadName = (l, e) => e < l.experts ? 'expert ' + e : 'replica ' + (e - l.experts);
+
 /// What an evaluation logged of each expert's load, as series.
 function loadSeries(l) {
   return Array
-      .from({length: l.experts}, (_, e) => ({
-        name: 'expert ' + e,
+      .from({length: l.load ? l.load.length : l.experts}, (_, e) => ({
+        name: loadName(l, e),
         color: color(e),
         dash: ['', '7 3', '2 3', '9 3 2 3'][Math.floor(e / 8) % 4],
         x: column(current(), 'eval', 'step'),
@@ -72,21 +75,21 @@ section('load', 'Load of the experts', () => {
   const gini = byLayer('gini'), churn = byLayer('churn').filter(s => s.y.some(v => v !== null));
   return [
     el('p', {},
-        'The share of a layer’s filled slots that each expert takes, over the whole evaluation split. Where all take the same the Gini coefficient is 0; where one takes all it is nearly 1.'),
+        'The share of a layer’s filled slots that each expert takes (of soft routing: its share of the tokens’ outputs), over the whole evaluation split. Where all take the same the Gini coefficient is 0; where one takes all it is nearly 1.'),
     layerSlider(), view(() => {
       const l = layer(), series = loadSeries(l);
-      const shown = {name: 'share of filled slots', show: percent, bare: v => (100 * v).toFixed(1), include: [0]};
+      const shown = {name: 'share of the load', show: percent, bare: v => (100 * v).toFixed(1), include: [0]};
       const over = series.length ? lineChart({title: `Load over training, block ${l.block}`, series, x: step, y: shown}) :
                                    el('p', {class: 'card soft'}, 'This run did not log the load of each expert.');
       const now = l.load && barChart({
         title: `Load at step ${num(current().step)}, block ${l.block}: Gini ${fixed(l.gini)}`,
-        names: l.load.map((_, e) => 'expert ' + e),
+        names: l.load.map((_, e) => loadName(l, e)),
         values: l.load,
         colors: l.load.map((_, e) => color(e)),
         y: shown,
-        line: {value: 1 / l.experts},
+        line: {value: 1 / l.load.length},
         caption: `In percent; the dashed line is the equal share. ${l.dead} of ${
-            l.experts} experts have less than a hundredth of their equal share.`
+            l.load.length} experts have less than a hundredth of their equal share.`
       });
       return el('div', {class: 'row'}, over, now);
     }),
@@ -159,7 +162,7 @@ section('classes', 'Experts and classes', () => {
           show: v => (100 * v).toFixed(0),
           corner: 'class \\ expert',
           says: (r, e) => `${r < shown.length ? names[shown[r]] : 'all'} → expert ${e}: ${percent([...values, mean][r][e])}`,
-          caption: `Percent of a class’s tokens whose first slot an expert takes; each row sums to 100.${some}`
+          caption: `Percent of a class’s tokens that an expert takes first (of soft routing: has the largest part of); each row sums to 100.${some}`
         }),
             lines.length ? lineChart({
               title: `Information over training, block ${l.block}`,
