@@ -60,7 +60,7 @@ test_looks() {
     --model.patch 4 --model.pool average --model.center_input --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 3
     --moe.hidden 16 --train.batch 4 --train.log_every 100 --data.regions 'regions/{participant_id}.nii.gz')
   expect "a model of volumes trains" 0 "done .*mean error" train "${volumes[@]}" --train.epochs 100 --data.val_share 0.5 --out looker
-  expect "the planted region carries the age" 0 "planted regions: .* 37.5 % of the volume, ratio (1.[2-9]|[2-9])" \
+  expect "the planted region carries the age" 0 "planted regions: 37.5 % of the volume; .* % of the attribution, ratio (1.[2-9]|[2-9]).*of the slope, ratio (1.[5-9]|[2-9])" \
     evaluate --run looker --looks seen --region-names labels.tsv --permutations 99
   check "a line for each expert and region" test "$(wc -l <seen/experts.csv)" -eq $((1 + 3 * 3))
   local part whole=0

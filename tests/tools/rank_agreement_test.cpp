@@ -69,9 +69,10 @@ TEST(RankAgreement, ExpertsChooseAmongWholeGroups) {
   config.model.moe.router = RouterKind::expert_choice;
   config.train.batch = 128;
   EXPECT_EQ(refusal(config, 1), "accepted");
-  EXPECT_EQ(refusal(config, 2),
-            "moe.choice_images: 2 ranks cut batches, those of evaluations too, so experts must choose among the tokens of single images (1), "
-            "not of all");
+  EXPECT_EQ(
+      refusal(config, 2),
+      "moe.choice_images: 2 ranks cut batches, those of evaluations too, so experts must choose among the tokens of single images (1), "
+      "not of all");
   config.model.moe.choice_images = 8;
   EXPECT_TRUE(refusal(config, 4).ends_with("not of 8"));
   config.model.moe.choice_images = 1;
