@@ -212,10 +212,8 @@ def settings(case, index):
 
 def all_cases():
     """{number of a case file: (config, has an allow-mask)}."""
-    numbered = dict(enumerate(BY_HAND + pairwise_covering() + LATER)) | dict(enumerate(FROM_43, 43))
-    return {number: settings(case, number) for number, case in numbered.items()}
-    """{number of the case file: (config, has an allow-mask)}."""
     cases = dict(enumerate(BY_HAND + pairwise_covering() + LATER))
-    assert len(cases) <= FIRST_OF_TERMS
-    cases.update(enumerate(TERMS, FIRST_OF_TERMS))
+    for number, case in [*enumerate(FROM_43, 43), *enumerate(TERMS, FIRST_OF_TERMS)]:
+        assert number not in cases, number
+        cases[number] = case
     return {number: settings(case, number) for number, case in cases.items()}
