@@ -61,14 +61,14 @@ INSTANTIATE_TEST_SUITE_P(Moe, ExpertDropout, ::testing::ValuesIn(routers_of_toke
 TEST(ExpertDropout, RunningStatisticsTakeInClosedExpertsToo) {
   VitConfig closing = config_of(RouterKind::ermoe), open = closing;
   open.moe.expert_dropout = 0;
-  const auto statistics = [](const VitConfig& config) {
-    TinyModel tiny(config);
+  TinyModel with(closing), without(open);
+  const auto statistics = [](TinyModel& tiny) {
     EXPECT_TRUE(TinyTraining(tiny).step().accepted);
     Snapshot all;
     for (const Buffer* b : buffers_of(tiny.model)) all[b->name] = b->value.clone();
     return all;
   };
-  expect_same(statistics(closing), statistics(open));
+  expect_same(statistics(with), statistics(without));
 }
 
 TEST(ExpertDropout, GoesBesideAMask) {
