@@ -1,4 +1,4 @@
-// Complete recipes by name: `--preset cifar10-small`. Each is the JSON that a user could have written into a file.
+// Complete recipes by name: `--preset cifar10-small`. Each is JSON that a user could have written into a file.
 #pragma once
 
 #include "tools/run_config.h"
@@ -13,6 +13,7 @@ struct Preset {
   std::string_view name;
   std::string_view about;  // one line for --help
   std::string_view json;
+  std::string_view base = {};  // another's, which `json` changes
 };
 
 std::span<const Preset> presets();
