@@ -15,7 +15,6 @@
 namespace ermoe {
 namespace {
 
-constexpr size_t kLargestLog = size_t{1} << 30;
 constexpr int64_t kNoStep = -1;
 
 /// The step that a line begins with, in the table.
@@ -35,15 +34,6 @@ int64_t json_step(std::string_view line) {
   }
 }
 
-std::vector<std::string_view> whole_lines(std::string_view text) {
-  std::vector<std::string_view> lines;
-  for (size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
-    lines.push_back(text.substr(0, end));
-    text.remove_prefix(end + 1);
-  }
-  return lines;
-}
-
 std::vector<std::string> cells_of(std::string_view line) {
   std::vector<std::string> cells;
   for (;;) {
@@ -56,7 +46,7 @@ std::vector<std::string> cells_of(std::string_view line) {
 
 /// Rewrites `path` with the first `headers` lines and those later ones whose step is known and at most `last`.
 void cut_rows(const std::string& path, size_t headers, int64_t last, const std::function<int64_t(std::string_view)>& step_of) {
-  const std::string text = read_file(path, kLargestLog);
+  const std::string text = read_file(path, largest_metrics_log);
   std::string kept;
   size_t number = 0;
   for (const auto line : whole_lines(text)) {
@@ -90,12 +80,21 @@ void check_name(const std::string& name) {
 
 }  // namespace
 
+std::vector<std::string_view> whole_lines(std::string_view text) {
+  std::vector<std::string_view> lines;
+  for (size_t end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+    lines.push_back(text.substr(0, end));
+    text.remove_prefix(end + 1);
+  }
+  return lines;
+}
+
 MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step) {
   const std::string jsonl = folder + "/metrics.jsonl", csv = folder + "/metrics.csv";
   if (std::filesystem::exists(jsonl)) cut_rows(jsonl, 0, resumed_step, json_step);
   if (std::filesystem::exists(csv)) {
     cut_rows(csv, 1, resumed_step, csv_step);
-    const std::string text = read_file(csv, kLargestLog);
+    const std::string text = read_file(csv, largest_metrics_log);
     const auto lines = whole_lines(text);
     if (!lines.empty()) {
       columns_ = cells_of(lines[0]);
@@ -112,7 +111,7 @@ MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step) {
 void MetricsLog::widen(const std::vector<std::string>& columns) {
   std::string text = fmt::format("{}\n", fmt::join(columns, ","));
   if (!columns_.empty()) {
-    const std::string old = read_file(csv_.path(), kLargestLog);
+    const std::string old = read_file(csv_.path(), largest_metrics_log);
     const auto lines = whole_lines(old);
     for (size_t i = 1; i < lines.size(); ++i) {
       text += lines[i];

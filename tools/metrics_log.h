@@ -7,10 +7,17 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace ermoe {
+
+/// Bytes of a log that are read at most.
+inline constexpr size_t largest_metrics_log = size_t{1} << 30;
+
+/// The lines of a log that were written to their end.
+std::vector<std::string_view> whole_lines(std::string_view text);
 
 struct MetricsRow {
   int64_t step = 0;   // optimizer steps done

@@ -4,6 +4,7 @@
 #include "core/file_io.h"
 #include "core/json.h"
 #include "tools/config_table.h"
+#include "tools/metrics_log.h"
 #include "tools/report_page.h"
 
 #include <nlohmann/json.hpp>
@@ -16,7 +17,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr size_t largest_log = size_t{1} << 30, most_rows = 500;
+constexpr size_t most_rows = 500;
 
 struct Row {
   std::string split;
@@ -24,12 +25,11 @@ struct Row {
 };
 
 std::vector<Row> read_rows(const std::string& path) {
-  const std::string text = read_file(path, largest_log);
+  const std::string text = read_file(path, largest_metrics_log);
   std::vector<Row> rows;
-  size_t begin = 0;
-  for (size_t end = text.find('\n'); end != std::string::npos; begin = end + 1, end = text.find('\n', begin)) {
+  for (const std::string_view line : whole_lines(text)) {
     const std::string source = fmt::format("{}, line {}", path, rows.size() + 1);
-    Row row{{}, parse_json(std::string_view(text).substr(begin, end - begin), source)};
+    Row row{{}, parse_json(line, source)};
     check_input(row.values.is_object() && row.values.contains("step") && row.values["step"].is_number_integer() &&
                     row.values.contains("split") && row.values["split"].is_string(),
                 "{}: is no row of metrics: it lacks a step or a split", source);

@@ -4,6 +4,7 @@
 #include "core/file_io.h"
 #include "core/json.h"
 #include "tools/config_io.h"
+#include "tools/metrics_log.h"
 
 #include <nlohmann/json.hpp>
 
@@ -153,8 +154,8 @@ std::vector<json> metrics_of(const StudyRun& run) {
   std::vector<json> rows;
   if (!path_exists(path)) return rows;
   const std::string text = read_file(path, largest_log);
-  for (size_t at = 0, end = text.find('\n'); end != std::string::npos; at = end + 1, end = text.find('\n', at)) {
-    json row = json::parse(text.substr(at, end - at), nullptr, false);
+  for (const std::string_view line : whole_lines(text)) {
+    json row = json::parse(line, nullptr, false);
     if (row.is_object()) rows.push_back(std::move(row));  // a machine that lost its power may leave a line that is none
   }
   return rows;
