@@ -3,7 +3,6 @@
 #pragma once
 
 #include "models/router_list.h"
-#include "ops/combine_weights.h"
 
 #include <cstdint>
 #include <string>
@@ -17,6 +16,9 @@ enum class ExpertKind { eigen, plain };
 enum class Orthogonality { newton_schulz, gram_schmidt, cholesky_qr, cayley, penalty, none };
 enum class Basis { leading, disjoint, untied };
 enum class Score { context_cosine, subspace_cosine };
+/// How much each of a token's experts counts, by its score s: max(s, 1e-3)/Σ over the token's own; softmax over these; s itself; or its
+/// part of a softmax over all experts, so that a token's weights sum to less than 1.
+enum class Combine { normalized, softmax, raw, share };
 /// What makes a gate of a logit.
 enum class Gate { sigmoid, softmax };
 enum class Context { attention, attention_mean };
@@ -40,9 +42,9 @@ struct MoeConfig {
   double penalty = 5e-5;      // λ of Orthogonality::penalty
   bool decay_scales = false;  // weight decay on s
   // Eigenbasis routing
-  Basis basis = Basis::leading;
-  int64_t basis_rank = 0;  // R; 0: D/8 rounded to a multiple of 8 (disjoint: D/E)
-  Score score = Score::context_cosine;
+  Basis basis = Basis::disjoint;
+  int64_t basis_rank = 0;  // R; 0: D/E for disjoint ones, D/8 to a multiple of 8 for others
+  Score score = Score::subspace_cosine;
   Context context = Context::attention;
   bool center = true;
   bool standardize = true;
@@ -51,7 +53,8 @@ struct MoeConfig {
   int64_t free_experts = 0;
   std::string regions;        // "0:1,2;1:3": labels of each scored expert's region (models/regions.h); empty: no mask
   double region_share = 0.1;  // of a patch's voxels, above which it covers a region
-  CombineRule combine = CombineRule::normalized;
+  Combine combine = Combine::share;
+  double combine_scale = 10.0;  // softmax, share: what scores are multiplied by at the start; learned from there
   // Routers with logits
   double noise = 1.0;  // vmoe: standard deviation of the logits' noise, in units of 1/E
   double importance_weight = 0.005;

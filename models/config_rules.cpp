@@ -208,13 +208,13 @@ std::vector<std::string> router_warnings(const MoeConfig& moe) {
   if (moe.router == RouterKind::expert_choice && moe.choice_images != 1)
     warnings.emplace_back("moe.router expert_choice without moe.choice_images 1: an image's result depends on the others of its batch");
   if (moe.router != RouterKind::ermoe) return warnings;
-  if (moe.top_k == 1 && moe.combine == CombineRule::normalized) {
+  if (moe.top_k == 1 && moe.combine == Combine::normalized) {
     warnings.emplace_back("moe.top_k 1 with moe.combine normalized: the weight is the constant 1 and the router gets no gradient");
   }
   if (parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none && moe.free_experts == 0 && !moe.standardize) {
     warnings.emplace_back("moe.threshold changes nothing without moe.free_experts or moe.standardize: the next best scores fill in");
   }
-  if (!moe.regions.empty() && parse_threshold(moe.threshold).kind == ThresholdRule::Kind::none && moe.combine != CombineRule::softmax) {
+  if (!moe.regions.empty() && parse_threshold(moe.threshold).kind == ThresholdRule::Kind::none && moe.combine != Combine::softmax) {
     warnings.emplace_back(
         "moe.regions without moe.threshold: a free expert enters with a score of 0, so beside a regional one it weighs next to nothing");
   }

@@ -3,10 +3,13 @@
 #include "models/svd.h"
 #include "ops/combine_weights.h"
 #include "ops/context_cosine.h"
+#include "ops/gather_slots.h"
 #include "ops/leading_basis.h"
 #include "ops/slice_rows.h"
 #include "ops/subspace_cosine.h"
 #include "ops/tokens.h"
+
+#include <cmath>
 
 namespace ermoe {
 
@@ -65,12 +68,23 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
     }
   }
   Routing routing;
-  const Variable temperature = moe_.combine == CombineRule::softmax ? Variable(temperature_) : Variable();
-  routing.weights = combine_weights(ctx, s, pinned.selection.ids, moe_.combine, pinned.threshold, temperature);
+  routing.weights = weigh(ctx, s, pinned);
   routing.plan = make_plan(ctx, pinned.selection.ids, dims_.all());
   routing.scores = s.value;
   routing.logits = s;
   return routing;
+}
+
+Variable ErmoeRouter::weigh(const ExecContext& ctx, const Variable& s, const PinnedSelection& pinned) {
+  const Tensor& ids = pinned.selection.ids;
+  if (moe_.combine == Combine::share) {
+    const Tensor all = ids_in_turn(ctx, {s.shape()[0], dims_.all()}, dims_.all(), 1);
+    return gather_slots(ctx, combine_weights(ctx, s, all, CombineRule::softmax, pinned.threshold, temperature_), ids);
+  }
+  const auto rule = moe_.combine == Combine::softmax ? CombineRule::softmax
+                    : moe_.combine == Combine::raw   ? CombineRule::raw
+                                                     : CombineRule::normalized;
+  return combine_weights(ctx, s, ids, rule, pinned.threshold, has_temperature() ? Variable(temperature_) : Variable());
 }
 
 /// A basis of the router's own stays with all ranks: it is small, and they step it alike.
@@ -117,7 +131,7 @@ void ErmoeRouter::discard_step() { sums_ = {}; }
 
 void ErmoeRouter::init(const ExecContext& ctx, RngKey key) {
   if (moe_.basis != Basis::leading) init_orthonormal(ctx, own_basis_.value, key_of(key, own_basis_.name));
-  if (moe_.combine == CombineRule::softmax) fill(temperature_.value, 0);
+  if (has_temperature()) fill(temperature_.value, std::log(moe_.combine_scale));
   for (Buffer* b : {&mean_x_, &mean_c_, &score_mean_, &score_var_, &histogram_, &updates_}) fill(b->value, 0);
 }
 
@@ -129,7 +143,7 @@ double ErmoeRouter::scoring_flops() const {
 void ErmoeRouter::visit(const std::string& prefix, const Visitor& visitor) {
   if (moe_.basis != Basis::leading) visitor(join(prefix, "basis"), own_basis_);
   packed_.visit(prefix, "packed_basis", visitor);
-  if (moe_.combine == CombineRule::softmax) visitor(join(prefix, "temperature"), temperature_);
+  if (has_temperature()) visitor(join(prefix, "temperature"), temperature_);
   visitor(join(prefix, "mean_x"), mean_x_);
   visitor(join(prefix, "mean_c"), mean_c_);
   visitor(join(prefix, "score_mean"), score_mean_);

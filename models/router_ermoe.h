@@ -41,6 +41,9 @@ class ErmoeRouter final : public Router {
   Variable score(const ExecContext& ctx, const Variable& x, const Variable& c);
   Selection select(const ExecContext& ctx, const Tensor& scores, const Tensor& allow, const Tensor& threshold);
   Tensor threshold(const ExecContext& ctx) const;
+  /// Weights (N, K) of the chosen, of scores (N, E).
+  Variable weigh(const ExecContext& ctx, const Variable& s, const PinnedSelection& pinned);
+  bool has_temperature() const { return moe_.combine == Combine::softmax || moe_.combine == Combine::share; }
   void update_statistics(const ExecContext& ctx, double momentum);
   RouterStats stats() const;
 
@@ -50,7 +53,7 @@ class ErmoeRouter final : public Router {
   ThresholdRule rule_;
   Parameter own_basis_;                                                    // disjoint: (D, E·R); untied: (E, D, R)
   GatheredParameter packed_{Reach::all};                                   // (E, R, D)
-  Parameter temperature_;                                                  // (1), softmax combine
+  Parameter temperature_;                                                  // (1), combine softmax and share
   Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;  // zero until a step was accepted
   Tensor sums_;                                                            // of this step, f64
 };

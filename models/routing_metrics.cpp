@@ -140,7 +140,7 @@ RoutingCollector::RoutingCollector(Vit& model) {
   const MoeConfig& settings = model.config().moe;
   for (MoeLayer* moe : model.moe_layers()) {
     layers_.emplace_back().moe = moe;
-    layers_.back().has_floor = settings.router == RouterKind::ermoe && settings.combine == CombineRule::normalized;
+    layers_.back().has_floor = settings.router == RouterKind::ermoe && settings.combine == Combine::normalized;
     layers_.back().counts.resize(static_cast<size_t>(moe->dims().all()));
   }
 }

@@ -109,7 +109,11 @@ void add_routing(Section<MoeConfig>& moe) {
   regions.put = [](RunConfig& c, const Value& value) { c.model.moe.regions = regions_text(parse_regions(std::get<std::string>(value))); };
   moe.add("region_share", &MoeConfig::region_share, from_to_below(0, 1),
           "moe.regions: share of a patch's voxels above which its token may go to an expert of that region");
-  moe.add("combine", &MoeConfig::combine, "weights of the chosen experts");
+  moe.add(
+      "combine", &MoeConfig::combine,
+      "weights of the chosen experts: scores over their sum, a softmax of them, themselves, or their share of a softmax over all experts");
+  moe.add("combine_scale", &MoeConfig::combine_scale, {.low = 0, .high = 1000, .low_end = End::excluded},
+          "moe.combine softmax, share: what scores are multiplied by at the start; it is learned");
   moe.add("noise", &MoeConfig::noise, at_least(0), "vmoe: deviation of the logits' noise, in units of 1/E");
   moe.add("importance_weight", &MoeConfig::importance_weight, at_least(0), "vmoe: weight of the importance loss");
   moe.add("load_weight", &MoeConfig::load_weight, at_least(0), "vmoe: weight of the load loss");

@@ -13,6 +13,7 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 
 namespace ermoe {
 namespace {
@@ -46,8 +47,9 @@ constexpr std::array kinds = {
 class Mean {
  public:
   void add(double value) { sum_ += value, ++count_; }
+  std::optional<double> value() const { return count_ > 0 ? std::optional(sum_ / count_) : std::nullopt; }
   void into(Figures& figures, const std::string& key) const {
-    if (count_ > 0) figures[key] = sum_ / count_;
+    if (const auto mean = value()) figures[key] = *mean;
   }
 
  private:
@@ -101,29 +103,35 @@ double median(std::vector<double> values) {
   return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
+/// Where a row of the log has `what`, of one layer or term or several: a point of its course.
+void add_point(const json& row, const char* what, Courses& courses) {
+  Mean mean;
+  for (const auto& [name, value] : row.items())
+    if (value.is_number() && is_of(name, what) && (value.get<double>() >= 0 || !is_of(name, "churn"))) mean.add(value.get<double>());
+  if (const auto value = mean.value()) courses[what].push_back({.step = row.value("step", int64_t{0}), .value = *value});
+}
+
 /// What was logged on the way.
-void read_metrics(const std::vector<json>& rows, Figures& figures) {
-  Mean churn, router, experts;
+void read_metrics(const std::vector<json>& rows, RunFigures& run) {
   std::vector<double> speeds;
   double memory = 0;
   for (const json& row : rows) {
-    const bool training = row.value("split", "") == "train";
-    for (const auto& [name, value] : row.items()) {
-      if (!value.is_number()) continue;
-      const auto number = value.get<double>();
-      if (!training && is_of(name, "churn") && number >= 0) churn.add(number);
-      if (is_of(name, "purity_router")) router.add(number);
-      if (is_of(name, "purity_experts")) experts.add(number);
-      if (training && name == "images_per_s") speeds.push_back(number);
-      if (training && name == "memory_mib") memory = std::max(memory, number);
+    if (row.value("split", "") == "train") {
+      if (is_number(row, "images_per_s")) speeds.push_back(row["images_per_s"].get<double>());
+      if (is_number(row, "memory_mib")) memory = std::max(memory, row["memory_mib"].get<double>());
+    } else {
+      add_point(row, "churn", run.courses);
     }
+    for (const char* what : {"purity_router", "purity_experts"}) add_point(row, what, run.courses);
   }
-  churn.into(figures, "churn");
-  router.into(figures, "purity_router");
-  experts.into(figures, "purity_experts");
+  for (const auto& [what, points] : run.courses) {
+    Mean mean;
+    for (const CoursePoint& point : points) mean.add(point.value);
+    mean.into(run.values, what);
+  }
   if (speeds.size() > 1) speeds.erase(speeds.begin());  // the first steps also find memory and are recorded
-  if (!speeds.empty()) figures["images_per_s"] = median(std::move(speeds));
-  if (memory > 0) figures["memory_mib"] = memory;
+  if (!speeds.empty()) run.values["images_per_s"] = median(std::move(speeds));
+  if (memory > 0) run.values["memory_mib"] = memory;
 }
 
 /// What the model costs that the run recorded, sizes read off the data included.
@@ -168,7 +176,7 @@ RunFigures figures_of(const StudyRun& run, std::string_view evaluation) {
       .seed = run.seed, .folder = run.folder, .values = {}, .layers = {}, .at_once = record_of(run).at_once, .by_sample = {}};
   read_evaluation(run.file(evaluation), figures);
   join_layers(figures);
-  read_metrics(metrics_of(run), figures.values);
+  read_metrics(metrics_of(run), figures);
   count_model(run.file("config.json"), figures.values);
   figures.by_sample = read_samples(run.file(predictions_file), figures.values.contains("mae"));
   return figures;

@@ -34,11 +34,21 @@ struct LayerFigures {
   Figures values;  // "gini", "max_over_mean", … as ermoe-eval names them
 };
 
+/// One measurement on the way: mean over layers or loss terms.
+struct CoursePoint {
+  int64_t step = 0;
+  double value = 0;
+};
+
+/// "churn", "purity_router", "purity_experts", in the order of steps.
+using Courses = std::map<std::string, std::vector<CoursePoint>>;
+
 struct RunFigures {
   uint64_t seed = 0;
   std::string folder;
   Figures values;  // by figure_kinds
   std::vector<LayerFigures> layers;
+  Courses courses;
   int64_t at_once = 1;                      // runs beside each other while it was timed
   std::map<std::string, double> by_sample;  // by image or subject: 1 where it was right, else 0; or the absolute error
 };

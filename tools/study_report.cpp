@@ -127,6 +127,28 @@ std::string layer_table(const StudyTable& table) {
   return text.empty() ? "" : "\n## By block\n\n" + header({"row", "load Gini", "max/mean load"}) + text;
 }
 
+/// At most six of a row's measurements, spread over the training, each behind its step.
+std::string course_text(const TableRow& row, const char* key) {
+  const auto found = row.courses.find(key);
+  if (found == row.courses.end()) return "";
+  const std::vector<CoursePoint>& points = found->second;
+  const size_t shown = std::min<size_t>(points.size(), 6);
+  std::string text;
+  for (size_t i = 0; i < shown; ++i) {
+    const CoursePoint& point = points[shown == 1 ? 0 : i * (points.size() - 1) / (shown - 1)];
+    text += fmt::format("{}{}: {}", text.empty() ? "" : ", ", point.step, scaled(figure_kind(key), point.value));
+  }
+  return text;
+}
+
+std::string course_table(const StudyTable& table) {
+  std::string text;
+  for (const TableRow& row : table.rows)
+    if (!row.courses.empty())
+      text += line({row.name, course_text(row, "purity_router"), course_text(row, "purity_experts"), course_text(row, "churn")});
+  return text.empty() ? "" : "\n## Over training, by step\n\n" + header({"row", "purity, router", "purity, experts", "churn"}) + text;
+}
+
 std::string family_line(const TableRow& row, const FigureKind& judged) {
   return line({row.name, sets_text(row), spread_text(row, judged), difference_text(row.moved, judged), mean_text(row, figure_kind("gini")),
                class_information_text(row, figure_kind("class_information"))});
@@ -182,6 +204,13 @@ ordered_json json_of(const std::vector<LayerFigures>& layers) {
   return out;
 }
 
+ordered_json json_of(const Courses& courses) {
+  ordered_json out = ordered_json::object();
+  for (const auto& [what, points] : courses)
+    for (const CoursePoint& point : points) out[what].push_back({point.step, point.value});
+  return out;
+}
+
 const char* name_of(Over over) { return over == Over::seeds ? "seeds" : over == Over::samples ? "samples" : "nothing"; }
 
 std::string csv_of(const std::optional<RowDifference>& d) {
@@ -206,6 +235,7 @@ ordered_json json_of(const TableRow& row) {
   out["difference"] = row.difference ? json_of(*row.difference) : ordered_json(nullptr);
   out["difference_to_base"] = row.moved ? json_of(*row.moved) : ordered_json(nullptr);
   out["layers"] = json_of(row.layers);
+  out["over_training"] = json_of(row.courses);
   out["runs"] = ordered_json::array();
   for (const RunFigures& run : row.runs)
     out["runs"].push_back({{"seed", run.seed},
@@ -220,7 +250,7 @@ ordered_json json_of(const TableRow& row) {
 
 std::string table_markdown(const StudyTable& table) {
   std::string text = fmt::format("# {}\n\n{}", table.name, table.about.empty() ? "" : table.about + "\n\n");
-  return text + main_table(table) + notes(table) + layer_table(table) + family_tables(table) + origins(table);
+  return text + main_table(table) + notes(table) + layer_table(table) + course_table(table) + family_tables(table) + origins(table);
 }
 
 std::string table_csv(const StudyTable& table) {

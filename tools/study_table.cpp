@@ -50,6 +50,28 @@ std::vector<LayerFigures> mean_layers(const std::vector<RunFigures>& runs) {
   return means;
 }
 
+std::optional<double> at_step(const Courses& courses, const std::string& what, int64_t step) {
+  const auto course = courses.find(what);
+  if (course == courses.end()) return std::nullopt;
+  const auto point = std::ranges::find(course->second, step, &CoursePoint::step);
+  return point == course->second.end() ? std::nullopt : std::optional(point->value);
+}
+
+/// Means over runs, at the steps at which all of them measured.
+Courses mean_courses(const std::vector<RunFigures>& runs) {
+  Courses means;
+  if (runs.empty()) return means;
+  for (const auto& [what, points] : runs[0].courses) {
+    for (const CoursePoint& point : points) {
+      std::vector<double> values;
+      for (const RunFigures& run : runs)
+        if (const auto value = at_step(run.courses, what, point.step)) values.push_back(*value);
+      if (values.size() == runs.size()) means[what].push_back({.step = point.step, .value = spread_of(values).mean});
+    }
+  }
+  return means;
+}
+
 /// What levers are moved from.
 size_t base_row_of(const Study& study) {
   const auto found = std::ranges::find_if(study.rows, [](const StudyRow& row) { return row.sets.empty(); });
@@ -86,8 +108,15 @@ StudyTable make_table(const Study& study, const std::vector<StudyRun>& runs) {
                    .rows = {},
                    .unread = {}};
   for (const StudyRow& row : study.rows)
-    table.rows.push_back(
-        {.name = row.name, .family = row.family, .sets = row.sets, .runs = {}, .values = {}, .layers = {}, .difference = {}, .moved = {}});
+    table.rows.push_back({.name = row.name,
+                          .family = row.family,
+                          .sets = row.sets,
+                          .runs = {},
+                          .values = {},
+                          .layers = {},
+                          .courses = {},
+                          .difference = {},
+                          .moved = {}});
   for (const StudyRun& run : runs) {
     if (state_of(run) != RunState::done) continue;
     try {
@@ -101,6 +130,7 @@ StudyTable make_table(const Study& study, const std::vector<StudyRun>& runs) {
     std::ranges::sort(row.runs, {}, &RunFigures::seed);
     row.values = spreads(row.runs);
     row.layers = mean_layers(row.runs);
+    row.courses = mean_courses(row.runs);
     if (row.values.contains("mae")) table.judged_by = "mae";
   }
   for (TableRow& row : table.rows) {

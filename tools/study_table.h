@@ -19,6 +19,7 @@ struct TableRow {
   std::vector<RunFigures> runs;             // by seed; empty: none is done
   std::map<std::string, Spread> values;     // by figure_kinds, of the runs that have it
   std::vector<LayerFigures> layers;         // means over runs
+  Courses courses;                          // likewise, at steps that all runs measured
   std::optional<RowDifference> difference;  // to the baseline; nothing for itself, and where no seed is common to both
   std::optional<RowDifference> moved;       // to the row of the base, likewise
 };

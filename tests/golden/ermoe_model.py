@@ -143,7 +143,7 @@ def moe_shapes(config):
         shapes["router.basis"] = (width, experts * basis_rank)
     elif config["moe.basis"] == "untied":
         shapes["router.basis"] = (experts, width, basis_rank)
-    if ermoe and config["moe.combine"] == "softmax":
+    if ermoe and config["moe.combine"] in ("softmax", "share"):
         shapes["router.temperature"] = (1,)
     if config["moe.expert"] == "plain":
         shapes.update({"experts.W1": (every, hidden, width), "experts.b1": (every, hidden)})
@@ -425,10 +425,13 @@ def select(config, s, order, threshold, mask):
 def combine_weights(config, s, ids, threshold, temperature):
     """(N, K): a free expert enters with the threshold as its score (0 without one); a missing slot weighs 0."""
     free = torch.full((len(s), config["moe.free_experts"]), threshold or 0.0, dtype=s.dtype)
-    chosen = torch.cat([s, free], dim=1).gather(1, ids.clamp(min=0))
+    every = torch.cat([s, free], dim=1)
+    chosen = every.gather(1, ids.clamp(min=0))
     filled = ids >= 0
     if config["moe.combine"] == "raw":
         return chosen * filled
+    if config["moe.combine"] == "share":
+        return torch.softmax(every * torch.exp(temperature), dim=1).gather(1, ids.clamp(min=0)) * filled
     if config["moe.combine"] == "softmax":
         return torch.softmax((chosen * torch.exp(temperature)).masked_fill(~filled, -math.inf), dim=1)
     floored = chosen.clamp(min=WEIGHT_FLOOR) * filled

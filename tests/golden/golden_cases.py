@@ -75,6 +75,7 @@ ADAPTER = {"moe.adapter": 7, "moe.hidden": 0}
 PROTOTYPE = {"moe.router": "prototype", "moe.prototype_temperature": 0.1, "moe.prototype_spectrum": 0.05}
 MIXED = {"moe.layer": "cp", "moe.router": "linear", "moe.expert": "plain"}
 CHOICE = {"moe.router": "expert_choice", "moe.choice_images": 0}
+SHARE = {"moe.combine": "share", "moe.combine_scale": 10.0}
 SOFT = {"moe.router": "soft", "moe.soft_slots": 0}
 LATER = [
     {**BIAS, "moe.expert": "eigen", "moe.top_k": 2, "rank": "low"},
@@ -109,6 +110,9 @@ FROM_43 = [
     {**PROTOTYPE, "moe.prototype_temperature": 0.5, "moe.expert": "plain", "moe.top_k": 1, "moe.extra_balance": 0.05},
     {**MIXED, "moe.cp_rank": 0, "moe.top_k": 1, "sizes": "deep"},
     {**MIXED, "moe.cp_rank": 7, "model.pool": "average", "sizes": "narrow"},
+    {**SHARE, "moe.score": "subspace_cosine", "moe.basis": "disjoint", "moe.top_k": 2, "rank": "low"},
+    {**SHARE, "moe.threshold": "quantile", "moe.free_experts": 1, "moe.top_k": 2, "sizes": "narrow"},
+    {**SHARE, "moe.basis": "untied", "moe.score": "subspace_cosine", "moe.expert": "plain", "moe.top_k": 1},
 ]
 
 # Loss terms beside a router, from this number on; those before are other routers' and layers'.

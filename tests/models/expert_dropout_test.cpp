@@ -10,7 +10,7 @@ VitConfig config_of(RouterKind router) {
   VitConfig config = tiny_config();
   config.moe.router = router;
   config.moe.top_k = 1;
-  config.moe.combine = CombineRule::raw;
+  config.moe.combine = Combine::raw;
   config.moe.expert_dropout = 0.5;
   config.moe.expert_clusters = 2;
   return config;

@@ -107,7 +107,7 @@ class Edges : public AnyRouter {};
 TEST_P(Edges, AllTokensToOneExpertAndNoneToTheOthers) {
   VitConfig c = config();
   c.moe.top_k = 1;
-  if (GetParam() == RouterKind::ermoe) c.moe.combine = CombineRule::raw;  // with one slot, normalized weights are constant
+  if (GetParam() == RouterKind::ermoe) c.moe.combine = Combine::raw;  // with one slot, normalized weights are constant
   TinyModel tiny(c);
   tiny.allow = allow_only(tiny, {2});
   expect_gradients_match_differences(tiny);
@@ -331,7 +331,7 @@ TEST(DisjointBases, AreOneOrthonormalMatrixBesideTheirRests) {
 /// Scores are f32 where a model computes in bf16, and combine_weights takes no two dtypes.
 TEST(Temperatures, AreReadInFullPrecision) {
   VitConfig softmax = tiny_config(), cosine = tiny_config();
-  softmax.moe.combine = CombineRule::softmax;
+  softmax.moe.combine = Combine::softmax;
   cosine.moe.router = RouterKind::learned_cosine;
   for (const VitConfig& config : {softmax, cosine}) {
     TinyModel tiny(config, DType::f32);

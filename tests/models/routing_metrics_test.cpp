@@ -180,7 +180,7 @@ TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
 
 /// A small score is on the floor only where weights have one.
 TEST(FloorShare, IsOfNormalizedEigenRoutersAlone) {
-  const auto floor_share = [](RouterKind router, CombineRule combine) {
+  const auto floor_share = [](RouterKind router, Combine combine) {
     VitConfig config = tiny_config();
     config.moe.router = router;
     config.moe.combine = combine;
@@ -192,9 +192,9 @@ TEST(FloorShare, IsOfNormalizedEigenRoutersAlone) {
     collector.add({record}, {}, {}, 1);
     return collector.metrics(nullptr).at(0).floor_share;
   };
-  EXPECT_EQ(floor_share(RouterKind::ermoe, CombineRule::normalized), 0.5);
-  EXPECT_EQ(floor_share(RouterKind::ermoe, CombineRule::softmax), 0);
-  EXPECT_EQ(floor_share(RouterKind::linear, CombineRule::normalized), 0);
+  EXPECT_EQ(floor_share(RouterKind::ermoe, Combine::normalized), 0.5);
+  EXPECT_EQ(floor_share(RouterKind::ermoe, Combine::softmax), 0);
+  EXPECT_EQ(floor_share(RouterKind::linear, Combine::normalized), 0);
 }
 
 /// Of experts that choose tokens: a slot a token and expert, but rows only for those that are taken.

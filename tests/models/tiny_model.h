@@ -24,6 +24,13 @@
 namespace ermoe::testing {
 
 /// Two blocks, the second with four experts of which a token sees two; five tokens an image.
+/// Routing as the paper has it, with standardised selection: of all it has the most parts.
+inline void use_context_routing(MoeConfig& moe) {
+  moe.basis = Basis::leading;
+  moe.score = Score::context_cosine;
+  moe.combine = Combine::normalized;
+}
+
 inline VitConfig tiny_config() {
   VitConfig c;
   c.image_size = 8;
@@ -38,6 +45,7 @@ inline VitConfig tiny_config() {
   c.moe.top_k = 2;
   c.moe.hidden = 24;
   c.moe.basis_rank = 4;
+  use_context_routing(c.moe);
   return c;
 }
 

@@ -195,7 +195,7 @@ TEST(TrainStep, ExpertsMatricesHaveNarrowGradientsWhereAStepIsOneMicroBatch) {
 /// Scores are float32 where ops compute in bf16, and the temperature stands beside them.
 TEST(TrainStep, TheTemperatureOfScoresStaysInFullPrecision) {
   VitConfig config = tiny_config();
-  config.moe.combine = CombineRule::softmax;
+  config.moe.combine = Combine::softmax;
   TinyModel tiny(config, DType::f32);
   tiny.model.move_to(tiny.bench.ctx, DType::bf16);
   int64_t seen = 0;

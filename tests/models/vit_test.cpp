@@ -139,7 +139,20 @@ std::vector<ModelCase> model_cases() {
          c.moe.score = Score::subspace_cosine;
          c.moe.threshold = "quantile:0.3";
          c.moe.free_experts = 2;
-         c.moe.combine = CombineRule::softmax;
+         c.moe.combine = Combine::softmax;
+       }},
+      {"disjoint_subspace_share",  // the defaults of MoeConfig
+       [](VitConfig& c) {
+         c.moe.basis = Basis::disjoint;
+         c.moe.score = Score::subspace_cosine;
+         c.moe.combine = Combine::share;
+       }},
+      {"share_with_free_experts",
+       [](VitConfig& c) {
+         c.moe.threshold = "quantile:0.3";
+         c.moe.free_experts = 2;
+         c.moe.combine = Combine::share;
+         c.moe.combine_scale = 3;
        }},
       {"disjoint_low_rank_factors",
        [](VitConfig& c) {
@@ -149,7 +162,7 @@ std::vector<ModelCase> model_cases() {
       {"untied_raw",
        [](VitConfig& c) {
          c.moe.basis = Basis::untied;
-         c.moe.combine = CombineRule::raw;
+         c.moe.combine = Combine::raw;
          c.moe.center = false;
          c.moe.standardize = false;
        }},

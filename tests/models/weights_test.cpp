@@ -57,7 +57,7 @@ std::vector<VitConfig> round_trip_configs() {
   configs[1].moe.basis = Basis::disjoint;
   configs[1].moe.free_experts = 1;
   configs[1].moe.threshold = "0.9";
-  configs[1].moe.combine = CombineRule::softmax;
+  configs[1].moe.combine = Combine::softmax;
   configs[2].moe.basis = Basis::disjoint;
   configs[2].moe.rank = 4;  // nothing is left of V1 beside the basis: a tensor without elements
   configs[3].moe.router = RouterKind::vmoe;

@@ -142,7 +142,7 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) {
         c.model.dimensions = 3, c.model.moe.experts = 2, c.model.moe.regions = "0:1,2;1:3", c.model.moe.free_experts = 1;
       },
-      [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = CombineRule::raw; },
+      [](RunConfig& c) { c.model.moe.experts = 1, c.model.moe.top_k = 1, c.model.moe.combine = Combine::raw; },
   };
   for (size_t i = 0; i < cases.size(); ++i) EXPECT_EQ(refusal(cases[i]), "accepted") << i;
 }

@@ -49,6 +49,10 @@ VitConfig workload_model(const StepBenchOptions& options) {
   model.moe.layers = options.layer == BenchLayer::dense ? "none" : "every:2";
   model.moe.router = router_of(options.layer);
   model.moe.orthogonality = options.orthogonality;
+  // Routing by the context, as the paper has it: of all the dearest, and what tools/torch_layer.py and published figures have.
+  model.moe.basis = Basis::leading;
+  model.moe.score = Score::context_cosine;
+  model.moe.combine = Combine::normalized;
   if (model.moe.router != RouterKind::ermoe) {
     model.moe.expert = ExpertKind::plain;
     model.moe.basis = Basis::untied;
