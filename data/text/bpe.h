@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -61,7 +62,7 @@ class Bpe {
   struct Scratch;
   /// Appends the ids of a word: bytes, at least one. n bytes take n log n steps, whatever they are.
   void append_ids(std::string_view word, std::vector<int32_t>& ids, Scratch& scratch) const;
-  /// The bytes that ids spell, a blank behind each word. Ids must be in the vocabulary.
+  /// The bytes that an id of the vocabulary spells, a blank behind them where it ends a word.
   std::string bytes_of(int32_t id) const;
 
  private:
@@ -69,17 +70,24 @@ class Bpe {
     int32_t rank;
     int32_t made;
   };
+  struct TextHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
+  };
 
   void find_fixed_tokens(const std::unordered_map<std::string_view, int32_t>& ids, const std::string& name);
   void find_merges(const std::unordered_map<std::string_view, int32_t>& ids, const std::string& tokens_name,
                    const std::string& merges_name);
+  void find_whole_words();
+  void merge_bytes(std::string_view word, std::vector<int32_t>& ids, Scratch& scratch) const;
   const Merge* merge_of(int32_t left, int32_t right) const;
   void offer(Scratch& scratch, int32_t at) const;
 
   BpeVocabulary vocabulary_;
   ByteSymbols symbols_;
-  std::vector<int32_t> inner_, last_;           // (256) ids by byte, inside a word and at its end
-  std::unordered_map<uint64_t, Merge> merges_;  // by both ids
+  std::vector<int32_t> inner_, last_;                                                // (256) ids by byte, inside a word and at its end
+  std::unordered_map<uint64_t, Merge> merges_;                                       // by both ids
+  std::unordered_map<std::string, int32_t, TextHash, std::equal_to<>> whole_words_;  // by their bytes
   int32_t start_ = 0, end_ = 0;
 };
 

@@ -35,7 +35,7 @@ struct Word {
   int64_t count;
 };
 
-/// What is known of a pair. `words` may name words that hold it no longer, and one twice.
+/// What is known of a pair. `words` may name words that hold it no longer, and one several times.
 struct PairState {
   int64_t count = 0;
   std::vector<int32_t> words;
@@ -55,6 +55,17 @@ struct IsWorse {
   }
 };
 
+/// Replaces each occurrence of a pair, left to right.
+void join(std::vector<int32_t>& symbols, Pair pair, int32_t made) {
+  size_t kept = 0;
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    const bool joins = i + 1 < symbols.size() && Pair{symbols[i], symbols[i + 1]} == pair;
+    symbols[kept++] = joins ? made : symbols[i];
+    if (joins) ++i;
+  }
+  symbols.resize(kept);
+}
+
 class Learner {
  public:
   explicit Learner(const std::unordered_map<std::string, int64_t>& words);
@@ -62,7 +73,9 @@ class Learner {
   std::vector<std::pair<std::string, std::string>> merges(size_t most);
 
  private:
-  void count_pairs(int32_t word, int64_t sign, int32_t made);
+  PairState& change_count(Pair pair, int64_t by);
+  void add_pairs(int32_t word, int32_t made);
+  bool take_away_pairs(const Word& word, Pair pair);
   void apply(Pair pair, int32_t made);
   void put_changed_on_heap();
 
@@ -84,42 +97,52 @@ Learner::Learner(const std::unordered_map<std::string, int64_t>& words) : tokens
     for (const char c : text) word.symbols.push_back(place[static_cast<uint8_t>(c)]);
     word.symbols.back() += 256;
     words_.push_back(std::move(word));
-    count_pairs(static_cast<int32_t>(words_.size()) - 1, 1, every_symbol);
+    add_pairs(static_cast<int32_t>(words_.size()) - 1, every_symbol);
   }
   put_changed_on_heap();
 }
 
-/// Adds or takes away (`sign`) what a word counts for its pairs, and notes that the word holds those with the new symbol `made`.
-void Learner::count_pairs(int32_t word, int64_t sign, int32_t made) {
-  const Word& w = words_[static_cast<size_t>(word)];
-  for (size_t i = 0; i + 1 < w.symbols.size(); ++i) {
-    const Pair pair{w.symbols[i], w.symbols[i + 1]};
-    PairState& state = pairs_[pair];
-    state.count += sign * w.count;
-    if (!state.changed) changed_.push_back(pair);
-    state.changed = true;
-    if (sign > 0 && (made == every_symbol || pair.left == made || pair.right == made)) state.words.push_back(word);
+PairState& Learner::change_count(Pair pair, int64_t by) {
+  PairState& state = pairs_[pair];
+  state.count += by;
+  if (!state.changed) changed_.push_back(pair);
+  state.changed = true;
+  return state;
+}
+
+/// Counts the pairs of a word that hold the symbol `made`, and notes that the word has them.
+void Learner::add_pairs(int32_t word, int32_t made) {
+  const auto& [symbols, count] = words_[static_cast<size_t>(word)];
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+    const Pair pair{symbols[i], symbols[i + 1]};
+    if (made != every_symbol && pair.left != made && pair.right != made) continue;
+    PairState& state = change_count(pair, count);
+    if (state.words.empty() || state.words.back() != word) state.words.push_back(word);
   }
+}
+
+/// Takes from the counts what a word adds with the symbols that `pair` has in it, left to right. False where it has none.
+bool Learner::take_away_pairs(const Word& word, Pair pair) {
+  const std::vector<int32_t>& symbols = word.symbols;
+  size_t taken = 0;  // pairs that begin before this symbol are done with
+  for (size_t i = 0; i + 1 < symbols.size(); ++i) {
+    if (Pair{symbols[i], symbols[i + 1]} != pair) continue;
+    for (size_t j = std::max(taken, i == 0 ? 0 : i - 1); j < std::min(i + 2, symbols.size() - 1); ++j)
+      change_count({symbols[j], symbols[j + 1]}, -word.count);
+    taken = i + 2;
+    ++i;
+  }
+  return taken > 0;
 }
 
 /// Replaces the pair by the symbol `made` in every word, left to right.
 void Learner::apply(Pair pair, int32_t made) {
   const std::vector<int32_t> touched = std::move(pairs_[pair].words);
   for (const int32_t index : touched) {
-    std::vector<int32_t>& symbols = words_[static_cast<size_t>(index)].symbols;
-    const auto begins_pair = [&](size_t i) { return i + 1 < symbols.size() && Pair{symbols[i], symbols[i + 1]} == pair; };
-    size_t first = 0;
-    while (first + 1 < symbols.size() && !begins_pair(first)) ++first;
-    if (!begins_pair(first)) continue;
-    count_pairs(index, -1, made);
-    size_t kept = first;
-    for (size_t i = first; i < symbols.size(); ++i) {
-      const bool joins = begins_pair(i);
-      symbols[kept++] = joins ? made : symbols[i];
-      if (joins) ++i;
-    }
-    symbols.resize(kept);
-    count_pairs(index, 1, made);
+    Word& word = words_[static_cast<size_t>(index)];
+    if (!take_away_pairs(word, pair)) continue;
+    join(word.symbols, pair, made);
+    add_pairs(index, made);
   }
 }
 
