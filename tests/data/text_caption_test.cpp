@@ -66,6 +66,7 @@ TEST(Unicode, AnyBytesBecomeValidText) {
 TEST(Unicode, CountsCharactersNotBytes) {
   EXPECT_EQ(valid_utf8("é你🐶a", 3), "é你🐶");
   EXPECT_EQ(valid_utf8("\xff\xff\xff", 2), "\ufffd\ufffd");
+  EXPECT_EQ(clean_caption(std::string(12'000, 'x')).size(), longest_caption);
 }
 
 }  // namespace
