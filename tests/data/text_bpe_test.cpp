@@ -1,5 +1,6 @@
 // Ids by CLIP's rule with its true numbers, what a tokenizer promises whatever the text is, and a vocabulary learnt from captions.
 #include "core/error.h"
+#include "core/file_io.h"
 #include "data/text/bpe_files.h"
 #include "data/text/bpe_tokenizer.h"
 #include "data/text/bpe_trainer.h"
@@ -7,8 +8,6 @@
 #include "tests/data/clip_merges.h"
 #include "tests/data/gzip_writer.h"
 #include "tests/scratch.h"
-
-#include "core/file_io.h"
 
 #include <gtest/gtest.h>
 
@@ -41,6 +40,48 @@ TEST(Bpe, HasClipsIds) {
   EXPECT_EQ(ids.size(), 77u);
   ids.resize(8);
   EXPECT_EQ(ids, (Ids{49406, 256, 320, 321, 272, 349, 49407, 0})) << "'!' is 0 and 'a' 64; at a word's end 256 more";
+}
+
+/// Merges of what the letters a, b and c and merges before make, drawn at random.
+std::vector<std::pair<std::string, std::string>> random_merges(std::mt19937& random, size_t count) {
+  std::vector<std::string> inner{"a", "b", "c"}, last{"a</w>", "b</w>", "c</w>"};
+  std::vector<std::pair<std::string, std::string>> merges;
+  for (size_t tries = 0; merges.size() < count && tries < 10 * count; ++tries) {
+    std::vector<std::string>& right = random() % 3 == 0 ? last : inner;
+    const std::pair merge{inner[random() % inner.size()], right[random() % right.size()]};
+    const std::string made = merge.first + merge.second;
+    if (std::ranges::find(right, made) != right.end()) continue;
+    merges.push_back(merge);
+    right.push_back(made);
+  }
+  return merges;
+}
+
+TEST(Bpe, DoesAsOneMergeAfterTheOther) {
+  std::mt19937 random(17);
+  for (int trial = 0; trial < 300; ++trial) {
+    const auto merges = random_merges(random, 1 + random() % 20);
+    const Bpe bpe({tokens_by_rule(merges), merges}, "tokens", "merges");
+    Bpe::Scratch scratch;
+    for (int word = 0; word < 20; ++word) {
+      std::string text;
+      std::vector<std::string> symbols;
+      for (unsigned letters = 1 + random() % 12; letters > 0; --letters) text += static_cast<char>('a' + random() % 3);
+      for (const char letter : text) symbols.emplace_back(1, letter);
+      symbols.back() += "</w>";
+      for (const auto& [left, right] : merges)
+        for (size_t i = 0; i + 1 < symbols.size(); ++i)
+          if (symbols[i] == left && symbols[i + 1] == right) {
+            symbols[i] += symbols[i + 1];
+            symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+          }
+      Ids ids;
+      bpe.append_ids(text, ids, scratch);
+      std::vector<std::string> tokens;
+      for (const int32_t id : ids) tokens.push_back(bpe.vocabulary().tokens[static_cast<size_t>(id)]);
+      ASSERT_EQ(tokens, symbols) << text;
+    }
+  }
 }
 
 TEST(Bpe, KeepsStartAndEndWhateverTheText) {

@@ -138,11 +138,11 @@ def captions():
              "un chien à la plage d'été", "İstanbul'da bir kedi", "ένας σκύλος ΣΤΟΥΣ ΔΡΟΜΟΥΣ", "كلب على الشاطئ", "개가 해변에 있다"]
     syllables = "ba ri to lén mu sha kro pel ün vi stra nge qua dot iß zy ho wick fjo ad".split()
     lines = []
-    for _ in range(500):
+    for _ in range(700):
         pick = lambda words: rng.choice(words.split(";"))
         line = f"{pick(who)} {pick(does)} {pick(where)}{pick(ends)}"
         made_up = "".join(rng.choice(syllables) for _ in range(rng.randint(1, 4)))
-        line += f", the {made_up} of {rng.choice(syllables)}{rng.choice(syllables)}"
+        line += f", the {made_up} of {rng.choice(syllables) * rng.randint(1, 4)}"
         lines.append(rng.choice(other) if rng.random() < 0.2 else line[0].upper() + line[1:] if rng.random() < 0.5 else line)
     return lines
 
@@ -156,7 +156,7 @@ def written_down():
         "#hashtag @name", "a/b\\c", "(a) [b] {c}", "$5 €5 £5", "100%", "a+b=c", "~`^|<>",
         "&amp;", "&amp;amp;", "&amp;amp;amp;", "a &amp; b", "&lt;b&gt;bold&lt;/b&gt;", "&eacute;t&eacute;", "&#233;", "&#xE9;", "&#XE9", "&#233",
         "&nbsp;a&nbsp;&nbsp;b&nbsp;", "&ampx", "&notit;", "&notin;", "&copy2020", "&quot;hi&quot;", "it&apos;s", "it&#39;s", "it&amp;#39;s",
-        "&", "& b", "&&amp;", "&;", "&#;", "&#x;", "&#xg;", "&#-5;", "&#0;", "&#x80;", "&#146;", "&#x81;", "&#1;", "&#xD800;", "&#x110000;",
+        "&", "& b", "&&amp;", "&;", "&#;", "&#x;", "&#xg;", "&#-5;", "&#0;", "&#x80;", "&#146;", "&#x81;", "&#1;", "a&#11;b", "&#xD800;", "&#x110000;",
         "&#99999999999999999999;", "&#xFDD0;", "&#x1F436;", "&hellip;&mdash;&rsquo;", "&lang;&rang;", "&AMP;&LT;&COPY", "&Eacute;", "&ETH &thorn",
         "e&#x301;", "&#10;a&#10;b", "&lt;|endoftext|&gt;", "<|startoftext|>", "<|endoftext|>", "a <|endoftext|> b", "</w>", "a</w>",
         "é", "e\u0301", "É E\u0301", "ñ n\u0303", "A\u030a Å \u212b", "\u1e9b\u0323", "q\u0307\u0323", "a\u0301\u0328", "\u0301", " \u0301a", "ﬁne ﬂag",
