@@ -70,8 +70,9 @@ bool has_sentencepiece() { return true; }
 
 std::unique_ptr<Tokenizer> open_sentencepiece(const std::string& path, int64_t length) {
   Model model{read_file(path, most_bytes), std::make_unique<SentencePieceProcessor>()};
-  const auto status = model.pieces->LoadFromSerializedProto(model.bytes);
-  check_input(status.ok() && model.pieces->GetPieceSize() > 0, "{} is no SentencePiece model: {}", path, printable(status.ToString()));
+  // The library's own words name places in its source: nothing for a user.
+  const bool sound = model.pieces->LoadFromSerializedProto(model.bytes).ok() && model.pieces->GetPieceSize() > 0;
+  check_input(sound, "{} is no SentencePiece model, or a damaged one", path);
   return SentencePieceTokenizer::make(std::move(model), length);
 }
 

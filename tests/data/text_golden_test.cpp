@@ -12,6 +12,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 namespace ermoe::testing {
 namespace {
 
@@ -83,6 +85,9 @@ TEST(TextGolden, SentencePieceGivesItsOwnIds) {
     ids.resize(300, tokenizer->pad());
     EXPECT_EQ(tokenizer->encode(row["text"].get<std::string>()), ids) << row["text"];
   }
+  const auto ids = tokenizer->encode("<s> a dog </s> runs");
+  EXPECT_EQ(ids[static_cast<size_t>(std::ranges::find(ids, tokenizer->end()) - ids.begin()) + 1], tokenizer->pad())
+      << "what stands in a caption does not end it";
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("a brown dog runs")), "a brown dog runs");
 }
 
