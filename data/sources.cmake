@@ -50,6 +50,15 @@ set(SOURCES
   subset.cpp
   synthetic.cpp
   tar.cpp
+  text/bpe.cpp
+  text/bpe_files.cpp
+  text/bpe_tokenizer.cpp
+  text/bpe_trainer.cpp
+  text/caption.cpp
+  text/html.cpp
+  text/sentencepiece_tokenizer.cpp
+  text/tokenizer.cpp
+  text/unicode.cpp
   volume.cpp
   volume_levels.cpp
   volume_grid.cpp

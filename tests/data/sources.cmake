@@ -27,5 +27,9 @@ set(SOURCES
   subset_test.cpp
   synthetic_test.cpp
   tar_test.cpp
+  text_bpe_test.cpp
+  text_caption_test.cpp
+  text_files_test.cpp
+  text_golden_test.cpp
   volume_grid_test.cpp
 )

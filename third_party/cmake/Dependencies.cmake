@@ -28,6 +28,26 @@ endif()
 add_library(ermoe_stb INTERFACE)
 target_include_directories(ermoe_stb SYSTEM INTERFACE ${STB_INCLUDE})
 
+# What letters, cases and compositions Unicode knows.
+find_path(UTF8PROC_INCLUDE utf8proc.h)
+find_library(UTF8PROC_LIBRARY utf8proc)
+if(NOT UTF8PROC_INCLUDE OR NOT UTF8PROC_LIBRARY)
+  message(FATAL_ERROR "utf8proc was not found: run third_party/install.sh, or install libutf8proc-dev")
+endif()
+add_library(ermoe_utf8proc INTERFACE)
+target_include_directories(ermoe_utf8proc SYSTEM INTERFACE ${UTF8PROC_INCLUDE})
+target_link_libraries(ermoe_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
+
+# Vocabularies that SentencePiece made.
+set(ERMOE_SENTENCEPIECE_FOUND OFF)
+if(ERMOE_SENTENCEPIECE)
+  find_path(SENTENCEPIECE_INCLUDE sentencepiece_processor.h)
+  find_library(SENTENCEPIECE_LIBRARY sentencepiece)
+  if(SENTENCEPIECE_INCLUDE AND SENTENCEPIECE_LIBRARY)
+    set(ERMOE_SENTENCEPIECE_FOUND ON)
+  endif()
+endif()
+
 # MPI's C interface; its C++ one is no longer part of MPI, though headers may still bring it.
 set(ERMOE_MPI_FOUND OFF)
 if(ERMOE_MPI)
