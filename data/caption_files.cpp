@@ -1,0 +1,100 @@
+#include "data/caption_files.h"
+
+#include "core/error.h"
+#include "core/file_io.h"
+
+#include <algorithm>
+#include <array>
+
+namespace ermoe {
+
+namespace {
+
+constexpr size_t largest_file = size_t{1} << 30;
+constexpr size_t looked_at = 65536;  // bytes at the beginning of JSON
+
+/// Kinds of captions files; where several lie together the first counts.
+enum class Kind { karpathy, coco, list, table };
+constexpr size_t kinds = 4;
+
+bool is_json(std::string_view path) { return extension(path) == "json"; }
+
+bool is_table(std::string_view path) {
+  constexpr std::array<std::string_view, 4> endings = {"csv", "tsv", "txt", "token"};
+  return std::ranges::find(endings, extension(path)) != endings.end();
+}
+
+/// What a name says for certain.
+std::optional<Kind> kind_by_name(std::string_view path) {
+  const std::string leaf = lower(base_name(path));
+  if (is_json(path) && leaf.starts_with("dataset")) return Kind::karpathy;
+  if (is_json(path) && (leaf.starts_with("captions_") || leaf.find("karpathy") != std::string::npos)) return Kind::coco;
+  if (leaf == "captions.json") return Kind::list;
+  if (leaf == "captions.csv" || leaf == "captions.tsv" || leaf == "captions.txt") return Kind::table;
+  return std::nullopt;
+}
+
+/// Names that may be those of captions, if the content is; a folder of images has no more than a few.
+bool may_hold_captions(std::string_view path) {
+  const std::string leaf = lower(base_name(path));
+  if (is_json(path)) return leaf == "annotations.json" || part_of_file(path).has_value();
+  const std::string ending = extension(path);
+  return ending == "csv" || ending == "tsv" || ending == "token" || (leaf.ends_with(".token.txt") && !leaf.ends_with(".lemma.token.txt"));
+}
+
+std::array<std::vector<size_t>, kinds> candidates_in(const FileTree& tree) {
+  constexpr size_t most_looks = 64;
+  std::array<std::vector<size_t>, kinds> found;
+  size_t looks = 0;
+  for (size_t i = 0; i < tree.paths().size(); ++i) {
+    const std::string& path = tree.paths()[i];
+    if (!is_json(path) && !is_table(path)) continue;
+    if (const auto kind = kind_by_name(path)) {
+      found[static_cast<size_t>(*kind)].push_back(i);
+    } else if (may_hold_captions(path) && looks++ < most_looks && looks_like_captions(path, tree.read(i, largest_file))) {
+      found[static_cast<size_t>(is_json(path) ? Kind::list : Kind::table)].push_back(i);
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+bool looks_like_captions(std::string_view path, std::string_view text) {
+  if (!is_json(path)) return is_caption_table(text);
+  const std::string_view head = text.substr(0, looked_at);
+  constexpr std::array<std::string_view, 3> keys = {"\"caption\"", "\"captions\"", "\"sentences\""};
+  return std::ranges::any_of(keys, [&](std::string_view key) { return head.find(key) != std::string_view::npos; });
+}
+
+FoundCaptions find_caption_files(const FileTree& tree) {
+  FoundCaptions found;
+  for (const auto& files : candidates_in(tree)) {
+    if (!found.files.empty() && !files.empty() && found.note.empty())
+      found.note = fmt::format("the captions are those of {}; {} is left alone", tree.name(found.files.front()), tree.name(files.front()));
+    if (found.files.empty()) found.files = files;
+  }
+  const auto names_part = [&](size_t i) { return part_of_file(tree.paths()[i]).has_value(); };
+  if (found.files.size() > 1 && !std::ranges::all_of(found.files, names_part))
+    fail_input("{}: {} and {} both hold captions; name the one that is meant as the path", tree.root(), tree.paths()[found.files.front()],
+               tree.paths()[found.files.back()]);
+  return found;
+}
+
+CaptionFile caption_file(std::string name, std::string_view path, std::string text) {
+  const std::string_view leaf = base_name(path);
+  return {std::move(name), std::string(path.substr(0, path.size() - leaf.size())), part_of_file(path), std::move(text)};
+}
+
+CaptionFile read_caption_file(const FileTree& tree, size_t i) {
+  return caption_file(tree.name(i), tree.paths()[i], tree.read(i, largest_file));
+}
+
+void add_captions(const CaptionFile& file, CaptionBuilder& builder) {
+  if (is_json(file.name))
+    add_caption_json(file, builder);
+  else
+    add_caption_table(file, builder);
+}
+
+}  // namespace ermoe
