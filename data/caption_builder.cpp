@@ -115,6 +115,7 @@ void CaptionBuilder::Tally::add(const std::string& what) {
 
 void CaptionBuilder::add(const CaptionFile& file, const CaptionPlace& place, const CaptionEntry& entry) {
   CaptionEntry known = entry;
+  if (const auto listed = file.parts.find(entry.image); listed != file.parts.end()) known.part = listed->second;
   if (!known.part) known.part = file.part;
   std::optional<size_t> found;
   if (!entry.above.empty()) found = finder_.find(entry.above + "/" + entry.image, file.folder, known.part, place);

@@ -22,6 +22,7 @@ struct CaptionFile {
   std::string folder;        // that it lies in, within the tree; "" or with a '/' at its end
   std::optional<Part> part;  // of all its images, where its name speaks of one
   std::string text;
+  std::unordered_map<std::string, Part> parts;  // of images, by their names, where other files list them
 };
 
 /// For messages: "captions.csv, line 12", or the file alone where it is one entry.

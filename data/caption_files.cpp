@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <array>
+#include <sstream>
 
 namespace ermoe {
 
 namespace {
 
 constexpr size_t largest_file = size_t{1} << 30;
+constexpr size_t largest_list = size_t{16} << 20;
 constexpr size_t looked_at = 65536;  // bytes at the beginning of JSON
 
 /// Kinds of captions files; where several lie together the first counts.
@@ -58,6 +60,21 @@ std::array<std::vector<size_t>, kinds> candidates_in(const FileTree& tree) {
   return found;
 }
 
+/// What Flickr_8k.trainImages.txt, .devImages.txt and .testImages.txt say: a name of an image a line.
+std::unordered_map<std::string, Part> parts_listed_in(const FileTree& tree) {
+  constexpr std::array<std::pair<std::string_view, Part>, 3> lists = {
+      {{".trainimages.txt", Part::train}, {".devimages.txt", Part::validation}, {".testimages.txt", Part::test}}};
+  std::unordered_map<std::string, Part> parts;
+  for (size_t i = 0; i < tree.paths().size(); ++i) {
+    for (const auto& [ending, part] : lists) {
+      if (!lower(tree.paths()[i]).ends_with(ending)) continue;
+      std::istringstream lines(tree.read(i, largest_list));
+      for (std::string line; std::getline(lines, line);) parts.emplace(trimmed(line), part);
+    }
+  }
+  return parts;
+}
+
 }  // namespace
 
 bool looks_like_captions(std::string_view path, std::string_view text) {
@@ -74,20 +91,25 @@ FoundCaptions find_caption_files(const FileTree& tree) {
       found.note = fmt::format("the captions are those of {}; {} is left alone", tree.name(found.files.front()), tree.name(files.front()));
     if (found.files.empty()) found.files = files;
   }
-  const auto names_part = [&](size_t i) { return part_of_file(tree.paths()[i]).has_value(); };
-  if (found.files.size() > 1 && !std::ranges::all_of(found.files, names_part))
-    fail_input("{}: {} and {} both hold captions; name the one that is meant as the path", tree.root(), tree.paths()[found.files.front()],
-               tree.paths()[found.files.back()]);
   return found;
+}
+
+void check_one_is_meant(const FileTree& tree, const FoundCaptions& found) {
+  const auto names_part = [&](size_t i) { return part_of_file(tree.paths()[i]).has_value(); };
+  if (found.files.size() < 2 || std::ranges::all_of(found.files, names_part)) return;
+  fail_input("{}: {} and {} both hold captions; name the one that is meant as the path", tree.root(), tree.paths()[found.files.front()],
+             tree.paths()[found.files.back()]);
 }
 
 CaptionFile caption_file(std::string name, std::string_view path, std::string text) {
   const std::string_view leaf = base_name(path);
-  return {std::move(name), std::string(path.substr(0, path.size() - leaf.size())), part_of_file(path), std::move(text)};
+  return {std::move(name), std::string(path.substr(0, path.size() - leaf.size())), part_of_file(path), std::move(text), {}};
 }
 
 CaptionFile read_caption_file(const FileTree& tree, size_t i) {
-  return caption_file(tree.name(i), tree.paths()[i], tree.read(i, largest_file));
+  CaptionFile file = caption_file(tree.name(i), tree.paths()[i], tree.read(i, largest_file));
+  if (!is_json(file.name) && tree.paths()[i].find(".token") != std::string::npos) file.parts = parts_listed_in(tree);
+  return file;
 }
 
 void add_captions(const CaptionFile& file, CaptionBuilder& builder) {

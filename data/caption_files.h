@@ -17,10 +17,11 @@ struct FoundCaptions {
   std::string note;           // a sentence about other captions files, where some are left alone
 };
 
-/// Throws `InputError` where several might be meant.
 FoundCaptions find_caption_files(const FileTree& tree);
+/// Throws `InputError` where several are found and do not name a part each, so that one of them must be meant.
+void check_one_is_meant(const FileTree& tree, const FoundCaptions& found);
 
-/// Reads file i of a tree.
+/// Reads file i of a tree; with Flickr8k.token.txt, the lists of its parts as well (Flickr_8k.trainImages.txt, …).
 CaptionFile read_caption_file(const FileTree& tree, size_t i);
 /// Part and folder as its path within the tree says.
 CaptionFile caption_file(std::string name, std::string_view path, std::string text);

@@ -131,7 +131,8 @@ void add_coco(const json& images, const json& annotations, const CaptionFile& fi
 }  // namespace
 
 void add_caption_json(const CaptionFile& file, CaptionBuilder& builder) {
-  const json document = parse_json(with_wrong_bytes_marked(file.text), file.name, limits());
+  const auto marked = with_wrong_bytes_marked(file.text);
+  const json document = parse_json(marked ? *marked : file.text, file.name, limits());
   if (document.is_array()) return add_images(document, file, builder);
   check_input(document.is_object(), "{}: neither a list of images nor an object with \"images\"", file.name);
   const json& images = list_at(document, "images", file.name);

@@ -46,7 +46,7 @@ std::vector<std::string> lines_of(std::string_view text) {
 /// Captions of a JSON member; none where it has no such key.
 std::vector<std::string> captions_in(const std::string& text, const std::string& name) {
   const JsonLimits limits{.max_bytes = 4 * largest_text, .max_depth = 16, .max_values = 10'000, .keys = {"caption", "captions"}};
-  const json document = parse_json(with_wrong_bytes_marked(text), name, limits);
+  const json document = parse_json(with_wrong_bytes_marked(text).value_or(text), name, limits);
   check_input(document.is_object(), "{}: is no object with keys", name);
   const auto at = document.contains("captions") ? document.find("captions") : document.find("caption");
   if (at == document.end()) return {};

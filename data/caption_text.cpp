@@ -48,13 +48,13 @@ std::optional<CaptionFault> fault_of_caption(std::string_view caption) {
   return std::nullopt;
 }
 
-std::string with_wrong_bytes_marked(std::string text) {
-  if (utf8_characters(text)) return text;
+std::optional<std::string> with_wrong_bytes_marked(std::string_view text) {
+  if (utf8_characters(text)) return std::nullopt;
   std::string marked;
   marked.reserve(text.size() + 1024);
   for (size_t at = 0; at < text.size();) {
     const size_t bytes = character_bytes(text, at);
-    marked += bytes == 0 ? wrong_byte : std::string_view(text).substr(at, bytes);
+    marked += bytes == 0 ? wrong_byte : text.substr(at, bytes);
     at += bytes == 0 ? 1 : bytes;
   }
   return marked;

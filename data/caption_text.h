@@ -23,8 +23,9 @@ std::optional<CaptionFault> fault_of_caption(std::string_view caption);
 /// Number of characters (code points); nothing where the text is no UTF-8.
 std::optional<int64_t> utf8_characters(std::string_view text);
 
-/// The text with each byte that is no part of UTF-8 replaced by U+FDD0, a code point that stands for no character. JSON is refused for a
-/// single wrong byte; so read, the caption that holds it can be left out (`fault_of_caption` knows the mark) and the others kept.
-std::string with_wrong_bytes_marked(std::string text);
+/// The text with each byte that is no part of UTF-8 replaced by U+FDD0, a code point that stands for no character; nothing where there is
+/// no such byte. JSON is refused for a single wrong byte; so read, the caption that holds it can be left out (`fault_of_caption` knows the
+/// mark) and the others kept.
+std::optional<std::string> with_wrong_bytes_marked(std::string_view text);
 
 }  // namespace ermoe

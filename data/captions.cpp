@@ -117,6 +117,7 @@ CaptionSplits open_captions(const std::string& path, const CaptionOptions& optio
   const Source source = source_at(path);
   const FileTree& tree = *source.trees.front();
   check_input(source.holds_any(), "{}: holds {}, but no captions; {}", path, contents_of(tree), accepted);
+  check_one_is_meant(tree, source.found);
   if (!source.found.note.empty()) warn_with(options.warn, source.found.note);
   CaptionBuilder builder(path, source.trees, options);
   if (source.shards) add_caption_shards(source.trees, builder);

@@ -234,6 +234,7 @@ TEST(CaptionText, CharactersOfUtf8) {
                             "\xf5\x80\x80\x80", "\xff", "a\xe2\x82", "\xe2\x28\xa1"})
     EXPECT_EQ(utf8_characters(wrong), std::nullopt) << printable(wrong);
   EXPECT_EQ(with_wrong_bytes_marked("a\xff\xc3\xa4"), "a\xef\xb7\x90\xc3\xa4");
+  EXPECT_EQ(with_wrong_bytes_marked("a\xc3\xa4"), std::nullopt);
   EXPECT_EQ(fault_of_caption("\xef\xb7\x90"), CaptionFault::not_utf8);
   EXPECT_EQ(trimmed(" \t\r\na b\n"), "a b");
 }
