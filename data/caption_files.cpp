@@ -21,27 +21,39 @@ constexpr size_t kinds = 4;
 
 bool is_json(std::string_view path) { return extension(path) == "json"; }
 
-bool is_table(std::string_view path) {
-  constexpr std::array<std::string_view, 4> endings = {"csv", "tsv", "txt", "token"};
-  return std::ranges::find(endings, extension(path)) != endings.end();
-}
+struct Guess {
+  Kind kind;
+  bool certain;  // by the name alone, so that a damaged file is refused and not passed over; otherwise its content decides
+};
 
-/// What a name says for certain.
-std::optional<Kind> kind_by_name(std::string_view path) {
-  const std::string leaf = lower(base_name(path));
-  if (is_json(path) && leaf.starts_with("dataset")) return Kind::karpathy;
-  if (is_json(path) && (leaf.starts_with("captions_") || leaf.find("karpathy") != std::string::npos)) return Kind::coco;
-  if (leaf == "captions.json") return Kind::list;
-  if (leaf == "captions.csv" || leaf == "captions.tsv" || leaf == "captions.txt") return Kind::table;
+/// What a name says.
+std::optional<Guess> guess_by_name(std::string_view path) {
+  const std::string leaf = lower(base_name(path)), ending = extension(path);
+  if (ending == "json") {
+    if (leaf == "captions.json") return Guess{Kind::list, true};
+    if (leaf.starts_with("captions_")) return Guess{Kind::coco, true};
+    if (leaf == "dataset_coco.json" || leaf == "dataset_flickr8k.json" || leaf == "dataset_flickr30k.json")
+      return Guess{Kind::karpathy, true};
+    if (leaf.starts_with("dataset")) return Guess{Kind::karpathy, false};
+    if (leaf.find("karpathy") != std::string::npos) return Guess{Kind::coco, false};
+    if (leaf == "annotations.json" || part_of_file(path)) return Guess{Kind::list, false};
+    return std::nullopt;
+  }
+  if (leaf == "captions.csv" || leaf == "captions.tsv" || leaf == "captions.txt") return Guess{Kind::table, true};
+  const bool tokens = leaf.ends_with(".token.txt") && !leaf.ends_with(".lemma.token.txt");
+  if (ending == "csv" || ending == "tsv" || ending == "token" || tokens) return Guess{Kind::table, false};
   return std::nullopt;
 }
 
-/// Names that may be those of captions, if the content is; a folder of images has no more than a few.
-bool may_hold_captions(std::string_view path) {
-  const std::string leaf = lower(base_name(path));
-  if (is_json(path)) return leaf == "annotations.json" || part_of_file(path).has_value();
-  const std::string ending = extension(path);
-  return ending == "csv" || ending == "tsv" || ending == "token" || (leaf.ends_with(".token.txt") && !leaf.ends_with(".lemma.token.txt"));
+/// Whether an image of the same key lies beside file i, as in webdataset shards: then it speaks of that image alone.
+bool lies_beside_image(const FileTree& tree, size_t i) {
+  const auto& paths = tree.paths();
+  const std::string_view key = key_of(paths[i]);
+  size_t at = i;
+  while (at > 0 && key_of(paths[at - 1]) == key) --at;
+  for (; at < paths.size() && key_of(paths[at]) == key; ++at)
+    if (is_image_name(paths[at])) return true;
+  return false;
 }
 
 std::array<std::vector<size_t>, kinds> candidates_in(const FileTree& tree) {
@@ -50,12 +62,10 @@ std::array<std::vector<size_t>, kinds> candidates_in(const FileTree& tree) {
   size_t looks = 0;
   for (size_t i = 0; i < tree.paths().size(); ++i) {
     const std::string& path = tree.paths()[i];
-    if (!is_json(path) && !is_table(path)) continue;
-    if (const auto kind = kind_by_name(path)) {
-      found[static_cast<size_t>(*kind)].push_back(i);
-    } else if (may_hold_captions(path) && looks++ < most_looks && looks_like_captions(path, tree.read(i, largest_file))) {
-      found[static_cast<size_t>(is_json(path) ? Kind::list : Kind::table)].push_back(i);
-    }
+    const auto guess = guess_by_name(path);
+    if (!guess || lies_beside_image(tree, i)) continue;
+    if (guess->certain || (looks++ < most_looks && looks_like_captions(path, tree.read(i, largest_file))))
+      found[static_cast<size_t>(guess->kind)].push_back(i);
   }
   return found;
 }

@@ -37,7 +37,7 @@ void add_caption_table(const CaptionFile& file, CaptionBuilder& builder);
 /// True where a first line names a column of images and one of captions (and none of labels), or is a row of Flickr8k.token.txt.
 bool is_caption_table(std::string_view text);
 
-/// True where images have a .txt or .json file beside them, of the same key, and none has a .cls.
+/// True where images have a .txt file, or a .json that speaks of captions, of the same key, and none has a .cls.
 bool is_caption_shard(const FileTree& shard);
 void add_caption_shards(const Trees& shards, CaptionBuilder& builder);
 

@@ -90,7 +90,13 @@ bool is_caption_shard(const FileTree& shard) {
   const auto& paths = shard.paths();
   if (std::ranges::any_of(paths, [](const std::string& path) { return extension(path) == "cls"; })) return false;
   const auto captions = captions_by_key(shard);
-  return std::ranges::any_of(paths, [&](const std::string& path) { return is_image_name(path) && captions.contains(key_of(path)); });
+  for (const std::string& path : paths) {
+    const auto at = is_image_name(path) ? captions.find(key_of(path)) : captions.end();
+    if (at == captions.end()) continue;
+    // JSON beside an image may say anything; that of the first image decides.
+    return is_text(paths[at->second]) || shard.read(at->second, largest_text).find("\"caption") != std::string::npos;
+  }
+  return false;
 }
 
 void add_caption_shards(const Trees& shards, CaptionBuilder& builder) {

@@ -101,6 +101,8 @@ TEST_F(CaptionDamage, UnknownSplits) {
 
 TEST_F(CaptionDamage, UnknownSplitsInATable) {
   expect_refused("image,caption,split\na.ppm,one,1\n", "captions.csv, line 2: the split \"1\"", "captions.csv");
+  expect_refused("image,caption,split\n\na.ppm,\"one\ntwo\nthree\",train\n\na.ppm,four,x\n", "captions.csv, line 7: the split \"x\"",
+                 "captions.csv");
 }
 
 TEST_F(CaptionDamage, PathsThatLeaveTheFolder) {

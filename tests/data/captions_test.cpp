@@ -198,6 +198,13 @@ TEST_F(Captions, WebdatasetShards) {
   EXPECT_TRUE(holds_captions(folder) && holds_captions(first) && holds_captions(folder + "/pairs-{000..001}.tar"));
 }
 
+TEST_F(Captions, KeysOfShardsMayLookLikeCaptionsFiles) {
+  put_images({"train_1.ppm", "captions_2.ppm"});
+  put("train_1.json", R"({"caption": "one"})");
+  put("captions_2.json", R"({"caption": "two"})");
+  EXPECT_EQ(told(open(archive_path()).train.get()), "captions_2.ppm: two; train_1.ppm: one");
+}
+
 TEST_F(Captions, OfSeveralKindsOneWinsAndANoteSaysSo) {
   put("captions.csv", "image,caption\na.ppm,from the table\n");
   put("captions.json", R"([{"filename": "a.ppm", "captions": ["from the list"]}])");
@@ -257,6 +264,8 @@ TEST_F(Captions, OtherDataSetsHoldNone) {
   put_images({"train/cat/a.ppm", "train/dog/b.ppm"});
   put("labels.csv", "path,label\ntrain/cat/a.ppm,0\n");
   put("notes.txt", "nothing");
+  put("dataset_description.json", R"({"Name": "cats", "images": 2})");
+  put("train/cat/a.json", R"({"width": 3})");
   const std::string folder = folder_path();
   EXPECT_FALSE(holds_captions(folder));
   EXPECT_FALSE(holds_captions(folder + "/labels.csv"));
