@@ -119,10 +119,13 @@ TEST_F(CaptionDamage, PathsThatLeaveAnArchive) {
 }
 
 TEST_F(CaptionDamage, ANameThatTwoFilesHave) {
-  put_images({"x/a.ppm", "y/a.ppm", "y/z.ppm"});
-  clear();
   put_images({"x/d.ppm", "y/d.ppm"});
   expect_refused(R"([{"filename": "d.ppm", "captions": ["a"]}])", "image 1: the image \"d.ppm\" may be .*x/d.ppm or .*y/d.ppm");
+  put("captions.json", R"([{"filename": "y/.//d.ppm", "captions": ["d"]}])");
+  EXPECT_TRUE(open(folder_path()).train->name(0).ends_with("y/d.ppm"));
+  put_images({"x/a.ppm", "y/a.ppm"});
+  put("captions.json", R"([{"filename": "./a.ppm", "captions": ["a"]}])");
+  EXPECT_TRUE(open(folder_path()).train->name(0).ends_with("set/a.ppm"));
 }
 
 TEST_F(CaptionDamage, JsonOfAnotherShape) {

@@ -58,6 +58,8 @@ TEST_F(Captions, CocoWithImagesBesideAndAFileNamed) {
   const std::string other = folder_path("other");
   EXPECT_EQ(told(open(other + "/annotations/captions_train2017.json").train.get()), "COCO_1.ppm: one, first | one again; COCO_2.ppm: two");
   EXPECT_TRUE(holds_captions(other + "/annotations/captions_train2017.json"));
+  write(other + "/annotations/few.json", R"([{"filename": "../train2017/COCO_2.ppm", "captions": ["from here"]}])");
+  EXPECT_EQ(told(open(other + "/annotations/few.json").train.get()), "COCO_2.ppm: from here");
 }
 
 TEST_F(Captions, ImagesOfOneNameAreToldApartByTheirPart) {
