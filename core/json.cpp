@@ -44,6 +44,9 @@ class Builder final : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
 
   bool key(string_t& name) override {
+    if (dropped_levels_ > 0) return true;
+    drops_next_ = !limits_.keys.empty() && std::ranges::find(limits_.keys, name) == limits_.keys.end();
+    if (drops_next_) return true;
     const auto [entry, is_new] = open_.back()->get_ref<json::object_t&>().emplace(name, nullptr);
     check_input(is_new, "{}: the key '{}' stands twice in one object", source_, printable(name));
     slot_ = &entry->second;
@@ -64,17 +67,26 @@ class Builder final : public nlohmann::json_sax<json> {
     if (open_.back()->is_array()) return open_.back()->get_ref<json::array_t&>().emplace_back(std::move(value));
     return *slot_ = std::move(value);
   }
+  /// Whether the value that begins belongs to a key that nobody wants.
+  bool is_unwanted() { return dropped_levels_ > 0 || std::exchange(drops_next_, false); }
   bool add(json&& value) {
-    place(std::move(value));
+    if (!is_unwanted()) place(std::move(value));
     return true;
   }
   bool open(json&& container) {
-    check_input(std::ssize(open_) < limits_.max_depth, "{}: JSON nested deeper than {} levels", source_, limits_.max_depth);
-    open_.push_back(&place(std::move(container)));
+    check_input(std::ssize(open_) + dropped_levels_ < limits_.max_depth, "{}: JSON nested deeper than {} levels", source_,
+                limits_.max_depth);
+    if (is_unwanted())
+      ++dropped_levels_;
+    else
+      open_.push_back(&place(std::move(container)));
     return true;
   }
   bool close() {
-    open_.pop_back();
+    if (dropped_levels_ > 0)
+      --dropped_levels_;
+    else
+      open_.pop_back();
     return true;
   }
 
@@ -85,6 +97,8 @@ class Builder final : public nlohmann::json_sax<json> {
   std::vector<json*> open_;  // the containers around the next value; an outer one does not grow while an inner one is open
   json* slot_ = nullptr;     // where the value of the last key goes
   size_t values_ = 0;
+  bool drops_next_ = false;     // the value of the last key
+  int64_t dropped_levels_ = 0;  // containers around the next value that lie below such a key
 };
 
 }  // namespace

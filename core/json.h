@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace ermoe {
 
@@ -16,6 +17,9 @@ struct JsonLimits {
   size_t max_bytes = size_t{16} << 20;
   int max_depth = 64;  // arrays and objects inside each other
   size_t max_values = 4'000'000;
+  /// Where it is not empty: the keys that are wanted. Values of other keys are read past and cost nothing, so that of a large file only
+  /// what is needed is kept.
+  std::vector<std::string_view> keys = {};
 };
 
 /// The document in `text`; anything but white space after it is refused.

@@ -2,6 +2,15 @@ set(SOURCES
   align.cpp
   align_measure.cpp
   align_samples.cpp
+  archive_list.cpp
+  caption_builder.cpp
+  caption_files.cpp
+  caption_json.cpp
+  caption_shards.cpp
+  caption_table.cpp
+  caption_text.cpp
+  caption_tokens.cpp
+  captions.cpp
   csv.cpp
   dataset.cpp
   decode.cpp

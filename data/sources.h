@@ -52,6 +52,9 @@ class SplitBuilder {
   std::vector<std::string> class_names_;
 };
 
+/// The image files of `samples` as a data set; labels are indices into `class_names`.
+std::unique_ptr<ImageDataset> file_dataset(const Trees& trees, std::vector<FileSample> samples, std::vector<std::string> class_names);
+
 void warn_with(const WarnFn& warn, const std::string& text);
 
 bool is_synthetic(const std::string& path);
@@ -69,6 +72,11 @@ DatasetSplits open_cifar_file(const std::string& path);
 
 /// Class folders in one or more trees; null splits where there are none.
 DatasetSplits open_class_folders(const std::string& source, const Trees& trees, const WarnFn& warn);
+
+/// Everything before the first dot of the last part: what the files of one sample share in a webdataset shard.
+std::string_view key_of(std::string_view path);
+/// The part that a shard's name or its folder's speaks of.
+std::optional<Part> part_of_shard(const std::string& path);
 
 /// True where images have a .cls file beside them.
 bool is_webdataset(const FileTree& shard);

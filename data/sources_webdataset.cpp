@@ -3,6 +3,7 @@
 // https://github.com/webdataset/webdataset
 #include "core/error.h"
 #include "core/file_io.h"
+#include "data/caption_text.h"
 #include "data/sources.h"
 
 #include <unordered_map>
@@ -12,24 +13,6 @@ namespace ermoe {
 namespace {
 
 constexpr size_t largest_label = 4096;
-
-/// Everything before the first dot of the last part.
-std::string_view key_of(std::string_view path) {
-  const size_t leaf = path.size() - base_name(path).size();
-  return path.substr(0, path.find('.', leaf));
-}
-
-std::string_view trimmed(std::string_view text) {
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return "";
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
-
-Part part_of_shard(const std::string& path) {
-  if (const auto part = part_of_file(path)) return *part;
-  const std::string folder = std::filesystem::path(path).parent_path().filename().string();
-  return part_of_folder(folder).value_or(Part::train);
-}
 
 std::unordered_map<std::string_view, size_t> labels_by_key(const FileTree& shard) {
   std::unordered_map<std::string_view, size_t> found;
@@ -42,6 +25,16 @@ std::unordered_map<std::string_view, size_t> labels_by_key(const FileTree& shard
 
 }  // namespace
 
+std::string_view key_of(std::string_view path) {
+  const size_t leaf = path.size() - base_name(path).size();
+  return path.substr(0, path.find('.', leaf));
+}
+
+std::optional<Part> part_of_shard(const std::string& path) {
+  if (const auto part = part_of_file(path)) return part;
+  return part_of_folder(std::filesystem::path(path).parent_path().filename().string());
+}
+
 bool is_webdataset(const FileTree& shard) { return !labels_by_key(shard).empty(); }
 
 DatasetSplits open_webdataset(const std::string& source, const Trees& shards, const WarnFn& warn) {
@@ -50,7 +43,7 @@ DatasetSplits open_webdataset(const std::string& source, const Trees& shards, co
   std::string example;
   for (size_t t = 0; t < shards.size(); ++t) {
     const FileTree& shard = *shards[t];
-    const Part part = part_of_shard(shard.root());
+    const Part part = part_of_shard(shard.root()).value_or(Part::train);
     const auto labels = labels_by_key(shard);
     for (size_t i = 0; i < shard.paths().size(); ++i) {
       const std::string& path = shard.paths()[i];

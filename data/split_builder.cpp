@@ -53,6 +53,10 @@ std::optional<int64_t> whole_number(std::string_view text) {
 
 }  // namespace
 
+std::unique_ptr<ImageDataset> file_dataset(const Trees& trees, std::vector<FileSample> samples, std::vector<std::string> class_names) {
+  return std::make_unique<FileDataset>(trees, std::move(samples), std::move(class_names));
+}
+
 void SplitBuilder::add(Part part, std::string_view label, size_t tree, size_t file) {
   auto known = ids_.find(label);
   if (known == ids_.end()) known = ids_.emplace(label, static_cast<int32_t>(ids_.size())).first;
@@ -84,7 +88,7 @@ void SplitBuilder::number_labels() {
 std::unique_ptr<ImageDataset> SplitBuilder::dataset_of(std::vector<FileSample> samples) const {
   if (samples.empty()) return nullptr;
   for (FileSample& sample : samples) sample.label = class_of_[static_cast<size_t>(sample.label)];
-  return std::make_unique<FileDataset>(trees_, std::move(samples), class_names_);
+  return file_dataset(trees_, std::move(samples), class_names_);
 }
 
 DatasetSplits SplitBuilder::build(const WarnFn& warn) {

@@ -144,6 +144,7 @@ same_losses() {
 }
 
 . "$tests/programs_volumes.sh"
+. "$tests/programs_captions.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
 
@@ -458,6 +459,7 @@ test_prediction
 test_compression
 test_purity
 test_inspection
+test_captions
 test_benchmarks
 test_study
 test_volumes

@@ -9,12 +9,13 @@
 #include "data/probe.h"
 #include "data/volume_grid.h"
 #include "models/checkpoint_store.h"
+#include "tools/caption_inspection.h"
+#include "tools/image_looks.h"
 #include "tools/study_inspection.h"
 
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <mutex>
 #include <vector>
 
 namespace ermoe {
@@ -22,51 +23,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t sampled_images = 100;
 constexpr size_t most_class_lines = 200;
-
-/// What the images that were looked at are like.
-struct ImageSizes {
-  int64_t seen = 0, broken = 0;
-  double height = 0, width = 0;  // sums
-  int64_t smallest = INT64_MAX, largest = 0;
-  std::string first_fault;
-
-  void add(const Image& image) {
-    ++seen;
-    height += static_cast<double>(image.height);
-    width += static_cast<double>(image.width);
-    smallest = std::min({smallest, image.height, image.width});
-    largest = std::max({largest, image.height, image.width});
-  }
-};
-
-/// Decodes images of a split, in any order; a broken one is counted, and the first by number is kept for the message.
-void look_at(const ImageDataset& split, Look look, int threads, ImageSizes& sizes) {
-  const int64_t stride = look == Look::all ? 1 : std::max<int64_t>(1, split.size() / sampled_images);
-  const int64_t count = (split.size() + stride - 1) / stride;
-  int64_t first_broken = INT64_MAX;
-  std::mutex mutex;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (int64_t n = 0; n < count; ++n) {
-    Image image;
-    std::string fault;
-    try {
-      image = split.read(n * stride);
-    } catch (const std::exception& e) {
-      fault = e.what();
-    }
-    const std::lock_guard lock(mutex);
-    if (fault.empty()) {
-      sizes.add(image);
-      continue;
-    }
-    ++sizes.broken;
-    if (n > first_broken) continue;
-    first_broken = n;
-    sizes.first_fault = fault;
-  }
-}
 
 std::vector<int64_t> class_counts(const ImageDataset* split, size_t classes) {
   std::vector<int64_t> counts(classes);
@@ -88,18 +45,12 @@ Inspection describe_dataset(const DatasetSplits& splits, Look look, int threads)
   const int64_t train = splits.train ? splits.train->size() : 0, test = splits.test ? splits.test->size() : 0;
   ImageSizes sizes;
   for (const auto* split : {&splits.train, &splits.test})
-    if (*split) look_at(**split, look, threads, sizes);
+    if (*split) look_at_images(**split, look, threads, sizes);
   Inspection result;
   result.text = fmt::format("  data set   {} training and {} evaluation images of {} classes\n", train, test, names.size());
-  if (sizes.seen > 0) {
-    const auto n = static_cast<double>(sizes.seen);
-    result.text += fmt::format("  images     {:.1f} x {:.1f} pixels on average, sides from {} to {}; {} of {} looked at\n", sizes.width / n,
-                               sizes.height / n, sizes.smallest, sizes.largest, sizes.seen + sizes.broken, train + test);
-  }
+  result.text += sizes.line(train + test);
   result.text += class_lines(splits, names);
-  if (sizes.broken > 0)
-    result.fault =
-        fmt::format("{} of {} images looked at are broken; for example {}", sizes.broken, sizes.seen + sizes.broken, sizes.first_fault);
+  result.fault = sizes.fault();
   return result;
 }
 
@@ -184,6 +135,8 @@ Inspection inspect_path(const std::string& path, Look look, int threads, const W
     result = inspect_run(path, note);
   else if (auto found = inspect_study(path, study, look, threads, note))
     result = std::move(*found);
+  else if (auto captions = inspect_captions(path, look, threads, note))
+    result = std::move(*captions);
   else if (fs::is_directory(path, ignored) || !path_exists(path))
     result = describe_dataset(open_dataset(path, {.warn = note}), look, threads);
   else

@@ -2,13 +2,11 @@
 #pragma once
 
 #include "data/dataset.h"
+#include "tools/image_looks.h"
 
 #include <string>
 
 namespace ermoe {
-
-/// How many images of a data set are looked at: a hundred, spread over it, or every one.
-enum class Look { sample, all };
 
 struct Inspection {
   std::string text;   // lines for people

@@ -14,6 +14,7 @@ set(SOURCES
   bench/orthogonality_bench.cpp
   bench/report.cpp
   bench/step_bench.cpp
+  caption_inspection.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -30,6 +31,7 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
   inspection.cpp

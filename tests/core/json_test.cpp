@@ -70,5 +70,20 @@ TEST(Json, ReadsAFile) {
   EXPECT_THROW(read_json("/"), InputError);
 }
 
+TEST(Json, KeepsOnlyTheKeysThatAreWanted) {
+  const std::string text =
+      R"({"a": 1, "x": {"a": [1, {"a": 2}], "x": []}, "b": [{"a": "s", "x": 3}, {"x": [[]]}, 4], "y": "z", "c": {"y": 1}})";
+  JsonLimits limits{.keys = {"a", "b", "c"}};
+  EXPECT_EQ(parse_json(text, "x.json", limits), nlohmann::json::parse(R"({"a": 1, "b": [{"a": "s"}, {}, 4], "c": {}})"));
+  limits.max_values = 8;  // those that are kept, and the document
+  EXPECT_NO_THROW(parse_json(text, "x.json", limits));
+  limits.max_values = 7;
+  EXPECT_THROW(parse_json(text, "x.json", limits), InputError);
+  const std::string deep = R"({"x": )" + std::string(80, '[') + std::string(80, ']') + "}";
+  EXPECT_THROW(parse_json(deep, "x.json", limits), InputError);
+  EXPECT_THROW(parse_json(R"({"x": [1, 2})", "x.json", limits), InputError);
+  EXPECT_THROW(parse_json(R"({"a": 1, "x": 2, "a": 3})", "x.json", limits), InputError);
+}
+
 }  // namespace
 }  // namespace ermoe::testing

@@ -1,6 +1,9 @@
 set(SOURCES
   align_brains_test.cpp
   align_test.cpp
+  caption_tokens_test.cpp
+  captions_damage_test.cpp
+  captions_test.cpp
   corrupt_core_test.cpp
   corrupt_test.cpp
   decode_ahead_test.cpp
