@@ -16,10 +16,12 @@ set(SOURCES
   kernels/basis_projection.cu
   kernels/bin_targets.cu
   kernels/choose_tokens.cu
+  kernels/clamp_values.cu
   kernels/column_sum.cu
   kernels/combine.cu
   kernels/combine_weights.cu
   kernels/condition.cu
+  kernels/contrastive_loss.cu
   kernels/cosine.cu
   kernels/cross_entropy.cu
   kernels/dense_wgmma.cu

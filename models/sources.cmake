@@ -23,6 +23,7 @@ set(SOURCES
   recorded_step.cpp
   regression_metrics.cpp
   regions.cpp
+  retrieval_metrics.cpp
   router.cpp
   ${ROUTERS}
   routing_metrics.cpp

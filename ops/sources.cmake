@@ -14,10 +14,12 @@ set(SOURCES
   bin_targets.cpp
   cast.cpp
   choose_tokens.cpp
+  clamp_values.cpp
   column_sum.cpp
   combine.cpp
   combine_weights.cpp
   context_cosine.cpp
+  contrastive_loss.cpp
   cosine.cpp
   cpu/adamw.cpp
   cpu/add.cpp
@@ -33,9 +35,11 @@ set(SOURCES
   cpu/bin_targets.cpp
   cpu/choose_tokens.cpp
   cpu/blas.cpp
+  cpu/clamp_values.cpp
   cpu/column_sum.cpp
   cpu/combine.cpp
   cpu/combine_weights.cpp
+  cpu/contrastive_loss.cpp
   cpu/cosine.cpp
   cpu/cross_entropy.cpp
   cpu/dispatch.cpp

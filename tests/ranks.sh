@@ -87,6 +87,17 @@ test_training() {
   done
 }
 
+test_losses() {
+  section "losses over the pairs of all ranks"
+  local n
+  for n in 1 2 4; do
+    launch -n "$n" "${program}_losses" >"out.$n" 2>"err.$n" && grep -q "^$n ranks: 0 losses failed" "out.$n"
+    report "$n ranks: values and all gradients, ranks without pairs too" $?
+    grep -h FAILED "out.$n" | head -5
+  done
+  on_gpus "losses over pairs, recorded" losses "${program}_losses" gpu
+}
+
 test_program() {
   section "ermoe-train"
   local n train="${program%/tests/*}/tools/ermoe-train" columns="step split loss grad_norm accuracy top5 block1/gini block1/class_information"
@@ -368,6 +379,7 @@ test_collectives
 test_gpus
 test_slices
 test_training
+test_losses
 test_program
 test_slowest
 test_checkpoints

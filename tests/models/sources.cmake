@@ -11,6 +11,7 @@ set(SOURCES
   recorded_step_test.cpp
   regions_test.cpp
   regression_metrics_test.cpp
+  retrieval_metrics_test.cpp
   router_bias_balanced_test.cpp
   router_emoe_test.cpp
   router_learned_cosine_test.cpp

@@ -14,10 +14,12 @@ set(SOURCES
   bin_targets_test.cpp
   cast_test.cpp
   choose_tokens_test.cpp
+  clamp_values_test.cpp
   column_sum_test.cpp
   combine_test.cpp
   combine_weights_test.cpp
   context_cosine_test.cpp
+  contrastive_loss_test.cpp
   cosine_test.cpp
   cross_entropy_test.cpp
   dispatch_test.cpp
