@@ -4,6 +4,7 @@ file(GLOB ROUTERS RELATIVE ${CMAKE_CURRENT_LIST_DIR} CONFIGURE_DEPENDS ${CMAKE_C
 set(SOURCES
   added_losses.cpp
   average.cpp
+  blocks.cpp
   checkpoint.cpp
   checkpoint_store.cpp
   config_rules.cpp
@@ -16,6 +17,7 @@ set(SOURCES
   grad_sync.cpp
   layers.cpp
   matrix_bundle.cpp
+  model.cpp
   module.cpp
   moe.cpp
   optim.cpp
