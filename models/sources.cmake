@@ -7,9 +7,11 @@ set(SOURCES
   blocks.cpp
   checkpoint.cpp
   checkpoint_store.cpp
+  clip_weights.cpp
   config_rules.cpp
   cp_layer.cpp
   direct_buckets.cpp
+  dual_encoder.cpp
   expert_share.cpp
   expert_travel.cpp
   experts.cpp
@@ -32,6 +34,7 @@ set(SOURCES
   summary.cpp
   svd.cpp
   task_loss.cpp
+  text_tower.cpp
   train_step.cpp
   vit.cpp
   weights.cpp
