@@ -231,18 +231,31 @@ bool other_grid(const SavedSlice& slice, const Shape& stored, const DualEncoder&
          model.config().image.pool == Pool::token;
 }
 
+/// "image.blocks.3.mlp." of "image.blocks.3.moe.experts.U1": the dense network whose place experts have; empty for another name.
+std::string dense_network_of(const std::string& own) {
+  const size_t at = own.find(".moe.");
+  return at == std::string::npos ? "" : own.substr(0, at) + ".mlp.";
+}
+
+/// Where the tensor of ours that has no such place comes from; for one of a block with experts nothing, and the dense network is `spared`.
+std::optional<Source> source_or_spared(const SafetensorsFile& file, const Naming& naming, const std::string& own,
+                                       std::set<std::string>& spared) {
+  if (std::optional<Source> source = source_of(naming, own)) return source;
+  const std::string dense = dense_network_of(own);
+  check_input(!dense.empty(), "{}: a CLIP model has nothing for {}; it has plain blocks, learned positions and the class token's feature",
+              file.path(), own);
+  for (const char* part : {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}) spared.insert(source_of(naming, dense + part)->names[0]);
+  return std::nullopt;
+}
+
 /// Everything that the model has, with its source; InputError where something does not fit. `report` takes what the file need not have.
 std::vector<Move> plan(const SafetensorsFile& file, DualEncoder& model, LoadReport& report) {
   const Naming& naming = known_naming(file);
   std::vector<Move> moves;
-  std::set<std::string> used;
+  std::set<std::string> used, spared;
   for (const SavedSlice& slice : saved_slices(model, 0)) {
-    const std::optional<Source> source = source_of(naming, slice.name);
-    check_input(source.has_value(),
-                "{}: a CLIP model has nothing for {}; its blocks are dense, its positions learned and its feature is the "
-                "class token's",
-                file.path(), slice.name);
-    if (slice.name == "logit_bias" && !file.has(source->names[0])) {
+    const std::optional<Source> source = source_or_spared(file, naming, slice.name, spared);
+    if (!source || (slice.name == "logit_bias" && !file.has(source->names[0]))) {
       report.missing.push_back(slice.name);
       continue;
     }
@@ -254,7 +267,7 @@ std::vector<Move> plan(const SafetensorsFile& file, DualEncoder& model, LoadRepo
   }
   std::vector<std::string> left;
   for (const std::string& name : file.names())
-    if (!used.contains(name) && !is_no_weight(name)) left.push_back(name);
+    if (!used.contains(name) && !is_no_weight(name)) (spared.contains(name) ? report.unexpected : left).push_back(name);
   check_input(left.empty(), "{}: the model has no place for {}", file.path(), first_of(left));
   return moves;
 }
@@ -294,6 +307,12 @@ DualConfig clip_config(const std::string& path, const DualConfig& wanted) {
   settle_text(sizes, config.text);
   sizes.settle("retrieval.projection", config.retrieval.projection, sizes.side("image.head.weight", 2, 0));
   return config;
+}
+
+Tensor clip_tensor(const SafetensorsFile& file, const std::string& own, CachingAllocator& allocator, DType dtype) {
+  const std::optional<Source> source = source_of(known_naming(file), own);
+  if (!source || source->names.size() != 1 || source->fit != Fit::as_it_is || !file.has(source->names[0])) return {};
+  return file.load(source->names[0], allocator, dtype);
 }
 
 LoadReport load_clip_weights(const ExecContext& ctx, const std::string& path, DualEncoder& model) {

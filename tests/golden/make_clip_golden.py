@@ -135,12 +135,14 @@ CLIP_SIZES = {"image_size": 8, "patch": 4, "width": 12, "depth": 2, "heads": 3, 
 def clip_case(index, names, activation):
     rng = torch.Generator().manual_seed(index)
     c = dict(CLIP_SIZES, activation=activation)
-    w = {n: t.float().double() for n, t in clip_weights(names, c, rng).items()}  # exact in float32 too
+    stored = torch.float16 if names is OPEN_CLIP else torch.float64  # OpenCLIP's files often are
+    w = {n: t.to(stored).float().double() for n, t in clip_weights(names, c, rng).items()}  # exact in float32 too
     images = torch.randn(4, 3, c["image_size"], c["image_size"], generator=rng).double()
     tokens = torch.tensor(CAPTIONS)
     image, text = clip_features(names, w, c, images, tokens)
     beside = {"vision_model.embeddings.position_ids": torch.arange(5)[None]} if names is HUGGING_FACE else {}
-    return {f"case_{index}_weights": (dict(w, **beside), {"format": "pt"}),
+    weights = dict({n: t.to(stored) for n, t in w.items()}, **beside)
+    return {f"case_{index}_weights": (weights, {"format": "pt"}),
             f"case_{index}": ({"images": images, "tokens": tokens, "image_features": image, "text_features": text},
                               {"config": json.dumps(c, separators=(",", ":"))})}
 

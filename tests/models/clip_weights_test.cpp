@@ -143,10 +143,44 @@ TEST_P(ClipWeights, WhatDoesNotFitIsNamed) {
           if (name == "logit_scale") tensor = Tensor::zeros(bench_.allocator, {3}, DType::f32);
       },
       {"logit_scale is (3)", "(1)"});
-  config_.image.moe.layers = "1";
-  config_.image.moe.experts = 4;
+  config_.image.layer_scale = 0.1;
+  expect_refused([](auto&) {}, {"nothing for image.blocks.0.ls1.gamma", "plain blocks"});
+}
+
+TEST_P(ClipWeights, LeaveExpertsAsTheyAre) {
   config_.image.activation = Activation::gelu;
-  expect_refused([](auto&) {}, {"nothing for image.blocks.1.moe", "dense"});
+  config_.image.moe = small_dual().image.moe;
+  config_.image.moe.layers = "1";
+  DualEncoder model(config_);
+  model.allocate(bench_.ctx, DType::f32);
+  model.init(bench_.ctx, RngKey{1});
+  const LoadReport report = load_clip_weights(bench_.ctx, weights_, model);
+  EXPECT_EQ(report.unexpected.size(), 4u);
+  for (const std::string& name : report.missing) EXPECT_TRUE(name.starts_with("image.blocks.1.moe.")) << name;
+  EXPECT_FALSE(report.missing.empty());
+  const SafetensorsFile file = SafetensorsFile::open(weights_);
+  EXPECT_EQ(clip_tensor(file, "image.blocks.1.mlp.fc1.weight", bench_.allocator, DType::f32).shape(), (Shape{48, 12}));
+  EXPECT_EQ(clip_tensor(file, "text.blocks.2.mlp.fc2.bias", bench_.allocator, DType::f32).shape(), (Shape{8}));
+  EXPECT_FALSE(clip_tensor(file, "image.blocks.2.mlp.fc1.weight", bench_.allocator, DType::f32).defined());
+}
+
+TEST(ClipConfig, HeadsAre64Wide) {
+  TestBench bench;
+  ScratchFolder folder;
+  const auto zeros = [&](const Shape& shape) { return Tensor::zeros(bench.allocator, shape, DType::f32); };
+  const std::string path = folder.file("clip.safetensors");
+  write_safetensors(path, {{"visual.class_embedding", zeros({128})},
+                           {"visual.conv1.weight", zeros({128, 3, 2, 2})},
+                           {"visual.positional_embedding", zeros({10, 128})},
+                           {"visual.proj", zeros({128, 6})},
+                           {"token_embedding.weight", zeros({11, 64})},
+                           {"positional_embedding", zeros({5, 64})}});
+  DualConfig wanted = open_config(Activation::gelu);
+  wanted.image.heads = wanted.text.heads = 0;
+  const DualConfig config = clip_config(path, wanted);
+  EXPECT_EQ(config.image.heads, 2);
+  EXPECT_EQ(config.text.heads, 1);
+  EXPECT_EQ(config.image.image_size, 6);
 }
 
 TEST_P(ClipWeights, PositionsAreInterpolatedToLargerImages) {
