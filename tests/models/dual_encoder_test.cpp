@@ -333,9 +333,9 @@ Variable plain_loss(const ExecContext& ctx, const Pairs& pairs, const Tensor& ow
   return scale(ctx, add(ctx, cross_entropy(ctx, logits, own), cross_entropy(ctx, transpose(ctx, logits), own)), 0.5);
 }
 
-/// Losses of ten steps, and the parameters after them.
+/// Losses of ten steps, and the parameters after them; of `length` tokens a caption.
 struct GpuSteps {
-  GpuSteps(DType compute, Gpu* recorder) : own(identity(bench.ctx, 4, DType::f32)) {
+  GpuSteps(DType compute, int64_t length, Gpu* recorder) : own(identity(bench.ctx, 4, DType::f32)) {
     Dual host(small_dual("0,1", "0,1"), DType::f32, [this](const ExecContext& c, const Pairs& p) { return plain_loss(c, p, own); });
     host.model.move_to(bench.ctx, compute, GradWrites::once);
     const OptimConfig optim;
@@ -344,12 +344,13 @@ struct GpuSteps {
     RecordedStep runner(step, recorder, {});
     for (uint64_t i = 0; i < 10; ++i) {
       const Tensor images = random_input(host.bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{5}.fold(i));
-      std::vector<int32_t> words = four_captions();
-      words[1] = static_cast<int32_t>(i);
+      std::vector<int32_t> words;
+      for (int64_t w = 0; w < 28; ++w)
+        if (w % 7 < length) words.push_back(w == 1 ? static_cast<int32_t>(i) : four_captions()[static_cast<size_t>(w)]);
       const MicroBatch batch{.images = on_device_of(bench.ctx, images),
                              .targets = {},
                              .allow = {},
-                             .tokens = Tensor::from<int32_t>(bench.allocator, {4, 7}, words)};
+                             .tokens = Tensor::from<int32_t>(bench.allocator, {4, length}, words)};
       losses.push_back(runner
                            .run(
                                steps.ctx, 1, [&](int64_t) { return batch; }, optim.lr)
@@ -368,12 +369,13 @@ struct GpuSteps {
 };
 
 void expect_recorded_steps() {
-  for (DType compute : {DType::f32, DType::bf16}) {
-    const GpuSteps eager(compute, nullptr), recorded(compute, test_gpu());
-    EXPECT_TRUE(recorded.recorded);
-    EXPECT_EQ(eager.losses, recorded.losses);
-    EXPECT_EQ(eager.values, recorded.values);
-  }
+  for (DType compute : {DType::f32, DType::bf16})
+    for (int64_t length : {7, 5}) {
+      const GpuSteps eager(compute, length, nullptr), recorded(compute, length, test_gpu());
+      EXPECT_TRUE(recorded.recorded);
+      EXPECT_EQ(eager.losses, recorded.losses);
+      EXPECT_EQ(eager.values, recorded.values);
+    }
 }
 
 /// Features on a GPU are those of a CPU.
