@@ -100,8 +100,8 @@ void GradWriter::give(size_t i, const Tensor& grad) {
   const Edge& edge = inputs_[i];
   if (edge.node >= 0 && !tape_.entries_[static_cast<size_t>(edge.node)].grad.defined()) {
     Tape::Entry& entry = tape_.entries_[static_cast<size_t>(edge.node)];
-    check(grad.numel() == entry.shape.numel() && grad.dtype() == entry.dtype, "[grad_writer] gradient {} for {}", grad.shape().str(),
-          entry.shape.str());
+    const bool fits = grad.dtype() == entry.dtype || grad.dtype() == master_of(entry.dtype);  // the latter of a view of a weight
+    check(grad.numel() == entry.shape.numel() && fits, "[grad_writer] gradient {} for {}", grad.shape().str(), entry.shape.str());
     entry.grad = grad.reshape(entry.shape);
     return;
   }

@@ -15,6 +15,7 @@ set(SOURCES
   kernels/balance_loss.cu
   kernels/basis_projection.cu
   kernels/bin_targets.cu
+  kernels/caption_ends.cu
   kernels/choose_tokens.cu
   kernels/clamp_values.cu
   kernels/column_sum.cu
@@ -65,6 +66,7 @@ set(SOURCES
   kernels/scale.cu
   kernels/score_variance.cu
   kernels/select_experts.cu
+  kernels/select_tokens.cu
   kernels/sigmoid.cu
   kernels/share_replicas.cu
   kernels/slice_rows.cu

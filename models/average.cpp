@@ -6,7 +6,7 @@
 
 namespace ermoe {
 
-void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBatch& batches) {
+void recompute_statistics(const ExecContext& outer, Model& model, const ForEachBatch& batches) {
   ExecContext ctx = outer.with_tape(nullptr);
   ctx.mode = Mode::eval;  // no dropout: the statistics of what evaluation will see
   for (int round = 0; round < 2; ++round) {
@@ -14,7 +14,7 @@ void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBat
       ForwardPass pass;
       pass.collect_statistics = true;
       pass.allow = input.allow;
-      model.forward(ctx, Variable(input.images), pass);
+      model.run(ctx, input, pass);
     });
     for (MoeLayer* layer : model.moe_layers()) {
       layer->router().reduce_statistics(ctx);
@@ -23,13 +23,13 @@ void recompute_statistics(const ExecContext& outer, Vit& model, const ForEachBat
   }
 }
 
-std::vector<Buffer> copies_of_buffers(Vit& model) {
+std::vector<Buffer> copies_of_buffers(Model& model) {
   std::vector<Buffer> copies;
   for (const Buffer* b : buffers_of(model)) copies.push_back({b->name, b->shape, b->value.clone("averaged weights")});
   return copies;
 }
 
-AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average, const ForEachBatch& batches)
+AveragedWeights::AveragedWeights(const ExecContext& ctx, Model& model, const MovingAverage& average, const ForEachBatch& batches)
     : ctx_(ctx.with_tape(nullptr)), model_(model) {
   direct_ = model.arena().values(Parameter::Role::direct).clone("averaged weights");
   factor_ = model.arena().values(Parameter::Role::factor).clone("averaged weights");
@@ -43,7 +43,7 @@ AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const Movin
   recompute_statistics(ctx_, model, batches);
 }
 
-AveragedWeights::AveragedWeights(const ExecContext& ctx, Vit& model, const MovingAverage& average)
+AveragedWeights::AveragedWeights(const ExecContext& ctx, Model& model, const MovingAverage& average)
     : AveragedWeights(ctx, model, average, [](const auto&) {}) {
   const std::vector<Buffer*> live = buffers_of(model_);
   check(live.size() == average.statistics().size(), "[average] {} statistics for {} buffers", average.statistics().size(), live.size());

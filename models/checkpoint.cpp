@@ -36,20 +36,20 @@ void write_state(const std::string& folder, const TrainingProgress& progress, in
   state.close();
 }
 
-uint32_t write_weights(const ExecContext& ctx, const std::string& folder, Vit& model) {
+uint32_t write_weights(const ExecContext& ctx, const std::string& folder, Model& model) {
   return save_weights(ctx, folder + "/model.safetensors", model, {{"format", "ermoe"}});
 }
 
 }  // namespace
 
-FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Vit& model, const TrainingProgress& progress) {
+FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Model& model, const TrainingProgress& progress) {
   FileChecksums checksums;
   checksums["model.safetensors"] = write_weights(ctx, folder, model);
   write_state(folder, progress, 0);
   return checksums;
 }
 
-FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
+FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Model& model, const Optimizer& optimizer,
                                const MovingAverage* average, const TrainingProgress& progress) {
   FileChecksums checksums;
   checksums["model.safetensors"] = write_weights(ctx, folder, model);
@@ -86,7 +86,7 @@ TrainingProgress read_progress(const std::string& folder) {
   }
 }
 
-void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average) {
+void read_checkpoint(const ExecContext& ctx, const std::string& folder, Model& model, Optimizer& optimizer, MovingAverage* average) {
   const nlohmann::json json = read_state(folder);
   check_input(json.contains("optimizer_steps") && json["optimizer_steps"].is_number_integer(), "{}/state.json: optimizer_steps is missing",
               folder);
@@ -100,7 +100,7 @@ void read_average(const ExecContext& ctx, const std::string& folder, MovingAvera
   read_slices(SafetensorsFile::open(folder + "/ema.safetensors"), saved_slices(average, ctx.comm->rank()), Unlisted::ignored);
 }
 
-void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Vit& model, MovingAverage& average) {
+void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Model& model, MovingAverage& average) {
   const SafetensorsFile file = SafetensorsFile::open(folder + "/ema.safetensors");
   std::vector<Buffer> wanted = copies_of_buffers(model);
   const bool there = std::ranges::all_of(wanted, [&](const Buffer& b) { return file.has(b.name); });

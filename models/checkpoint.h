@@ -30,21 +30,21 @@ struct TrainingProgress {
 /// `folder`. ema.safetensors holds the averages as they are, so that a resumed run continues bit for bit; whoever uses
 /// them projects them (models/average.h); beside them the statistics that somebody took with them at this very step. All ranks of ctx.comm
 /// call it with rank 0's `folder`, each writes what it has, and all throw where one fails. Returns what is known of the files' checksums.
-FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, const Optimizer& optimizer,
+FileChecksums write_checkpoint(const ExecContext& ctx, const std::string& folder, Model& model, const Optimizer& optimizer,
                                const MovingAverage* average, const TrainingProgress& progress);
 
 /// Writes model.safetensors and state.json alone: a model to be used, from which no training goes on. One process.
-FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Vit& model, const TrainingProgress& progress);
+FileChecksums write_model(const ExecContext& ctx, const std::string& folder, Model& model, const TrainingProgress& progress);
 
 /// Reads state.json alone. Throws InputError that names the file and the fault.
 TrainingProgress read_progress(const std::string& folder);
 
 /// Restores everything, of what ranks share out the part of this one. Anything missing or of another shape is an InputError that names it.
-void read_checkpoint(const ExecContext& ctx, const std::string& folder, Vit& model, Optimizer& optimizer, MovingAverage* average);
+void read_checkpoint(const ExecContext& ctx, const std::string& folder, Model& model, Optimizer& optimizer, MovingAverage* average);
 
 /// Restores the averages of a checkpoint that holds some. Faults as above.
 void read_average(const ExecContext& ctx, const std::string& folder, MovingAverage& average);
 /// Also the statistics kept with them, for `model`'s buffers; keeps none where the checkpoint has none.
-void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Vit& model, MovingAverage& average);
+void read_average_with_statistics(const ExecContext& ctx, const std::string& folder, Model& model, MovingAverage& average);
 
 }  // namespace ermoe

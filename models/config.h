@@ -24,6 +24,12 @@ enum class Gate { sigmoid, softmax };
 enum class Context { attention, attention_mean };
 /// How a block with experts mixes them: by a router and a plan, or all of them by a factored tensor (models/cp_layer.h).
 enum class ExpertLayer { routed, cp };
+/// Of a dense network; quick_gelu is x·σ(1.702 x), which CLIP's first weights were trained with.
+enum class Activation { gelu, quick_gelu };
+/// What a model's last matrix is: one that tells classes apart, or a projection without bias (models/dual_encoder.h).
+enum class Head { classes, projection };
+/// With a bias, as timm's patch embedding, or without, as CLIP's.
+enum class PatchBias { on, off };
 
 /// Which blocks carry experts: "none", "every:2" (blocks 1, 3, …), "last:3", or a list "1,3,5".
 using MoeLayers = std::string;
@@ -112,6 +118,31 @@ struct VitConfig {
   double drop_path = 0;    // stochastic depth, linear in depth up to this
   bool recompute = false;  // keep only block inputs while training
   MoeConfig moe;
+  bool pre_norm = false;  // a LayerNorm between embeddings and blocks
+  Activation activation = Activation::gelu;
+  double norm_eps = 1e-6;  // of every LayerNorm: timm's; CLIP's is 1e-5
+  PatchBias patch_bias = PatchBias::on;
+  Head head = Head::classes;  // not a setting: a dual encoder's image tower is given the other one
+};
+
+/// The text transformer of a dual encoder. What it shares with the image tower (activation, norm_eps, recompute, and all of its experts
+/// but where they stand) is said there.
+struct TextConfig {
+  int64_t vocabulary = 0;  // V; 0: as the tokenizer has
+  int64_t end_token = -1;  // the id after which a caption is padding; -1: as the tokenizer has
+  int64_t context = 77;    // W, tokens of a caption with its first, its last and its padding
+  int64_t width = 512;     // D
+  int64_t depth = 12;      // L
+  int64_t heads = 8;       // H
+  double mlp_ratio = 4.0;  // F / D of dense blocks
+  MoeLayers moe_layers = "none";
+};
+
+enum class PairLoss { info_nce, sigmoid };
+
+struct RetrievalConfig {
+  int64_t projection = 512;  // P, width of the embeddings that images and captions are compared by
+  PairLoss loss = PairLoss::info_nce;
 };
 
 enum class Schedule { cosine, linear, constant, rsqrt };

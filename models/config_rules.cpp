@@ -337,10 +337,59 @@ int64_t outputs_of(const LossConfig& loss) {
   return loss.kind == LossKind::soft_labels ? parse_bins(loss.bins).count : 1;
 }
 
+namespace {
+
+/// Says of what is wrong that it is the text tower's.
+template <typename Fn>
+auto of_text(const Fn& fn) {
+  try {
+    return fn();
+  } catch (const InputError& e) {
+    fail_input("of the text tower, {}", e.what());
+  }
+}
+
+}  // namespace
+
+VitConfig text_blocks(const VitConfig& image, const TextConfig& text) {
+  VitConfig blocks;
+  blocks.width = text.width;
+  blocks.depth = text.depth;
+  blocks.heads = text.heads;
+  blocks.mlp_ratio = text.mlp_ratio;
+  blocks.activation = image.activation;
+  blocks.norm_eps = image.norm_eps;
+  blocks.recompute = image.recompute;
+  blocks.moe = image.moe;
+  blocks.moe.layers = text.moe_layers;
+  return blocks;
+}
+
+std::vector<std::string> check_text(const VitConfig& image, const TextConfig& text) {
+  const MoeConfig& moe = image.moe;
+  check_input(text.width % text.heads == 0, "text.heads: {} heads do not divide text.width {}", text.heads, text.width);
+  check_input(text.vocabulary == 0 || text.end_token < text.vocabulary,
+              "text.end_token: {} is no token of a vocabulary of {} "
+              "(text.vocabulary)",
+              text.end_token, text.vocabulary);
+  if (of_text([&] { return moe_blocks(text.moe_layers, text.depth); }).empty()) return {};
+  check_input(moe.layer == ExpertLayer::routed,
+              "text.moe_layers: moe.layer cp mixes experts for padding too; only routed ones go with text");
+  check_input(moe.router != RouterKind::soft, "text.moe_layers: moe.router soft mixes all tokens of a caption, the padding too");
+  check_input(moe.context == Context::attention,
+              "text.moe_layers: moe.context attention_mean looks at what follows a token; text wants attention");
+  check_input(moe.free_experts == 0, "text.moe_layers: free experts (moe.free_experts) would take the padding");
+  check_input(moe.adapter == 0, "text.moe_layers: experts beside the dense network (moe.adapter) go with images alone");
+  check_input(moe.replicas == 0, "text.moe_layers: copies of experts (moe.replicas) go with images alone");
+  return of_text([&] { return check_model(text_blocks(image, text)); });
+}
+
 std::vector<std::string> check_model(const VitConfig& model) {
   check_shape(model);
   const MoeConfig& moe = model.moe;
   if (moe_blocks(moe.layers, model.depth).empty()) return {};
+  check_input(model.activation == Activation::gelu || moe.adapter > 0,
+              "model.activation: experts compute gelu, so {} goes with dense blocks alone (moe.layers none)", enum_name(model.activation));
   if (moe.layer == ExpertLayer::cp) {
     check_mixed(moe);
     return {};

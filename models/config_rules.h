@@ -69,4 +69,10 @@ int64_t outputs_of(const LossConfig& loss);
 /// odd. Image size, channels and classes may still be 0 (read off the data later): their checks wait.
 std::vector<std::string> check_model(const VitConfig& model);
 
+/// What the text tower's blocks are built by, beside an image tower.
+VitConfig text_blocks(const VitConfig& image, const TextConfig& text);
+
+/// `check_model` of a text tower; its vocabulary and end token may still be open.
+std::vector<std::string> check_text(const VitConfig& image, const TextConfig& text);
+
 }  // namespace ermoe

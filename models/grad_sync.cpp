@@ -4,7 +4,7 @@
 
 namespace ermoe {
 
-GradSync::GradSync(const ExecContext& ctx, Vit& model) : model_(model), buckets_(direct_buckets(ctx, model.arena())) {}
+GradSync::GradSync(const ExecContext& ctx, Model& model) : model_(model), buckets_(direct_buckets(ctx, model.arena())) {}
 
 void GradSync::begin(const ExecContext& ctx) {
   ctx.comm->wait();
@@ -20,7 +20,7 @@ void GradSync::ready(const ExecContext& ctx, int64_t depth) {
   }
   std::vector<GatheredParameter*> matrices;
   for (MoeLayer* layer : model_.moe_layers()) {
-    if (!due(Vit::depth_of_block(layer->block()))) continue;
+    if (!due(model_.depth_of_block(layer->block()))) continue;
     for (GatheredParameter* p : layer->gathered()) matrices.push_back(p);
   }
   for (GatheredParameter* p : matrices) p->end_gradient();  // queued here, so before what is started

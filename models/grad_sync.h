@@ -4,7 +4,7 @@
 #pragma once
 
 #include "models/direct_buckets.h"
-#include "models/vit.h"
+#include "models/model.h"
 
 #include <vector>
 
@@ -13,7 +13,7 @@ namespace ermoe {
 class GradSync {
  public:
   /// `model` has its arena already, and must outlive this.
-  GradSync(const ExecContext& ctx, Vit& model);
+  GradSync(const ExecContext& ctx, Model& model);
 
   /// A new step. What the last one left on its way is waited for.
   void begin(const ExecContext& ctx);
@@ -25,7 +25,7 @@ class GradSync {
   void gather_values(const ExecContext& ctx);
 
  private:
-  Vit& model_;
+  Model& model_;
   std::vector<DirectBucket> buckets_;
   int64_t reached_ = 0;  // what is at this depth or deeper travels already
 };

@@ -1,16 +1,21 @@
 // The small layers of a transformer, named as timm names them. Read next: models/vit.h.
 #pragma once
 
+#include "models/config.h"
 #include "models/module.h"
+#include "ops/attention.h"
 #include "ops/layer_norm.h"
 
 namespace ermoe {
 
-/// y = x Wᵀ + b over the last axis.
+enum class Bias { on, off };
+
+/// y = x Wᵀ + b over the last axis, or x Wᵀ.
 struct Linear final : Module {
-  Linear(int64_t in, int64_t out);
+  Linear(int64_t in, int64_t out, Bias with = Bias::on);
+  bool with_bias;
   Parameter weight;  // (out, in)
-  Parameter bias;    // (out)
+  Parameter bias;    // (out), used where with_bias
 
   Variable forward(const ExecContext& ctx, const Variable& x);
   void init(RngKey key);
@@ -26,8 +31,8 @@ struct Residual {
 };
 
 struct LayerNorm final : Module {
-  explicit LayerNorm(int64_t width);
-  static constexpr double eps = 1e-6;
+  explicit LayerNorm(int64_t width, double eps = 1e-6);
+  double eps;
   Parameter weight;  // (D)
   Parameter bias;    // (D)
 
@@ -44,9 +49,17 @@ struct AttentionOutput {
 };
 
 struct SelfAttention final : Module {
-  SelfAttention(int64_t width, int64_t heads, bool with_qk_norm);
+  struct Settings {
+    int64_t width = 0;  // D
+    int64_t heads = 1;
+    bool qk_norm = false;
+    AttentionMask mask = AttentionMask::none;
+    double eps = 1e-6;  // of QK-norm
+  };
+  explicit SelfAttention(const Settings& settings);
   int64_t heads;
   bool with_qk_norm;
+  AttentionMask mask;
   Linear qkv, proj;
   LayerNorm q_norm, k_norm;  // (Dh), used where with_qk_norm
 
@@ -55,9 +68,10 @@ struct SelfAttention final : Module {
   void visit(const std::string& prefix, const Visitor& visitor) override;
 };
 
-/// The dense feed-forward network: fc2(gelu(fc1(x))).
+/// The dense feed-forward network: fc2(gelu(fc1(x))), or with quick_gelu in its place.
 struct Mlp final : Module {
-  Mlp(int64_t width, int64_t hidden);
+  Mlp(int64_t width, int64_t hidden, Activation activation = Activation::gelu);
+  Activation activation;
   Linear fc1, fc2;
 
   Variable forward(const ExecContext& ctx, const Variable& x);

@@ -36,13 +36,18 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
   const int64_t B = x.shape()[0], T = x.shape()[1], D = x.shape()[2];
   // One view for the router and the experts: their gradients meet in it, added by the kernels that make them.
   const Variable tokens = reshape(ctx, x, {B * T, D});
-  const Tensor allow = open_experts(ctx, pass.allow, B * T);
+  if (first_run) {
+    pinned.allow = pass.allow;
+    pinned.closed = pass.closed;
+  }
+  const Tensor allow = open_experts(ctx, pinned.allow, B * T);
   const RouterInput in{.x = tokens,
                        .c = wants_context() ? reshape(ctx, c, tokens.shape()) : Variable(),
                        .images = B,
                        .allow = allow,
-                       .countable = pass.allow,
-                       .statistics = collect ? Statistics::collect : Statistics::read};
+                       .countable = pinned.allow,
+                       .statistics = collect ? Statistics::collect : Statistics::read,
+                       .closed = pinned.closed};
   Routing routing = router_->route(ctx, in, pinned);
   add_losses(ctx, moe_, routing);
   if (pass.shuffle_experts)

@@ -25,7 +25,9 @@ struct RoutingRecord {
 
 /// What travels along a forward pass beside the activations.
 struct ForwardPass {
-  Tensor allow;                     // (N, E) u8 mask of regional experts; undefined: everything is allowed
+  Tensor allow;  // (N, E) u8 mask of experts; undefined: everything is allowed
+  /// With `allow` of rows that are all 1 or all 0: leave_out, where the latter are padding, which no statistics take in.
+  ClosedTokens closed = ClosedTokens::count;
   double loss_weight = 1.0;         // d(total)/d(loss term): 1 / micro-batches; 0: terms are told and have no gradient
   std::string only_loss;            // of the terms, the one with a gradient; empty: all
   bool collect_statistics = false;  // also outside training: statistics for averaged weights

@@ -20,7 +20,7 @@ bool is_of(const Parameter& p, const char* part) {
 }
 
 /// The gradients of some parameters, one after the other.
-std::vector<double> read_gradients(const ExecContext& ctx, Vit& model, const char* part) {
+std::vector<double> read_gradients(const ExecContext& ctx, Model& model, const char* part) {
   std::vector<double> all;
   for (const Parameter* p : model.arena().parameters()) {
     if (!is_of(*p, part) || p->shape.numel() == 0) continue;
@@ -38,7 +38,7 @@ struct Gradients {
   std::vector<std::string> terms;  // that the pass met
 };
 
-Gradients differentiate(const ExecContext& outer, Vit& model, const MicroBatch& batch, const TargetLoss& loss, int64_t draws,
+Gradients differentiate(const ExecContext& outer, Model& model, const MicroBatch& batch, const TargetLoss& loss, int64_t draws,
                         const Parts& parts) {
   ParameterArena& arena = model.arena();
   arena.begin_gradients();
@@ -53,7 +53,7 @@ Gradients differentiate(const ExecContext& outer, Vit& model, const MicroBatch& 
     pass.allow = batch.allow;
     pass.loss_weight = parts.terms;
     pass.only_loss = parts.only;
-    const Variable value = loss(ctx, model.forward(ctx, Variable(batch.images), pass), batch.targets);
+    const Variable value = model.loss(ctx, batch, loss, pass);
     const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
     fill(seed, parts.task);
     tape.backward(ctx, value, seed);
@@ -90,12 +90,13 @@ Agreement compare(const std::vector<double>& task, const std::vector<double>& te
 
 }  // namespace
 
-std::vector<TermPurity> measure_purity(const ExecContext& ctx, Vit& model, const MicroBatch& batch, const TargetLoss& loss, int64_t draws) {
+std::vector<TermPurity> measure_purity(const ExecContext& ctx, Model& model, const MicroBatch& batch, const TargetLoss& loss,
+                                       int64_t draws) {
   check(ctx.comm->size() == 1, "[purity] measured on {} ranks", ctx.comm->size());
   const auto run = [&](const Parts& parts) { return differentiate(ctx, model, batch, loss, draws, parts); };
   Gradients task = run({.task = 1, .terms = 0, .only = {}});
   if (task.terms.empty()) return {};
-  const bool penalty = model.config().moe.orthogonality == Orthogonality::penalty;
+  const bool penalty = model.experts().orthogonality == Orthogonality::penalty;
   const Gradients nothing = penalty ? run({}) : Gradients();
   const auto without_penalty = [&](Gradients& g) {
     if (!penalty) return;

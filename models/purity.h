@@ -26,7 +26,8 @@ struct TermPurity {
 /// the training): for the task alone, for all added terms, and for each of several. Returns what all do together, then each; nothing where
 /// the model has no such term. The gradient of Orthogonality::penalty is no term, and is taken off. One process alone; 2 to 2 + terms times
 /// the work of a micro-batch. Parameters, buffers and what routers collected stay as they were; gradients are dropped.
-std::vector<TermPurity> measure_purity(const ExecContext& ctx, Vit& model, const MicroBatch& batch, const TargetLoss& loss, int64_t draws);
+std::vector<TermPurity> measure_purity(const ExecContext& ctx, Model& model, const MicroBatch& batch, const TargetLoss& loss,
+                                       int64_t draws);
 
 /// By name, for logs: purity_experts, purity_router, purity_ratio_experts, purity_ratio_router, where there are such; of a single term with
 /// "/NAME" behind.

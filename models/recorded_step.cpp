@@ -13,7 +13,7 @@ bool same_form(const Tensor& a, const Tensor& b) {
 }
 
 bool same_form(const MicroBatch& a, const MicroBatch& b) {
-  return same_form(a.images, b.images) && same_form(a.targets, b.targets) && same_form(a.allow, b.allow);
+  return same_form(a.images, b.images) && same_form(a.targets, b.targets) && same_form(a.allow, b.allow) && same_form(a.tokens, b.tokens);
 }
 
 /// The new contents of a recorded input.
@@ -57,6 +57,7 @@ StepReport RecordedStep::run(const ExecContext& ctx, int64_t micro_batches, cons
       put(batch.images, input.images);
       put(batch.targets, input.targets);
       put(batch.allow, input.allow);
+      put(batch.tokens, input.tokens);
     }
   }
   if (recording_ == nullptr) record(ctx);
@@ -78,8 +79,7 @@ StepReport RecordedStep::run_ops(const ExecContext& ctx, MicroBatch first, int64
 }
 
 void RecordedStep::micro_batch(const ExecContext& ctx, int64_t number, const MicroBatch& batch) {
-  const auto loss = [&](const ExecContext& c, const Variable& output) { return loss_(c, output, batch.targets); };
-  step_.micro_batch(ctx.with_rng(ctx.rng.fold(static_cast<uint64_t>(number))), batch.images, loss, batch.allow);
+  step_.micro_batch(ctx.with_rng(ctx.rng.fold(static_cast<uint64_t>(number))), batch, loss_);
 }
 
 void RecordedStep::forget() {

@@ -11,15 +11,6 @@
 
 namespace ermoe {
 
-struct MicroBatch {
-  Tensor images;   // (B, C, S, S), or (B, C, S, S, S) for volumes
-  Tensor targets;  // as the loss takes them
-  Tensor allow;    // (N, E) u8, or undefined
-};
-
-/// Scalar loss of a model output against targets; the mean over the micro-batch.
-using TargetLoss = std::function<Variable(const ExecContext&, const Variable& output, const Tensor& targets)>;
-
 class RecordedStep {
  public:
   /// `step`, and `gpu` where there is one, must outlive this. Without a GPU nothing is recorded.

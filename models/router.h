@@ -5,6 +5,7 @@
 #include "models/config.h"
 #include "models/experts.h"
 #include "models/module.h"
+#include "ops/router_stats.h"
 #include "ops/routing_plan.h"
 #include "ops/select_experts.h"
 
@@ -25,6 +26,7 @@ struct RouterInput {
   Tensor allow;           // (N, E) u8, 1 where a token may go to an expert; undefined: everywhere
   Tensor countable = {};  // alike, without what is closed to this batch alone: whose scores running statistics take in
   Statistics statistics = Statistics::read;
+  ClosedTokens closed = ClosedTokens::count;  // whether statistics take in tokens that `countable` closes altogether
 };
 
 /// A term that a router adds to the loss.
@@ -53,6 +55,9 @@ struct PinnedSelection {
   Selection selection;
   Tensor threshold;  // (1) or undefined
   bool made = false;
+  // As the pass had them then: a pass over two towers has some for each.
+  Tensor allow = {};
+  ClosedTokens closed = ClosedTokens::count;
 };
 
 class Router : public Module {

@@ -64,7 +64,8 @@ Routing ErmoeRouter::route(const ExecContext& ctx, const RouterInput& in, Pinned
     pinned.made = true;
     if (in.statistics == Statistics::collect) {
       if (!sums_.defined()) sums_ = make_router_sums(ctx, {.N = N, .D = D, .E = dims_.experts, .K = moe_.top_k});
-      accumulate_router_stats(ctx, in.x.value, in.c.value, s.value, in.countable, moe_.top_k, sums_);
+      accumulate_router_stats(ctx, in.x.value, in.c.value, s.value, in.countable, moe_.top_k, sums_, in.closed);
+      closed_ = in.closed;
     }
   }
   Routing routing;
@@ -123,7 +124,7 @@ void ErmoeRouter::replace_statistics(const ExecContext& ctx) { update_statistics
 
 void ErmoeRouter::update_statistics(const ExecContext& ctx, double momentum) {
   if (!sums_.defined()) return;
-  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k}, sums_, momentum, stats());
+  update_router_stats(ctx, {.D = dims_.width, .E = dims_.experts, .K = moe_.top_k, .closed = closed_}, sums_, momentum, stats());
   sums_ = {};
 }
 

@@ -56,6 +56,7 @@ class ErmoeRouter final : public Router {
   Parameter temperature_;                                                  // (1), combine softmax and share
   Buffer mean_x_, mean_c_, score_mean_, score_var_, histogram_, updates_;  // zero until a step was accepted
   Tensor sums_;                                                            // of this step, f64
+  ClosedTokens closed_ = ClosedTokens::count;                              // as they were collected
 };
 
 }  // namespace ermoe

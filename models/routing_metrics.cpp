@@ -136,8 +136,8 @@ double subspace_overlap(const Tensor& packed) {
   return sum / (static_cast<double>(E * (E - 1)) / 2);
 }
 
-RoutingCollector::RoutingCollector(Vit& model) {
-  const MoeConfig& settings = model.config().moe;
+RoutingCollector::RoutingCollector(Model& model) {
+  const MoeConfig& settings = model.experts();
   for (MoeLayer* moe : model.moe_layers()) {
     layers_.emplace_back().moe = moe;
     layers_.back().has_floor = settings.router == RouterKind::ermoe && settings.combine == Combine::normalized;

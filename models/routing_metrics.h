@@ -2,7 +2,7 @@
 // together. Collected over any number of forward passes; definitions stand at each member.
 #pragma once
 
-#include "models/vit.h"
+#include "models/model.h"
 
 #include <cstdint>
 #include <span>
@@ -47,7 +47,7 @@ double gini_of(std::span<const double> values);
 
 class RoutingCollector {
  public:
-  explicit RoutingCollector(Vit& model);
+  explicit RoutingCollector(Model& model);
 
   /// Adds one pass over images with these numbers in the data set. `labels` (B) may be empty: class information is then left out.
   void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,

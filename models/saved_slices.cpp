@@ -16,7 +16,7 @@ SavedSlice slice_of(const Parameter& p, const Tensor& values, int rank) {
 
 }  // namespace
 
-std::vector<SavedSlice> saved_slices(Vit& model, int rank) {
+std::vector<SavedSlice> saved_slices(Model& model, int rank) {
   std::vector<SavedSlice> slices;
   const auto parameter = [&](Parameter& p) {
     if (p.role != Parameter::Role::derived) slices.push_back(slice_of(p, p.value, rank));

@@ -3,15 +3,15 @@
 #pragma once
 
 #include "core/saved_slice.h"
+#include "models/model.h"
 #include "models/optim.h"
-#include "models/vit.h"
 
 #include <vector>
 
 namespace ermoe {
 
 /// Every parameter (factors, not what is derived from them) and buffer. What all ranks have, `rank` writes where it is 0.
-std::vector<SavedSlice> saved_slices(Vit& model, int rank);
+std::vector<SavedSlice> saved_slices(Model& model, int rank);
 
 /// The averages and the statistics kept with them, and below the moments, in the order of names: that of an arena goes by sizes, which
 /// differ where ranks hold different numbers of experts.

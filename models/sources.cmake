@@ -4,11 +4,14 @@ file(GLOB ROUTERS RELATIVE ${CMAKE_CURRENT_LIST_DIR} CONFIGURE_DEPENDS ${CMAKE_C
 set(SOURCES
   added_losses.cpp
   average.cpp
+  blocks.cpp
   checkpoint.cpp
   checkpoint_store.cpp
+  clip_weights.cpp
   config_rules.cpp
   cp_layer.cpp
   direct_buckets.cpp
+  dual_encoder.cpp
   expert_share.cpp
   expert_travel.cpp
   experts.cpp
@@ -16,6 +19,7 @@ set(SOURCES
   grad_sync.cpp
   layers.cpp
   matrix_bundle.cpp
+  model.cpp
   module.cpp
   moe.cpp
   optim.cpp
@@ -31,6 +35,7 @@ set(SOURCES
   summary.cpp
   svd.cpp
   task_loss.cpp
+  text_tower.cpp
   train_step.cpp
   vit.cpp
   weights.cpp

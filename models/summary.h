@@ -1,6 +1,7 @@
 // What a model costs: parameters, floating-point operations and memory, counted before it runs.
 #pragma once
 
+#include "models/dual_encoder.h"
 #include "models/vit.h"
 
 #include <cstdint>
@@ -17,5 +18,7 @@ struct ModelSummary {
 };
 
 ModelSummary summarize(Vit& model);
+/// Of an image and a caption that fills the context. Its padding takes part in all but experts, so that shorter captions cost less.
+ModelSummary summarize(DualEncoder& model);
 
 }  // namespace ermoe

@@ -37,7 +37,12 @@ void TrainStep::set_draws(int64_t draws) {
   results_ = {};
 }
 
-void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, const LossFn& loss, const Tensor& allow) {
+void TrainStep::micro_batch(const ExecContext& ctx, const Tensor& images, const LossFn& loss, const Tensor& allow) {
+  micro_batch(ctx, MicroBatch{.images = images, .targets = {}, .allow = allow},
+              [&](const ExecContext& c, const Variable& output, const Tensor&) { return loss(c, output); });
+}
+
+void TrainStep::micro_batch(const ExecContext& outer, const MicroBatch& batch, const TargetLoss& loss) {
   phase_("the forward pass");
   Stopwatch watch;
   Tape tape;
@@ -45,10 +50,10 @@ void TrainStep::micro_batch(const ExecContext& outer, const Tensor& images, cons
   ctx.draw = draw_number(results_);
   const double share = ctx.part.share() / static_cast<double>(micro_batches_);
   ForwardPass pass;
-  pass.allow = allow;
+  pass.allow = batch.allow;
   pass.loss_weight = share;
   if (++micro_batches_done_ == micro_batches_) pass.gradients_ready = [&](int64_t depth) { sync_.ready(ctx, depth); };
-  const Variable value = loss(ctx, model_.forward(ctx, Variable(images), pass));
+  const Variable value = model_.loss(ctx, batch, loss, pass);
   const Tensor seed = ctx.empty(value.shape(), value.dtype(), "gradient");
   fill(seed, pass.loss_weight);
   report_.times.forward += watch.lap();
@@ -75,8 +80,9 @@ TrainStep::Fault TrainStep::find_fault(const ExecContext& ctx, const StepResults
   for (const Parameter* p : model_.arena().parameters())
     if (p->role != Parameter::Role::derived && !std::isfinite(item<double>(squared_norm(ctx, p->value))))
       return {0, fmt::format("{} itself is not finite any more; only an earlier checkpoint helps", p->name)};
-  if (results.fault > 0) return {results.fault, fmt::format("routing scores of blocks.{} are not finite", results.fault - 1)};
-  int64_t place = model_.config().depth + 1;
+  if (results.fault > 0)
+    return {results.fault, fmt::format("routing scores of {} are not finite", model_.name_of_block(results.fault - 1))};
+  int64_t place = model_.last_depth();
   if (!std::isfinite(results.loss)) return {place, "the loss is not finite"};
   for (const Parameter* p : model_.arena().parameters()) {
     ++place;

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "models/grad_sync.h"
+#include "models/model.h"
 #include "models/optim.h"
 #include "models/step_times.h"
-#include "models/vit.h"
 #include "ops/step_results.h"
 
 #include <functional>
@@ -36,7 +36,7 @@ constexpr GradWrites grad_writes(int64_t micro_batches) { return micro_batches =
 class TrainStep {
  public:
   /// All references must outlive this. `average` may be null.
-  TrainStep(const ExecContext& ctx, Vit& model, Optimizer& optimizer, MovingAverage* average, double clip)
+  TrainStep(const ExecContext& ctx, Model& model, Optimizer& optimizer, MovingAverage* average, double clip)
       : model_(model), optimizer_(optimizer), average_(average), sync_(ctx, model), clip_(clip) {}
 
   /// Starts a step of `micro_batches` calls of `micro_batch`: of one alone where the model's gradients are written once.
@@ -44,6 +44,8 @@ class TrainStep {
   /// Forward and backward of one micro-batch. images (B, C, S, S), or volumes (B, C, S, S, S). Random numbers are drawn from
   /// ctx.rng and the number of micro-batches before this one in the whole training.
   void micro_batch(const ExecContext& ctx, const Tensor& images, const LossFn& loss, const Tensor& allow = {});
+  /// The same of any model: `loss` is what Model::loss takes.
+  void micro_batch(const ExecContext& ctx, const MicroBatch& batch, const TargetLoss& loss);
   /// Finishes the step. A refused one leaves parameters, moments and statistics as they were.
   StepReport finish(const ExecContext& ctx, double lr);
 
@@ -79,7 +81,7 @@ class TrainStep {
   Fault find_fault(const ExecContext& ctx, const StepResults& results) const;
   std::string first_fault(const ExecContext& ctx, const StepResults& results) const;
 
-  Vit& model_;
+  Model& model_;
   Optimizer& optimizer_;
   MovingAverage* average_;
   GradSync sync_;

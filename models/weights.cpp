@@ -19,7 +19,7 @@ std::string grid_text(const Shape& grid) { return fmt::format("{}", fmt::join(gr
 
 }  // namespace
 
-uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, std::map<std::string, std::string> metadata) {
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Model& model, std::map<std::string, std::string> metadata) {
   metadata.emplace(grid_key, grid_text(model.grid()));
   return write_slices(path, saved_slices(model, ctx.comm->rank()), *ctx.comm, metadata);
 }
@@ -39,7 +39,7 @@ std::string LoadReport::summary() const {
   return text;
 }
 
-void load_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
+void load_weights(const ExecContext& ctx, const std::string& path, Model& model) {
   read_slices(SafetensorsFile::open(path), saved_slices(model, ctx.comm->rank()), Unlisted::refused);
   model.refresh(ctx);
 }
@@ -183,7 +183,7 @@ Tensor resize_positions(const Tensor& positions, int64_t from_prefix, const Shap
   return result;
 }
 
-int64_t freeze(const ExecContext& ctx, Vit& model, const std::vector<std::string>& patterns) {
+int64_t freeze(const ExecContext& ctx, Model& model, const std::vector<std::string>& patterns) {
   int64_t frozen = 0;
   for (const std::string& pattern : patterns) {
     int64_t hits = 0;

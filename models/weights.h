@@ -13,7 +13,7 @@ namespace ermoe {
 
 /// Writes every parameter (factors, not what is derived from them) and buffer, and beside `metadata` the grid of patches. All ranks of
 /// ctx.comm call it, each writes what it has, and all throw where one fails. Returns the file's CRC-32.
-uint32_t save_weights(const ExecContext& ctx, const std::string& path, Vit& model, std::map<std::string, std::string> metadata = {});
+uint32_t save_weights(const ExecContext& ctx, const std::string& path, Model& model, std::map<std::string, std::string> metadata = {});
 
 /// Writes the averages of parameters, likewise.
 uint32_t save_average(const ExecContext& ctx, const std::string& path, const MovingAverage& average);
@@ -29,7 +29,7 @@ struct LoadReport {
 
 /// Loads what a checkpoint of this very model holds, of experts those of this rank. Anything missing, unexpected or of another shape is an
 /// InputError that names it. Refreshes what is derived.
-void load_weights(const ExecContext& ctx, const std::string& path, Vit& model);
+void load_weights(const ExecContext& ctx, const std::string& path, Model& model);
 
 /// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid,
 /// other differences of shape are an InputError. Refreshes what is derived.
@@ -41,6 +41,6 @@ Tensor resize_positions(const Tensor& positions, int64_t from_prefix, const Shap
 
 /// Freezes every parameter whose name matches a pattern ("blocks.*", "*.bias"; * stands for any text, ? for one character). A
 /// pattern that matches nothing is an InputError. Returns how many parameters were frozen. Refreshes what is derived.
-int64_t freeze(const ExecContext& ctx, Vit& model, const std::vector<std::string>& patterns);
+int64_t freeze(const ExecContext& ctx, Model& model, const std::vector<std::string>& patterns);
 
 }  // namespace ermoe

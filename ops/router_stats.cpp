@@ -30,8 +30,9 @@ Tensor make_router_sums(const ExecContext& ctx, const RouterStatsDims& dims) {
 }
 
 void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tensor& c, const Tensor& scores, const Tensor& allow, int64_t K,
-                             const Tensor& sums) {
-  const RouterStatsDims dims = dims_of(x, scores, K);
+                             const Tensor& sums, ClosedTokens closed) {
+  RouterStatsDims dims = dims_of(x, scores, K);
+  dims.closed = allow.defined() ? closed : ClosedTokens::count;
   check(sums.numel() == dims.size(), "[router_stats] sums {} but D={} E={}", sums.shape().str(), dims.D, dims.E);
   dispatch_compute(x.dtype(), "router_stats", [&](auto tag) {
     using T = decltype(tag);

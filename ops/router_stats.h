@@ -22,9 +22,9 @@ struct RouterStats {
 Tensor make_router_sums(const ExecContext& ctx, const RouterStatsDims& dims);
 
 /// Adds a micro-batch: x, c (N, D) (c may be undefined), scores (N, E), f32 where x is bf16, allow (N, E) u8 or undefined: masked pairs are
-/// left out.
+/// left out, and with `closed` leave_out tokens too whose pairs are all masked: a mask then has rows of ones or zeros alone.
 void accumulate_router_stats(const ExecContext& ctx, const Tensor& x, const Tensor& c, const Tensor& scores, const Tensor& allow, int64_t K,
-                             const Tensor& sums);
+                             const Tensor& sums, ClosedTokens closed = ClosedTokens::count);
 
 /// running = (1 - momentum) · running + momentum · batch; the first update replaces. An expert that saw no pair keeps
 /// its values. `sums` is left as it is.

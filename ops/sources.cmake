@@ -12,6 +12,7 @@ set(SOURCES
   balance_loss.cpp
   basis_projection.cpp
   bin_targets.cpp
+  caption_ends.cpp
   cast.cpp
   choose_tokens.cpp
   clamp_values.cpp
@@ -33,6 +34,7 @@ set(SOURCES
   cpu/balance_loss.cpp
   cpu/basis_projection.cpp
   cpu/bin_targets.cpp
+  cpu/caption_ends.cpp
   cpu/choose_tokens.cpp
   cpu/blas.cpp
   cpu/clamp_values.cpp
@@ -76,6 +78,7 @@ set(SOURCES
   cpu/scale.cpp
   cpu/score_variance.cpp
   cpu/select_experts.cpp
+  cpu/select_tokens.cpp
   cpu/sigmoid.cpp
   cpu/share_replicas.cpp
   cpu/slice_rows.cpp
@@ -120,6 +123,7 @@ set(SOURCES
   scale.cpp
   score_variance.cpp
   select_experts.cpp
+  select_tokens.cpp
   sigmoid.cpp
   share_replicas.cpp
   slice_rows.cpp

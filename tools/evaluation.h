@@ -5,6 +5,7 @@
 #include "models/routing_metrics.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
+#include "models/vit.h"
 #include "tools/pipeline.h"
 #include "tools/regression_report.h"
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/average.h"
+#include "models/vit.h"
 #include "tools/engine.h"
 #include "tools/pipeline.h"
 

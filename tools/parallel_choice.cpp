@@ -2,6 +2,7 @@
 
 #include "models/config_rules.h"
 #include "models/train_step.h"
+#include "models/vit.h"
 
 #include <algorithm>
 

@@ -12,7 +12,7 @@ namespace ermoe {
 namespace {
 
 /// Of all values that ranks have alike, and of the statistics beside them.
-uint64_t hash_of(const ExecContext& ctx, Vit& model) {
+uint64_t hash_of(const ExecContext& ctx, Model& model) {
   uint64_t hash = empty_hash;
   const auto add = [&](const Tensor& t) {
     const Tensor host = on_host(ctx, t);
@@ -58,7 +58,7 @@ void require_parts_of_batches(const RunConfig& config, int ranks) {
       images, ranks, moe.group_images);
 }
 
-void require_same_start(const ExecContext& ctx, Vit& model, int64_t step, int64_t images) {
+void require_same_start(const ExecContext& ctx, Model& model, int64_t step, int64_t images) {
   Communicator& ranks = *ctx.comm;
   if (ranks.size() == 1) return;
   const std::vector<int64_t> steps = gather_from_all(ranks, std::vector{step}), counts = gather_from_all(ranks, std::vector{images});

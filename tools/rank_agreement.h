@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/context.h"
-#include "models/vit.h"
+#include "models/model.h"
 #include "tools/run_config.h"
 
 namespace ermoe {
@@ -12,7 +12,7 @@ void require_parts_of_batches(const RunConfig& config, int ranks);
 
 /// Throws InputError with the rank that differs where ranks do not stand at the same step of the same data with the same weights: where a
 /// host has another run folder, or another copy of the data.
-void require_same_start(const ExecContext& ctx, Vit& model, int64_t step, int64_t images);
+void require_same_start(const ExecContext& ctx, Model& model, int64_t step, int64_t images);
 
 /// How many ranks run on this rank's very cores, itself among them: 1 where a launcher gave each its own.
 int ranks_on_same_cores(Communicator& ranks);

@@ -134,6 +134,8 @@ struct RunConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
+  TextConfig text;
+  RetrievalConfig retrieval;
 };
 
 }  // namespace ermoe

@@ -8,6 +8,7 @@
 #include "models/purity.h"
 #include "models/recorded_step.h"
 #include "models/task_loss.h"
+#include "models/vit.h"
 #include "tools/engine.h"
 #include "tools/evaluation.h"
 #include "tools/pipeline.h"

@@ -5,6 +5,7 @@
 #include "core/json.h"
 #include "data/csv.h"
 #include "models/summary.h"
+#include "models/vit.h"
 #include "tools/config_io.h"
 
 #include <nlohmann/json.hpp>

@@ -28,7 +28,7 @@ struct Scratch {
 
 /// Block (chunk, …, tile of columns): the sum of each column of x over the chunk's rows, left in `to` (D).
 template <typename T, int V>
-__device__ __forceinline__ void sum_rows(const RouterStatsDims& dims, const T* x, double* to) {
+__device__ __forceinline__ void sum_rows(const RouterStatsDims& dims, const T* x, const uint8_t* allow, double* to) {
   __shared__ float sums[threads * V];
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t first = static_cast<int64_t>(blockIdx.z) * threads * V, begin = blockIdx.x * chunk_rows;
@@ -36,10 +36,12 @@ __device__ __forceinline__ void sum_rows(const RouterStatsDims& dims, const T* x
   const int packs = static_cast<int>(min((dims.D - first) / V, static_cast<int64_t>(threads))), down = threads / packs;
   const int pack = thread % packs, lane = thread / packs;
   const T* const from = x + first + pack * V;
+  const bool all = allow == nullptr || dims.closed == ClosedTokens::count;
   float own[V] = {};
   if (lane < down) {
 #pragma unroll 8
     for (int64_t row = begin + lane; row < end; row += down) {
+      if (!all && allow[row * dims.E] == 0) continue;
       const auto in = load<V>(from + row * dims.D);
 #pragma unroll
       for (int v = 0; v < V; ++v) own[v] += widen(in.v[v]);
@@ -93,7 +95,8 @@ __device__ __forceinline__ void count_best(const RouterStatsDims& dims, const fl
 template <typename T, int V, int G>
 __global__ void __launch_bounds__(threads) collect_kernel(RouterStatsDims dims, const T* x, const T* c, const float* scores,
                                                           const uint8_t* allow, Scratch scratch, double* histogram) {
-  if (blockIdx.y > 0) return sum_rows<T, V>(dims, blockIdx.y == 1 ? x : c, scratch.rows + (blockIdx.x * 2 + blockIdx.y - 1) * dims.D);
+  if (blockIdx.y > 0)
+    return sum_rows<T, V>(dims, blockIdx.y == 1 ? x : c, allow, scratch.rows + (blockIdx.x * 2 + blockIdx.y - 1) * dims.D);
   if (blockIdx.z > 0) return;
   count_best<G>(dims, scores, allow, histogram);
   column_partials_of_block<moments>({1, dims.N, dims.E}, ScoreMoments{dims.E, scores, allow}, scratch.scores);
@@ -182,10 +185,10 @@ __global__ void __launch_bounds__(wide)
 #pragma unroll
   for (int i = 0; i < own_bins; ++i) own += bins[i];
   const double rate = *running.updates == 0 ? 1.0 : momentum;
-  if (sums[0] > 0)
+  if (const double rows = sums[dims.rows()]; rows > 0)
     for (int64_t d = threadIdx.x; d < dims.D; d += wide) {
-      blend(running.mean_x[d], sums[dims.sum_x() + d], sums[0], rate);
-      blend(running.mean_c[d], sums[dims.sum_c() + d], sums[0], rate);
+      blend(running.mean_x[d], sums[dims.sum_x() + d], rows, rate);
+      blend(running.mean_c[d], sums[dims.sum_c() + d], rows, rate);
     }
   for (int64_t e = threadIdx.x; e < dims.E; e += wide) {
     const double pairs = sums[dims.pairs() + e];

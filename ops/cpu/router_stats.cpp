@@ -12,9 +12,11 @@ namespace {
 constexpr int64_t chunk_rows = 256;
 
 template <typename T>
-void add_rows(int64_t rows, int64_t width, const T* from, double* to) {
-  for (int64_t n = 0; n < rows; ++n)
-    for (int64_t d = 0; d < width; ++d) to[d] += static_cast<double>(from[n * width + d]);
+void add_rows(const RouterStatsDims& dims, int64_t first, int64_t rows, const T* from, const uint8_t* allow, double* to) {
+  const int64_t width = dims.D;
+  const bool all = allow == nullptr || dims.closed == ClosedTokens::count;
+  for (int64_t n = first; n < first + rows; ++n)
+    for (int64_t d = 0; d < width && (all || allow[n * dims.E] != 0); ++d) to[d] += static_cast<double>(from[n * width + d]);
 }
 
 /// Scores of one token: moments of every expert, and the K best into the histogram.
@@ -55,8 +57,8 @@ void accumulate_router_stats(const RouterStatsDims& dims, const T* x, const T* c
     double* own = partial.data() + chunk * size;
     const int64_t first = chunk * chunk_rows, rows = std::min(chunk_rows, dims.N - first);
     own[0] += static_cast<double>(rows);
-    add_rows(rows, dims.D, x + first * dims.D, own + dims.sum_x());
-    if (c != nullptr) add_rows(rows, dims.D, c + first * dims.D, own + dims.sum_c());
+    add_rows(dims, first, rows, x, allow, own + dims.sum_x());
+    if (c != nullptr) add_rows(dims, first, rows, c, allow, own + dims.sum_c());
     std::vector<double> best;
     for (int64_t n = first; n < first + rows; ++n)
       add_scores(dims, scores + n * dims.E, allow == nullptr ? nullptr : allow + n * dims.E, best, own);
@@ -68,9 +70,9 @@ void accumulate_router_stats(const RouterStatsDims& dims, const T* x, const T* c
 template <typename T>
 void update_router_stats(const RouterStatsDims& dims, const double* sums, double momentum, const RunningStats<T>& running) {
   const double rate = *running.updates == 0 ? 1.0 : momentum;
-  if (sums[0] > 0) {
-    blend(running.mean_x, sums + dims.sum_x(), sums[0], dims.D, rate);
-    blend(running.mean_c, sums + dims.sum_c(), sums[0], dims.D, rate);
+  if (const double rows = sums[dims.rows()]; rows > 0) {
+    blend(running.mean_x, sums + dims.sum_x(), rows, dims.D, rate);
+    blend(running.mean_c, sums + dims.sum_c(), rows, dims.D, rate);
   }
   for (int64_t e = 0; e < dims.E; ++e) {
     const double pairs = sums[dims.pairs() + e];

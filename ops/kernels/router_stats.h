@@ -8,11 +8,18 @@
 
 namespace ermoe {
 
+/// Whether tokens count among x and c that no expert may take. `leave_out`: the first expert's column of the mask says which those are,
+/// and the rows that counted are as many as its pairs.
+enum class ClosedTokens { count, leave_out };
+
 struct RouterStatsDims {
   static constexpr int64_t bins = 4096;  // of the score histogram, uniform on [-1, 1]
   int64_t N = 0, D = 0, E = 0, K = 0;
+  ClosedTokens closed = ClosedTokens::count;
 
   // Layout of the sums: rows | Σx (D) | Σc (D) | Σs (E) | Σs² (E) | pairs (E) | histogram (bins)
+  /// Where the number of rows behind Σx and Σc stands.
+  ERMOE_HD int64_t rows() const { return closed == ClosedTokens::leave_out ? pairs() : 0; }
   ERMOE_HD int64_t sum_x() const { return 1; }
   ERMOE_HD int64_t sum_c() const { return 1 + D; }
   ERMOE_HD int64_t sum_s() const { return 1 + 2 * D; }

@@ -49,6 +49,17 @@ Variable combine_with(const ExecContext& ctx, const Variable& a, const Variable&
 Variable add(const ExecContext& ctx, const Variable& a, const Variable& b) { return combine_with(ctx, a, b, false); }
 Variable mul(const ExecContext& ctx, const Variable& a, const Variable& b) { return combine_with(ctx, a, b, true); }
 
+struct View {
+  static constexpr const char* name = "view";
+  void backward(const ExecContext&, const Tensor& dy, GradWriter& out) const { out.give(0, dy); }
+};
+
+/// Uses a bf16 value as a weight.
+struct Weigh {
+  static constexpr const char* name = "weigh";
+  void backward(const ExecContext&, const Tensor& dy, GradWriter& out) const { convert(dy, out.into_master(0).dst); }
+};
+
 class TapeTest : public ::testing::Test {
  protected:
   GradcheckResult check_gradients(const GradcheckFn& fn, size_t inputs) {
@@ -58,6 +69,18 @@ class TapeTest : public ::testing::Test {
   }
   TestBench bench_;
 };
+
+TEST_F(TapeTest, AViewOfABf16WeightHandsOnItsGradientInF32) {
+  Tape tape;
+  const ExecContext ctx = bench_.ctx.with_tape(&tape);
+  const Variable weight = tape.leaf(Tensor::zeros(bench_.allocator, {3}, DType::bf16));
+  const Variable once = record(ctx, weight.value, {&weight}, View{});
+  const Variable twice = record(ctx, once.value, {&once}, View{});
+  const Variable y = record(ctx, Tensor::zeros(bench_.allocator, {3}, DType::f32), {&twice}, Weigh{});
+  tape.backward(ctx, y, Tensor::from<float>(bench_.allocator, {3}, std::vector<float>{1, 2, 1.0001f}));
+  EXPECT_EQ(tape.grad(weight).dtype(), DType::f32);
+  EXPECT_EQ(tape.grad(weight).data<float>()[2], 1.0001f);
+}
 
 TEST_F(TapeTest, Diamond) {
   const auto fn = [](const ExecContext& ctx, std::span<const Variable> x) { return add(ctx, mul(ctx, x[0], x[1]), mul(ctx, x[0], x[0])); };

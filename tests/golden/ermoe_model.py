@@ -435,7 +435,7 @@ def combine_weights(config, s, ids, threshold, temperature):
     if config["moe.combine"] == "softmax":
         return torch.softmax((chosen * torch.exp(temperature)).masked_fill(~filled, -math.inf), dim=1)
     floored = chosen.clamp(min=WEIGHT_FLOOR) * filled
-    return floored / floored.sum(1, keepdim=True)
+    return floored / floored.sum(1, keepdim=True).clamp(min=WEIGHT_FLOOR / 2)  # 0 for a token that nobody takes
 
 
 def route_by_logits(config, weight, x, batch, trace):

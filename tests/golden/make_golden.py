@@ -30,7 +30,7 @@ SMALL = 1e-6  # below this, a tensor's largest entry counts as this: some gradie
 
 def write_safetensors(path, tensors, metadata):
     """u64 length of the header, the header as JSON, the tensors' bytes."""
-    names = {torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
+    names = {torch.float64: "F64", torch.float16: "F16", torch.int64: "I64", torch.uint8: "U8"}
     header, blobs, at = {"__metadata__": metadata}, [], 0
     for name, tensor in tensors.items():
         blob = tensor.detach().contiguous().numpy().tobytes()
@@ -43,7 +43,7 @@ def write_safetensors(path, tensors, metadata):
 
 
 def read_safetensors(path):
-    types = {"F64": torch.float64, "I64": torch.int64, "U8": torch.uint8}
+    types = {"F64": torch.float64, "F16": torch.float16, "I64": torch.int64, "U8": torch.uint8}
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8:8 + length])

@@ -4,6 +4,7 @@
 #include "models/purity.h"
 #include "models/recorded_step.h"
 #include "models/task_loss.h"
+#include "models/vit.h"
 #include "tests/gpu_bench.h"
 #include "tests/models/tiny_model.h"
 

@@ -2,7 +2,9 @@ set(SOURCES
   added_losses_test.cpp
   average_test.cpp
   checkpoint_store_test.cpp
+  clip_weights_test.cpp
   cp_layer_test.cpp
+  dual_encoder_test.cpp
   expert_dropout_test.cpp
   matrix_bundle_test.cpp
   moe_test.cpp

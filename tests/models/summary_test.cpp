@@ -110,6 +110,27 @@ TEST(Summary, ParametersAreThoseThatTrainingChanges) {
   }
 }
 
+/// Its published count of parameters; operations by hand: products of both towers, attention over 50 and 77 tokens, projections.
+TEST(Summary, ADualEncoderIsAsLargeAsClipsSmallest) {
+  DualConfig c;
+  c.image.image_size = 224;
+  c.image.patch = 32;
+  c.image.width = 768;
+  c.image.depth = c.image.heads = 12;
+  c.image.pre_norm = true;
+  c.image.patch_bias = PatchBias::off;
+  c.image.moe.layers = "none";
+  c.text.vocabulary = 49408;
+  c.text.end_token = 49407;
+  DualEncoder model(c);
+  const ModelSummary s = summarize(model);
+  EXPECT_EQ(s.parameters, 151277313);
+  EXPECT_EQ(s.active_parameters, s.parameters);
+  const auto blocks = [](double T, double D) { return 12 * (24 * T * D * D + 4 * T * T * D); };
+  const double ends = 2 * (49 * 3 * 32 * 32 * 768.0 + 768 * 512 + 512 * 512);
+  EXPECT_NEAR(s.forward_flops, blocks(50, 768) + blocks(77, 512) + ends, 1);
+}
+
 TEST(Summary, ActiveParametersAreThoseOfTwoExperts) {
   VitConfig config = tiny_config();
   config.moe.router = RouterKind::linear;

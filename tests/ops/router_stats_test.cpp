@@ -65,6 +65,23 @@ TEST(RouterStats, MaskedPairsAreLeftOut) {
   EXPECT_NE(f.stats.score_mean.data<double>()[3], 0);
 }
 
+TEST(RouterStats, PaddingDoesNotCount) {
+  Fixture padded, f;
+  Tensor allow = padded.ctx.empty({padded.N, padded.E}, DType::u8);
+  for (int64_t i = 0; i < allow.numel(); ++i) allow.data<uint8_t>()[i] = i / padded.E < 300;  // the others are padding
+  padded.dims.closed = ClosedTokens::leave_out;
+  const Tensor with = make_router_sums(padded.ctx, padded.dims), without = make_router_sums(f.ctx, f.dims);
+  accumulate_router_stats(padded.ctx, padded.x, padded.c, padded.scores, allow, padded.K, with, ClosedTokens::leave_out);
+  accumulate_router_stats(f.ctx, f.x.slice(0, 300), f.c.slice(0, 300), f.scores.slice(0, 300), {}, f.K, without);
+  update_router_stats(padded.ctx, padded.dims, with, 0.05, padded.stats);
+  update_router_stats(f.ctx, f.dims, without, 0.05, f.stats);
+  for (auto member : {&RouterStats::mean_x, &RouterStats::mean_c, &RouterStats::score_mean, &RouterStats::score_var,
+                      &RouterStats::histogram, &RouterStats::updates}) {
+    const auto got = to_doubles(padded.stats.*member), want = to_doubles(f.stats.*member);
+    for (size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 1e-14);
+  }
+}
+
 TEST(RouterStats, QuantileIsThatOfTheBestScores) {
   Fixture f;
   const Tensor sums = make_router_sums(f.ctx, f.dims);
@@ -128,15 +145,16 @@ struct StatsRun {
     for (float& v : s) v = std::tanh(v);
     if (c.with_nan) s[s.size() / 2] = std::nanf("");
     std::vector<uint8_t> open(s.size());
-    for (size_t i = 0; i < open.size(); ++i) open[i] = uniform_int(RngKey{4}, i, 3) != 0;
+    const size_t run = c.dims.closed == ClosedTokens::leave_out ? static_cast<size_t>(c.dims.E) : 1;
+    for (size_t i = 0; i < open.size(); ++i) open[i] = uniform_int(RngKey{4}, i / run, 3) != 0;
     scores = Tensor::from<float>(*bench.ctx.allocator, {c.dims.N, c.dims.E}, s);
     const Tensor allow = c.with_mask ? Tensor::from<uint8_t>(*bench.ctx.allocator, {c.dims.N, c.dims.E}, open) : Tensor();
     const auto zeros = [&](int64_t n) { return Tensor::zeros(*bench.ctx.allocator, {n}, DType::f32); };
     stats = {zeros(c.dims.D), zeros(c.dims.D), zeros(c.dims.E), zeros(c.dims.E), zeros(RouterStatsDims::bins), zeros(1)};
     for (int step = 0; step < 2; ++step) {
       const Tensor sum = make_router_sums(bench.ctx, c.dims);
-      accumulate_router_stats(bench.ctx, x, context, scores, allow, c.dims.K, sum);
-      accumulate_router_stats(bench.ctx, x, context, scores, allow, c.dims.K, sum);
+      accumulate_router_stats(bench.ctx, x, context, scores, allow, c.dims.K, sum, c.dims.closed);
+      accumulate_router_stats(bench.ctx, x, context, scores, allow, c.dims.K, sum, c.dims.closed);
       update_router_stats(bench.ctx, c.dims, sum, 0.05, stats);
       sums = to_vector<double>(sum);
     }
@@ -172,6 +190,8 @@ void expect_gpu_statistics() {
     expect_gpu_counts_as_cpu({.dims = {.N = 700, .D = 7, .E = 3, .K = 3}, .dtype = dtype, .with_context = false, .with_mask = true});
     expect_gpu_counts_as_cpu({.dims = {.N = 513, .D = 2056, .E = 40, .K = 2}, .dtype = dtype, .with_nan = true});
     expect_gpu_counts_as_cpu({.dims = {.N = 33, .D = 8, .E = 300, .K = 4}, .dtype = dtype, .with_mask = true});
+    expect_gpu_counts_as_cpu(
+        {.dims = {.N = 2999, .D = 384, .E = 8, .K = 2, .closed = ClosedTokens::leave_out}, .dtype = dtype, .with_mask = true});
     expect_gpu_counts_as_cpu({.dims = {.N = 1, .D = 1, .E = 1, .K = 1}, .dtype = dtype});
   }
 }

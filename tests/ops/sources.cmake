@@ -12,6 +12,7 @@ set(SOURCES
   balance_loss_test.cpp
   basis_projection_test.cpp
   bin_targets_test.cpp
+  caption_ends_test.cpp
   cast_test.cpp
   choose_tokens_test.cpp
   clamp_values_test.cpp
@@ -58,6 +59,7 @@ set(SOURCES
   scale_test.cpp
   score_variance_test.cpp
   select_experts_test.cpp
+  select_tokens_test.cpp
   sigmoid_test.cpp
   share_replicas_test.cpp
   slice_rows_test.cpp

@@ -7,6 +7,7 @@
 #include "models/config_rules.h"
 #include "models/recorded_step.h"
 #include "models/task_loss.h"
+#include "models/vit.h"
 #include "ops/soft_targets.h"
 #include "tools/engine.h"
 

@@ -4,6 +4,7 @@
 #include "models/weights.h"
 #include "ops/attach_loss.h"
 #include "tests/models/tiny_model.h"
+#include "tests/ranks/dual_training.h"
 #include "tests/ranks/gpu_training.h"
 #include "tools/main_guard.h"
 
@@ -283,6 +284,7 @@ int train(Communicator& world) {
       failed += !agrees(c, DType::f64, 1e-12, ranks);
       failed += !agrees(c, DType::f32, 1e-4, ranks);
     }
+    failed += !dual_training_agrees(world, *ranks.experts, *ranks.replicas);
     failed += refuse(ranks);
   }
   if (world.rank() == 0) std::printf("%d ranks: %d cases failed\n", world.size(), failed);

@@ -5,6 +5,7 @@
 #include "core/enum_names.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
+#include "models/vit.h"
 #include "tests/bench.h"
 
 #include <gtest/gtest.h>

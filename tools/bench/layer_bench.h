@@ -3,6 +3,7 @@
 // What the gradients' way costs beside it: tools/bench/comm_bench.h.
 #pragma once
 
+#include "models/vit.h"
 #include "tools/bench/measure.h"
 #include "tools/bench/step_bench.h"
 

@@ -3,6 +3,7 @@
 #include "core/flat.h"
 #include "models/config_rules.h"
 #include "models/experts.h"
+#include "models/vit.h"
 #include "ops/adamw.h"
 #include "ops/attention.h"
 #include "ops/combine.h"

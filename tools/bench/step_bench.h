@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/recorded_step.h"
+#include "models/vit.h"
 #include "tools/bench/families.h"
 #include "tools/bench/measure.h"
 #include "tools/engine.h"
