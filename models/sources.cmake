@@ -31,6 +31,7 @@ set(SOURCES
   svd.cpp
   task_loss.cpp
   train_step.cpp
+  upcycle.cpp
   vit.cpp
   weights.cpp
 )
