@@ -146,6 +146,7 @@ same_losses() {
 . "$tests/programs_volumes.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
+. "$tests/programs_upcycle.sh"
 
 test_training() {
   section "ermoe-train"
@@ -453,6 +454,8 @@ test_damage
 test_full_disk
 test_bad_steps
 test_starts
+test_upcycling
+test_python
 test_evaluation
 test_prediction
 test_compression
