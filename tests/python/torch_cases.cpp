@@ -21,6 +21,7 @@ struct Case {
   std::string name;
   VitConfig model;
   double ema = 0;  // of averaged weights; 0: there are none
+  int steps = 4;   // of training
 };
 
 /// Every setting that changes what a model computes at evaluation stands in one case at least.
@@ -46,6 +47,7 @@ std::vector<Case> image_cases() {
   add_moe("untied", [](MoeConfig& m) { m.basis = Basis::untied, m.context = Context::attention_mean, m.rank = 7; }).ema = 0.5;
   add_moe("untied, plain", [](MoeConfig& m) { m.basis = Basis::untied, m.expert = ExpertKind::plain; });
   add_moe("quantile", [](MoeConfig& m) { m.threshold = "quantile:0.4", m.free_experts = 1, m.top_k = 3; });
+  add_moe("untrained", [](MoeConfig& m) { m.threshold = "quantile:0.4", m.free_experts = 1, m.combine = CombineRule::softmax; }).steps = 0;
   add_moe("threshold", [](MoeConfig& m) { m.threshold = "0.2"; });
   add_moe("more slots than experts", [](MoeConfig& m) { m.threshold = "0.3", m.free_experts = 2, m.top_k = 5; });
   add_moe("not orthonormal", [](MoeConfig& m) { m.orthogonality = Orthogonality::none; }).ema = 0.5;
@@ -58,7 +60,7 @@ std::vector<Case> image_cases() {
   add_moe("prioritized", [](MoeConfig& m) { m.router = RouterKind::vmoe, m.capacity_eval = 0.7, m.prioritized = true; });
   add_moe("two slots", [](MoeConfig& m) { m.router = RouterKind::soft, m.soft_slots = 2; });
   add_moe("groups", [](MoeConfig& m) { m.router = RouterKind::expert_choice, m.choice_images = 3; });
-  add_moe("replicas", [](MoeConfig& m) { m.router = RouterKind::linear, m.expert = ExpertKind::plain, m.replicas = 2; });
+  add_moe("replicas", [](MoeConfig& m) { m.router = RouterKind::linear, m.expert = ExpertKind::plain, m.replicas = 3; });
   for (const RouterKind router : all_routers()) {
     if (router == RouterKind::ermoe) continue;
     add_moe(std::string(enum_name(router)), [&](MoeConfig& m) { m.router = router; });
@@ -107,12 +109,13 @@ void prepare(TinyModel& tiny) {
     tiny.model.center_inputs(random_input(tiny.bench.ctx, {{tiny.images.numel() / tiny.batch}}, DType::f32, RngKey{6}), 0);
   for (Buffer* b : buffers_of(tiny.model))
     if (b->name.ends_with("replica_of"))
-      for (int64_t i = 0; i < b->value.numel(); ++i) b->value.data<float>()[i] = static_cast<float>(2 * i + 1);
+      for (int64_t i = 0; i < b->value.numel(); ++i)
+        b->value.data<float>()[i] = i == 1 ? 3 : 1;  // expert 1 has two, of which the first takes
 }
 
-void train(TinyModel& tiny, Optimizer& optimizer, MovingAverage* average) {
+void train(TinyModel& tiny, int steps, Optimizer& optimizer, MovingAverage* average) {
   TrainStep step(tiny.bench.ctx, tiny.model, optimizer, average, 1);
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < steps; ++i) {
     step.begin(tiny.bench.ctx, 1);
     const auto loss = [&](const ExecContext& c, const Variable& y) { return tiny.loss_of(c, y, tiny.targets); };
     step.micro_batch(tiny.bench.ctx, tiny.images, loss, tiny.allow);
@@ -152,7 +155,7 @@ void write_case(const Case& made, const std::string& root) {
   Optimizer optimizer(ctx, tiny.model.arena(), {}, stiefel_method(made.model.moe.orthogonality));
   std::optional<MovingAverage> average;
   if (made.ema > 0) average.emplace(ctx, tiny.model.arena(), made.ema);
-  train(tiny, optimizer, average ? &*average : nullptr);
+  train(tiny, made.steps, optimizer, average ? &*average : nullptr);
   tiny.model.refresh_if_stale(ctx);
   evaluate(tiny, "", expected);
   if (average) {
@@ -166,7 +169,7 @@ void write_case(const Case& made, const std::string& root) {
   config.optim.ema = made.ema;
   config.data.mean = config.data.std = std::vector<double>(static_cast<size_t>(made.model.channels), 0.5);
   TrainingProgress progress;
-  progress.step = 4;
+  progress.step = made.steps;
   progress.config = config_to_json(config);
   write_checkpoint(ctx, folder, tiny.model, optimizer, average ? &*average : nullptr, progress);
   write_safetensors(folder + "/expected.safetensors", expected);
