@@ -22,9 +22,9 @@ test_upcycling() {
   check "whose first evaluation is the dense one's last" begins_as upcycled dense
   expect "which trains on" 0 "done" train "${experts[@]}" --train.steps 6 --optim.lr 1e-4 --train.upcycle_noise 0.01 --out further
   expect "of a lower rank, with its error" 0 "SVD, cut to rank 24 of 32: a relative error of up to 0\.[0-9]+ \(blocks.1.mlp.fc[12].weight\)" \
-    train "${experts[@]}" --train.steps 1 --moe.rank 24 --out cut
+    train "${experts[@]}" --train.steps 1 --moe.rank 24 --out low_rank
   expect "or with new experts, where asked for" 0 "4 not in the model" \
-    train "${experts[@]}" --train.steps 1 --train.upcycle false --moe.hidden 32 --out fresh
+    train "${experts[@]}" --train.steps 1 --train.upcycle false --moe.hidden 32 --out left_new
   refused "experts of another width" "blocks.1.mlp.fc1.weight is \(128, 32\).*moe.hidden must be 128, not 48" "${experts[@]}" --moe.hidden 48
   refused "noise without a dense network" "train.upcycle_noise" "${dense[@]}" --train.upcycle_noise 0.1
 }
