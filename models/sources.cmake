@@ -37,6 +37,7 @@ set(SOURCES
   task_loss.cpp
   text_tower.cpp
   train_step.cpp
+  upcycle.cpp
   vit.cpp
   weights.cpp
 )

@@ -3,6 +3,7 @@
 #include "ops/cpu/lapack.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace ermoe {
@@ -41,6 +42,23 @@ void init_factors(const ExecContext&, const Tensor& U, const Tensor& s, const Te
       }
     }
   });
+}
+
+std::optional<SingularTriplets> singular_triplets(const Tensor& W) {
+  SingularTriplets result{.m = W.shape()[0], .n = W.shape()[1], .U = {}, .s = {}, .Vt = {}};
+  const auto k = std::min(result.m, result.n);
+  result.U.resize(static_cast<size_t>(result.m * k));
+  result.s.resize(static_cast<size_t>(k));
+  result.Vt.resize(static_cast<size_t>(k * result.n));
+  std::vector<double> G;
+  dispatch_float(W.dtype(), "singular_triplets", [&](auto tag) {
+    const auto* w = W.data<decltype(tag)>();
+    G.assign(w, w + W.numel());
+  });
+  const auto finite = [](double v) { return std::isfinite(v); };
+  if (!std::ranges::all_of(G, finite)) return std::nullopt;
+  if (!cpu::singular_vectors(result.m, result.n, G.data(), result.U.data(), result.s.data(), result.Vt.data())) return std::nullopt;
+  return result;
 }
 
 std::vector<std::vector<double>> singular_values(const Tensor& W) {

@@ -106,9 +106,22 @@ void adapt(const SafetensorsFile& file, const SavedSlice& slice, const Vit& mode
   report.adapted.push_back(fmt::format("pos_embed: {} to {}", fmt::join(from.sides, "x"), fmt::join(model.grid(), "x")));
 }
 
+/// Makes experts of the file's dense networks; the report is then silent about what is missing or left over in those blocks.
+void make_experts(const SafetensorsFile& file, Vit& model, const InitOptions& options, LoadReport& report) {
+  if (options.experts == InitOptions::Experts::left_new) return;
+  CachingAllocator host(make_host_source());
+  const DType dtype = model.arena().dtype();
+  const auto find = [&](const std::string& name) { return file.has(name) ? file.load(name, host, dtype) : Tensor(); };
+  const Upcycled made = upcycle(model, model.config(), find, {.source = file.path(), .noise = options.noise, .key = options.key});
+  report.upcycled = made.summary;
+  std::erase_if(report.unexpected, [&](const std::string& name) { return std::ranges::count(made.used, name) > 0; });
+  for (const std::string& block : made.blocks)
+    std::erase_if(report.missing, [&](const std::string& name) { return name.starts_with(block + ".moe."); });
+}
+
 }  // namespace
 
-LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model) {
+LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model, const InitOptions& options) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   LoadReport report;
   const std::vector<SavedSlice> slices = saved_slices(model, ctx.comm->rank());
@@ -123,6 +136,7 @@ LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vi
   }
   check_input(report.missing.size() < slices.size(), "{}: no tensor has a name that the model knows (the first is \"{}\")", path,
               file.names().empty() ? "none" : file.names()[0]);
+  make_experts(file, model, options, report);
   model.refresh(ctx);
   return report;
 }

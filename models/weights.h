@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/optim.h"
+#include "models/upcycle.h"
 #include "models/vit.h"
 
 #include <map>
@@ -23,6 +24,7 @@ struct LoadReport {
   std::vector<std::string> missing;     // in the model, not in the file: they keep their values
   std::vector<std::string> unexpected;  // in the file, not in the model
   std::vector<std::string> adapted;     // "pos_embed: 14x14 to 8x8", "head.weight: (1000, 384) but the model has (10, 384), left new"
+  std::string upcycled;                 // one line about experts that a dense network made; empty: none
   /// One line for the user; empty where everything fitted.
   std::string summary() const;
 };
@@ -31,9 +33,17 @@ struct LoadReport {
 /// InputError that names it. Refreshes what is derived.
 void load_weights(const ExecContext& ctx, const std::string& path, Model& model);
 
-/// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid,
-/// other differences of shape are an InputError. Refreshes what is derived.
-LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model);
+/// What becomes of experts where the file has a dense network in their block.
+struct InitOptions {
+  enum class Experts { from_dense, left_new };
+  Experts experts = Experts::from_dense;  // models/upcycle.h
+  double noise = 0;                       // UpcycleSettings::noise, and the key that draws it
+  RngKey key = {};
+};
+
+/// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid, experts begin as
+/// the file's dense network, other differences of shape are an InputError. Refreshes what is derived.
+LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model, const InitOptions& options = {});
 
 /// (1, p + patches, D) positions to another grid of as many sides by cubic convolution (Keys 1981, a = -1/2), one side after
 /// the other; the p prefix rows are copied.

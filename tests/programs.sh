@@ -147,6 +147,7 @@ same_losses() {
 . "$tests/programs_captions.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
+. "$tests/programs_upcycle.sh"
 
 test_training() {
   section "ermoe-train"
@@ -454,6 +455,8 @@ test_damage
 test_full_disk
 test_bad_steps
 test_starts
+test_upcycling
+test_python
 test_evaluation
 test_prediction
 test_compression

@@ -128,6 +128,24 @@ test_program() {
   report "3 ranks go on" $?
 }
 
+# Each rank makes all experts of a dense network and keeps its own, also where experts are spread.
+test_upcycling() {
+  section "ermoe-train, experts from a dense network"
+  local n train="${program%/tests/*}/tools/ermoe-train" columns="step split loss grad_norm accuracy block1/gini"
+  [ -x "$train" ] || { echo "skipped: $train is not built"; return; }
+  local dense=(--data synthetic:classes=4,size=16,count=130,channels=1 --model.patch 4 --model.width 32 --model.depth 2 --model.heads 2
+    --train.batch 10 --device cpu --threads 1 --train.log_every 1)
+  launch -n 1 "$train" "${dense[@]}" --moe.layers none --train.steps 10 --out dense >out 2>err
+  for n in "1" "2" "2 --parallel.expert 2"; do
+    launch -n ${n%% *} "$train" "${dense[@]}" --init dense --moe.experts 4 --moe.basis disjoint --moe.basis_rank 4 --moe.free_experts 1 \
+      --moe.threshold 0.2 --train.steps 4 --train.eval_every 2 --out "up.${n// /}" ${n#${n%% *}} >out 2>err
+    rows "up.${n// /}/metrics.csv" $columns >rows.up
+    [ "$n" = 1 ] && cp rows.up rows.alone
+    alike rows.alone rows.up
+    report "-n $n: what one process logs and evaluates" $?
+  done
+}
+
 # Three images a step, of which rank 1 has two: it works longer. Of what it has to wait for, its time says nothing.
 test_slowest() {
   section "ermoe-train, the slowest rank and the most loaded expert"
@@ -381,6 +399,7 @@ test_slices
 test_training
 test_losses
 test_program
+test_upcycling
 test_slowest
 test_checkpoints
 test_empty_parts

@@ -96,6 +96,8 @@ void check_train(const RunConfig& config) {
               "train.precision: a CPU computes in f32; bf16 wants a GPU");
   check_input(train.resume.empty() || train.init.empty(),
               "train.resume and train.init cannot both be given: one goes on, the other starts anew");
+  check_input(train.upcycle_noise == 0 || (train.upcycle && !train.init.empty()),
+              "train.upcycle_noise: only experts that begin as a dense network (train.init, train.upcycle) have any noise");
   check_input(std::none_of(train.freeze.begin(), train.freeze.end(), [](const std::string& p) { return p.empty(); }),
               "train.freeze holds an empty pattern");
 }

@@ -283,6 +283,8 @@ void add_train(std::vector<Setting>& table) {
   train.add("freeze", &TrainConfig::freeze, "parameters that are not trained: names, with * and ?").short_name = "freeze";
   train.add("purity_every", &TrainConfig::purity_every, at_least(0),
             "steps between measurements of how far the gradients of added losses and of the task agree; 0: none");
+  train.add("upcycle", &TrainConfig::upcycle, "experts begin as the dense network that train.init has in their block; false: they are new");
+  train.add("upcycle_noise", &TrainConfig::upcycle_noise, between(0, 1), "relative noise on the scales of experts that begin so");
 }
 
 void add_checkpoint(std::vector<Setting>& table) {

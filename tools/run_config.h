@@ -86,6 +86,8 @@ struct TrainConfig {
   std::string init;                 // weights to start from: a checkpoint or a .safetensors file
   std::vector<std::string> freeze;  // parameters that stay as they are: names with * and ?
   int64_t purity_every = 0;         // steps between measurements of the gradients' purity (models/purity.h); 0: none
+  bool upcycle = true;              // experts begin as the dense network that `init` has in their block (models/upcycle.h)
+  double upcycle_noise = 0;         // relative, on the scales of experts that begin so
 };
 
 /// Which metric on the evaluation split decides about `checkpoints/best`.

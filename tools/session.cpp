@@ -63,7 +63,12 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
   if (!config.train.init.empty()) {
     std::string weights = config.train.init;
     if (!weights.ends_with(".safetensors")) weights = find_checkpoint(weights, "latest").folder + "/model.safetensors";
-    const LoadReport report = init_from_weights(host, weights, *model_);
+    using Experts = InitOptions::Experts;
+    const LoadReport report = init_from_weights(host, weights, *model_,
+                                                {.experts = config.train.upcycle ? Experts::from_dense : Experts::left_new,
+                                                 .noise = config.train.upcycle_noise,
+                                                 .key = RngKey{config.train.seed}.fold(4)});
+    if (!report.upcycled.empty()) warn(fmt::format("{}: {}", weights, report.upcycled));
     if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
   }
   if (const InputStatistics inputs = pipeline_->input_statistics(); inputs.mean.defined())

@@ -127,6 +127,14 @@ TERMS = [
     {"moe.orthogonal_output_weight": 0.3, "moe.variance_weight": 3.0, "moe.combine": "softmax", "rank": "low"},
 ]
 
+# Whose experts are made from dense networks (`dense.*` of the file), from this number on.
+FIRST_UPCYCLED = 85
+UPCYCLED = [
+    {"train.upcycle": True, "moe.combine": "softmax", "moe.top_k": 2},
+    {"train.upcycle": True, "moe.basis": "disjoint", "moe.threshold": "number", "moe.free_experts": 1, "sizes": "narrow"},
+    {"train.upcycle": True, "moe.score": "subspace_cosine", "moe.top_k": 2, "rank": "low", "sizes": "narrow"},
+]
+
 
 def feasible(case):
     """Whether the engine accepts these values, each of them has an effect, and the file stays small."""
@@ -217,7 +225,7 @@ def settings(case, index):
 def all_cases():
     """{number of a case file: (config, has an allow-mask)}."""
     cases = dict(enumerate(BY_HAND + pairwise_covering() + LATER))
-    for number, case in [*enumerate(FROM_43, 43), *enumerate(TERMS, FIRST_OF_TERMS)]:
+    for number, case in [*enumerate(FROM_43, 43), *enumerate(TERMS, FIRST_OF_TERMS), *enumerate(UPCYCLED, FIRST_UPCYCLED)]:
         assert number not in cases, number
         cases[number] = case
     return {number: settings(case, number) for number, case in cases.items()}

@@ -107,6 +107,37 @@ def initial_parameters(config, rng):
     return p
 
 
+def dense_networks(config, rng):
+    """Under timm's names, for each block with experts: what they are made from."""
+    width, hidden = config["model.width"], config["moe.hidden"] or 4 * config["model.width"]
+    shapes = {"fc1.weight": (hidden, width), "fc1.bias": (hidden,), "fc2.weight": (width, hidden), "fc2.bias": (width,)}
+    value = lambda shape: torch.randn(shape, generator=rng, dtype=torch.float64) * (0.1 if len(shape) == 1 else shape[1] ** -0.5)
+    return {f"blocks.{block}.mlp.{name}": value(shape)
+            for block in model.moe_blocks(config) for name, shape in shapes.items()}
+
+
+def upcycle(config, p, dense):
+    """Each expert becomes the dense network. Of expert e the singular triplets come in the order of (i - e) mod E, the larger value
+    first where that is equal; free experts have them as they are."""
+    scored, free = config["moe.experts"], config["moe.free_experts"]
+    rank = config["moe.rank"] or min(config["moe.hidden"], config["model.width"])
+    orders = [sorted(range(rank), key=lambda i, e=e: ((i - e) % scored, i)) for e in range(scored)] + [list(range(rank))] * free
+    for block in model.moe_blocks(config):
+        name = f"blocks.{block}.moe"
+        for layer in ("1", "2"):
+            u, s, vt = torch.linalg.svd(dense[f"blocks.{block}.mlp.fc{layer}.weight"], full_matrices=False)
+            p[f"{name}.experts.U{layer}"] = torch.stack([u[:, order] for order in orders])
+            p[f"{name}.experts.s{layer}"] = torch.stack([s[order] for order in orders])
+            p[f"{name}.experts.V{layer}"] = torch.stack([vt[order].T for order in orders])
+            p[f"{name}.experts.b{layer}"] = dense[f"blocks.{block}.mlp.fc{layer}.bias"].repeat(scored + free, 1)
+        if config["moe.basis"] == "disjoint":
+            columns, v1 = config["moe.basis_rank"], p[f"{name}.experts.V1"]
+            p[f"{name}.router.basis"] = torch.cat(list(v1[:scored, :, :columns]), dim=1)
+            p[f"{name}.experts.V1"] = v1[:scored, :, columns:].contiguous()
+            if free:
+                p[f"{name}.experts.free_V1"] = v1[scored:].contiguous()
+
+
 def make_inputs(config, has_allow, seed):
     rng = torch.Generator().manual_seed(seed)
     side = config["model.image_size"]
@@ -115,7 +146,13 @@ def make_inputs(config, has_allow, seed):
     if has_allow:
         size = (BATCH, model.tokens_per_image(config), config["moe.experts"])
         inputs["allow"] = (torch.rand(size, generator=rng) < 0.6).to(torch.uint8)
-    return inputs, initial_parameters(config, rng)
+    p = initial_parameters(config, rng)
+    if config.get("train.upcycle"):
+        dense = dense_networks(config, rng)
+        upcycle(config, p, dense)
+        logits, _, _ = model.forward(dict(config, **{"moe.layers": "none"}), {**p, **dense}, {}, inputs["images"])
+        inputs.update({f"dense.{name}": value for name, value in dense.items()}, **{"dense.logits": logits})
+    return inputs, p
 
 
 # Runs

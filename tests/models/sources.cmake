@@ -25,6 +25,7 @@ set(SOURCES
   summary_test.cpp
   task_loss_test.cpp
   train_step_test.cpp
+  upcycle_test.cpp
   vit_test.cpp
   volume_test.cpp
   weights_test.cpp

@@ -119,6 +119,7 @@ TEST(ConfigCheck, EachRefusalStartsWithItsKey) {
       {"train.device", [](RunConfig& c) { c.train.device = DeviceChoice::cuda; }},
       {"train.resume", [](RunConfig& c) { c.train.resume = c.train.init = "x"; }},
       {"train.freeze", [](RunConfig& c) { c.train.freeze = {""}; }},
+      {"train.upcycle_noise", [](RunConfig& c) { c.train.upcycle_noise = 0.1; }},
   };
   for (size_t i = 0; i < cases.size(); ++i)
     EXPECT_TRUE(refusal(cases[i].second).starts_with(cases[i].first)) << i << ": " << refusal(cases[i].second);

@@ -3,6 +3,7 @@
 // parameters after ten steps.
 #include "core/json.h"
 #include "core/safetensors.h"
+#include "models/config_rules.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
 #include "models/weights.h"
@@ -158,6 +159,29 @@ TEST_P(Golden, Agrees) {
     if (file_.has("final_buffer." + b->name)) expect_close("final_buffer." + b->name, b->value);
 }
 
+class GoldenUpcycling : public Golden {};
+
+/// Experts that the engine makes of the file's dense networks. Singular vectors have no sign of their own: what is compared is what does
+/// not depend on it.
+TEST_P(GoldenUpcycling, MakesTheSameExperts) {
+  const auto find = [&](const std::string& name) {
+    return file_.has("dense." + name) ? file_.load("dense." + name, bench_.allocator, GetParam().dtype) : Tensor();
+  };
+  const VitConfig& config = config_.model;
+  for (Parameter* p : parameters_of(*model_))
+    if (p->role != Parameter::Role::derived && (p->name.find(".experts.") != std::string::npos || p->name.ends_with(".basis")))
+      fill(p->value, 0.5);
+  const Upcycled made = upcycle(*model_, config, find, {.source = "golden", .noise = 0, .key = {}});
+  EXPECT_EQ(std::ssize(made.blocks), std::ssize(moe_blocks(config.moe.layers, config.depth)));
+  model_->refresh(bench_.ctx);
+  for (const Parameter* p : parameters_of(*model_))
+    if (p->name.ends_with(".s1") || p->name.ends_with(".s2")) expect_close("param." + p->name, p->value);
+  check_forward();
+  if (factor_rank(config) < std::min(expert_hidden(config), config.width)) return;
+  ForwardPass pass;
+  expect_close("dense.logits", model_->forward(bench_.ctx, Variable(images_), pass).value);
+}
+
 TEST_P(Golden, NamesEveryTensor) {
   for (const std::string& name : file_.names()) {
     if (!name.starts_with("param.")) continue;
@@ -172,6 +196,15 @@ std::string case_name(const ::testing::TestParamInfo<GoldenCase>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Golden, ::testing::ValuesIn(all_cases()), case_name);
+
+/// Those that hold dense networks.
+std::vector<GoldenCase> upcycled_cases() {
+  std::vector<GoldenCase> cases = all_cases();
+  std::erase_if(cases, [](const GoldenCase& c) { return c.where == Where::gpu || !SafetensorsFile::open(c.path).has("dense.logits"); });
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, GoldenUpcycling, ::testing::ValuesIn(upcycled_cases()), case_name);
 
 }  // namespace
 }  // namespace ermoe::testing
