@@ -86,7 +86,7 @@ void check_basis(const VitConfig& m) {
   const int64_t D = m.width, E = moe.experts, r = factor_rank(m), R = basis_rank(m);
   check_input(moe.expert == ExpertKind::eigen || moe.basis == Basis::untied,
               "moe.basis: {} bases are columns of an eigen-expert's V1; with moe.expert plain choose untied", enum_name(moe.basis));
-  check_input(R >= 1, "moe.basis_rank: {} experts are too many to share model.width {} in disjoint bases", E, D);
+  check_input(R >= 1, "moe.basis_rank: {} experts are too many to share model.width {} in disjoint bases; choose moe.basis leading", E, D);
   check_input(R != D,
               "moe.basis_rank: R = D = {} gives no routing signal, because in a full orthogonal basis every expert would get the same "
               "score cos(x,c); choose less",
@@ -94,7 +94,9 @@ void check_basis(const VitConfig& m) {
   check_input(R < D, "moe.basis_rank: {} lies above model.width {}; a routing basis has fewer columns than that", R, D);
   check_input(moe.basis == Basis::untied || R <= r, "moe.basis_rank: {} lies above the rank {} of the factors (moe.rank)", R, r);
   check_input(moe.basis != Basis::disjoint || E * R <= D,
-              "moe.basis_rank: disjoint bases of {} experts times {} columns do not fit into model.width {}", E, R, D);
+              "moe.basis_rank: disjoint bases of {} experts times {} columns do not fit into model.width {}; those of moe.basis leading "
+              "may overlap",
+              E, R, D);
 }
 
 /// Routers by which every expert has the same number of rows.

@@ -228,10 +228,12 @@ std::string summary_of(const VitConfig& config, const std::vector<DenseNetwork>&
       fmt::format("block{} {}: {} experts each made from the dense network ({}{})", blocks.size() > 1 ? "s" : "", fmt::join(blocks, ", "),
                   expert_dims(config).all(), eigen ? "SVD" : "copies", cut ? cut_text(networks, factor_rank(config)) : "");
   if (noise > 0) text += fmt::format("; relative noise of {:g} on their {}", noise, eigen ? "scales" : "weights");
-  const bool adds_up = moe.router == RouterKind::ermoe && moe.combine != CombineRule::raw;
+  const bool ermoe = moe.router == RouterKind::ermoe;
+  const bool adds_up = ermoe && (moe.combine == Combine::normalized || moe.combine == Combine::softmax);
   if (!adds_up)
-    text += fmt::format("; the weights of {} do not add up to 1, so that the model does not begin as the dense one",
-                        moe.router == RouterKind::ermoe ? "moe.combine raw" : fmt::format("moe.router {}", enum_name(moe.router)));
+    text += fmt::format("; the weights of {} do not add up to 1, so that the model does not begin as the dense one{}",
+                        ermoe ? fmt::format("moe.combine {}", enum_name(moe.combine)) : fmt::format("moe.router {}", enum_name(moe.router)),
+                        ermoe ? " (with moe.combine softmax it does)" : "");
   return text;
 }
 

@@ -14,7 +14,7 @@ EOP
 test_upcycling() {
   section "experts from a dense network"
   local dense=(--data "$data" --model.width 32 --model.depth 2 --model.heads 2 --train.batch 32 --train.log_every 1)
-  local experts=("${dense[@]}" --moe.experts 4 --init dense)
+  local experts=("${dense[@]}" --moe.experts 4 --moe.basis leading --moe.combine softmax --init dense)
   expect "a dense run" 0 "done" train "${dense[@]}" --moe.layers none --train.steps 30 --out dense
   expect "becomes one with experts" 0 "dense/checkpoints/step-30/model.safetensors: block 1: 4 experts each made from the dense network \(SVD\)" \
     train "${experts[@]}" --train.steps 1 --optim.lr 1e-12 --optim.min_lr 0 --out upcycled

@@ -137,7 +137,7 @@ test_upcycling() {
     --train.batch 10 --device cpu --threads 1 --train.log_every 1)
   launch -n 1 "$train" "${dense[@]}" --moe.layers none --train.steps 10 --out dense >out 2>err
   for n in "1" "2" "2 --parallel.expert 2"; do
-    launch -n ${n%% *} "$train" "${dense[@]}" --init dense --moe.experts 4 --moe.basis disjoint --moe.basis_rank 4 --moe.free_experts 1 \
+    launch -n ${n%% *} "$train" "${dense[@]}" --init dense --moe.experts 4 --moe.basis disjoint --moe.basis_rank 4 --moe.combine softmax --moe.free_experts 1 \
       --moe.threshold 0.2 --train.steps 4 --train.eval_every 2 --out "up.${n// /}" ${n#${n%% *}} >out 2>err
     rows "up.${n// /}/metrics.csv" $columns >rows.up
     [ "$n" = 1 ] && cp rows.up rows.alone

@@ -271,7 +271,7 @@ class ErmoeRouter(Router):
             self.basis = self.matrix(width, moe.experts * moe.basis_rank)
         if moe.basis == "untied":
             self.basis = self.matrix(moe.experts, width, moe.basis_rank)
-        if moe.combine == "softmax":
+        if moe.combine in ("softmax", "share"):
             self.temperature = self.matrix(1)
         sizes = {"mean_x": width, "mean_c": width, "score_mean": moe.experts, "score_var": moe.experts, "histogram": 4096, "updates": 1}
         for name, size in sizes.items():
@@ -322,7 +322,10 @@ class ErmoeRouter(Router):
     def combine(self, s, ids, threshold):
         """A free expert enters with the threshold as its score."""
         stand_in = 0.0 if threshold is None or math.isinf(threshold) else threshold
-        chosen = gather(nnf.pad(s, (0, self.moe.free_experts), value=stand_in), ids)
+        every = nnf.pad(s, (0, self.moe.free_experts), value=stand_in)
+        if self.moe.combine == "share":
+            return gather(torch.softmax(every * torch.exp(self.temperature), dim=1), ids)
+        chosen = gather(every, ids)
         if self.moe.combine == "raw":
             return chosen
         if self.moe.combine == "softmax":

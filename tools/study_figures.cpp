@@ -173,8 +173,13 @@ const FigureKind& figure_kind(const std::string& key) {
 }
 
 RunFigures figures_of(const StudyRun& run, std::string_view evaluation) {
-  RunFigures figures{
-      .seed = run.seed, .folder = run.folder, .values = {}, .layers = {}, .at_once = record_of(run).at_once, .by_sample = {}};
+  RunFigures figures{.seed = run.seed,
+                     .folder = run.folder,
+                     .values = {},
+                     .layers = {},
+                     .courses = {},
+                     .at_once = record_of(run).at_once,
+                     .by_sample = {}};
   read_evaluation(run.file(evaluation), figures);
   join_layers(figures);
   read_metrics(metrics_of(run), figures);

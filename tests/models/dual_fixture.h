@@ -13,6 +13,7 @@
 #include "ops/transpose.h"
 #include "tests/bench.h"
 #include "tests/gpu_bench.h"
+#include "tests/models/tiny_model.h"
 
 #include <gtest/gtest.h>
 
@@ -90,6 +91,7 @@ inline DualConfig small_dual(const std::string& image_experts = "none", const st
   c.image.moe.hidden = 7;
   c.image.moe.rank = 5;
   c.image.moe.basis_rank = 2;
+  use_context_routing(c.image.moe);
   c.text = {
       .vocabulary = 29, .end_token = 28, .context = 7, .width = 8, .depth = 2, .heads = 2, .mlp_ratio = 1.25, .moe_layers = text_experts};
   c.retrieval.projection = 6;

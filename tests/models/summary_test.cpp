@@ -32,6 +32,8 @@ TEST(Summary, ScoringIsFourProductsATokenAndColumn) {
   s16.image_size = 224;
   s16.patch = 16;
   s16.moe.basis_rank = 32;
+  s16.moe.basis = Basis::leading;
+  s16.moe.score = Score::context_cosine;
   Vit model(s16);
   const ModelSummary s = summarize(model);
   EXPECT_EQ(s.scoring_flops, 6.0 * 197 * 4 * 32 * 8 * 384);

@@ -40,14 +40,18 @@ std::vector<Case> image_cases() {
   add("sincos, average", [](VitConfig& c) { c.positions = Positions::sincos, c.pool = Pool::average, c.moe.layers = "last:1"; });
   add("flatten", [](VitConfig& c) { c.pool = Pool::flatten, c.center_input = true, c.patch_margin = 1; });
   add_moe("no center", [](MoeConfig& m) { m.center = false, m.standardize = false; });
-  add_moe("subspace", [](MoeConfig& m) { m.score = Score::subspace_cosine, m.combine = CombineRule::raw, m.top_k = 3; });
-  add_moe("disjoint", [](MoeConfig& m) { m.basis = Basis::disjoint, m.combine = CombineRule::softmax; }).ema = 0.5;
+  add_moe("subspace", [](MoeConfig& m) { m.score = Score::subspace_cosine, m.combine = Combine::raw, m.top_k = 3; });
+  add_moe("disjoint", [](MoeConfig& m) { m.basis = Basis::disjoint, m.combine = Combine::softmax; }).ema = 0.5;
   add_moe("disjoint, free", [](MoeConfig& m) { m.basis = Basis::disjoint, m.basis_rank = 3, m.free_experts = 2, m.threshold = "0.4"; });
   add_moe("disjoint, rank 4", [](MoeConfig& m) { m.basis = Basis::disjoint, m.rank = 4; });
+  add_moe("share, the default", [](MoeConfig& m) {
+    m.basis = Basis::disjoint, m.score = Score::subspace_cosine, m.combine = Combine::share;
+  }).ema = 0.5;
+  add_moe("share, free", [](MoeConfig& m) { m.combine = Combine::share, m.free_experts = 2, m.threshold = "0.2"; });
   add_moe("untied", [](MoeConfig& m) { m.basis = Basis::untied, m.context = Context::attention_mean, m.rank = 7; }).ema = 0.5;
   add_moe("untied, plain", [](MoeConfig& m) { m.basis = Basis::untied, m.expert = ExpertKind::plain; });
   add_moe("quantile", [](MoeConfig& m) { m.threshold = "quantile:0.4", m.free_experts = 1, m.top_k = 3; });
-  add_moe("untrained", [](MoeConfig& m) { m.threshold = "quantile:0.4", m.free_experts = 1, m.combine = CombineRule::softmax; }).steps = 0;
+  add_moe("untrained", [](MoeConfig& m) { m.threshold = "quantile:0.4", m.free_experts = 1, m.combine = Combine::softmax; }).steps = 0;
   add_moe("threshold", [](MoeConfig& m) { m.threshold = "0.2"; });
   add_moe("more slots than experts", [](MoeConfig& m) { m.threshold = "0.3", m.free_experts = 2, m.top_k = 5; });
   add_moe("not orthonormal", [](MoeConfig& m) { m.orthogonality = Orthogonality::none; }).ema = 0.5;

@@ -130,7 +130,7 @@ TEST(ConfigCheck, BorderCasesAreAccepted) {
       [](RunConfig& c) { c.model.moe.top_k = 8; },
       [](RunConfig& c) { c.model.moe.top_k = 9, c.model.moe.free_experts = 1, c.model.moe.threshold = "quantile:0.1"; },
       [](RunConfig& c) { c.model.moe.basis = Basis::disjoint, c.model.moe.basis_rank = 24; },
-      [](RunConfig& c) { c.model.moe.basis_rank = 191; },
+      [](RunConfig& c) { c.model.moe.basis = Basis::leading, c.model.moe.basis_rank = 191; },
       [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain, c.model.moe.basis = Basis::untied; },
       [](RunConfig& c) { c.model.moe.expert = ExpertKind::plain, c.model.moe.router = RouterKind::linear; },
       [](RunConfig& c) { c.model.moe.layers = "none", c.model.moe.top_k = 99; },
@@ -199,7 +199,7 @@ TEST(ConfigCheck, FullBasisIsRefusedWithTheReason) {
 }
 
 TEST(ConfigCheck, OddButAllowedSettingsAreWarnedOf) {
-  const auto one = warnings([](RunConfig& c) { c.model.moe.top_k = 1; });
+  const auto one = warnings([](RunConfig& c) { c.model.moe.top_k = 1, c.model.moe.combine = Combine::normalized; });
   ASSERT_EQ(one.size(), 1u);
   EXPECT_NE(one[0].find("no gradient"), std::string::npos);
   EXPECT_EQ(warnings([](RunConfig& c) { c.model.moe.threshold = "0.1", c.model.moe.standardize = false; }).size(), 1u);
@@ -229,6 +229,7 @@ TEST(ConfigRules, Threshold) {
 
 TEST(ConfigRules, RanksThatAreLeftOpen) {
   VitConfig m;
+  m.moe.basis = Basis::leading;
   m.width = 384;
   EXPECT_EQ(basis_rank(m), 48);
   m.width = 192;

@@ -31,6 +31,7 @@ std::set<std::string> ops_of_a_step(RouterKind router, Basis basis, Orthogonalit
   config.depth = 2;
   config.moe.router = router;
   config.moe.basis = basis;
+  config.moe.score = basis == Basis::leading ? Score::context_cosine : Score::subspace_cosine;
   config.moe.orthogonality = orthogonality;
   if (router != RouterKind::ermoe) {
     config.moe.expert = ExpertKind::plain;

@@ -49,13 +49,13 @@ TEST(StudyPlan, RowsSetTheirOwnBesideTheBase) {
 
 TEST(StudyPlan, FamiliesAreGridsValueByValue) {
   const Study study = study_of(R"({"name": "s", "base": {"model.width": 64, "model.heads": 2}, "families": {
-    "rank": {"moe.basis_rank": [16, 32]},
+    "rank": {"moe.basis_rank": [2, 4]},
     "fallback": {"moe.threshold": "quantile:0.1", "moe.free_experts": [1, 2]}}})");
-  EXPECT_EQ(names(study), "base free_experts=1,threshold=quantile-0.1 free_experts=2,threshold=quantile-0.1 basis_rank=16 basis_rank=32 ");
+  EXPECT_EQ(names(study), "base free_experts=1,threshold=quantile-0.1 free_experts=2,threshold=quantile-0.1 basis_rank=2 basis_rank=4 ");
   EXPECT_EQ(study.rows[2].family, "fallback");
   EXPECT_EQ(study.rows[2].config.model.moe.free_experts, 2);
   EXPECT_EQ(study.rows[2].config.model.moe.threshold, "quantile:0.1");
-  EXPECT_EQ(study.rows[4].config.model.moe.basis_rank, 32);
+  EXPECT_EQ(study.rows[4].config.model.moe.basis_rank, 4);
   EXPECT_EQ(study.rows[4].config.model.moe.free_experts, 0);
 }
 
