@@ -315,7 +315,7 @@ test_starts() {
   check "which names the head too" grep -q "head.weight: .*left new" out
   expect "--freeze" 0 "done" train "${tiny[@]}" --init run --freeze 'blocks.0.*,patch_embed.*' --train.steps 4 --out frozen
   check "leaves what it names as it was, and nothing else" tensors \
-    "all((a[k] == b[k]) == k.startswith(('blocks.0.', 'patch_embed.')) for k in a if not k.endswith(('router.updates')))" \
+    "all((a[k] == b[k]) == k.startswith(('blocks.0.', 'patch_embed.')) for k in a if not k.endswith(('router.updates', 'router.mean_c')))" \
     "run/checkpoints/$(cat run/checkpoints/latest)/model.safetensors" "$(checkpoint frozen)/model.safetensors"
 }
 

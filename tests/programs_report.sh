@@ -24,7 +24,7 @@ test_report_pages() {
   section "ermoe-report"
   run train "${tiny[@]}" --train.steps 16 --train.eval_every 4 --moe.layers every:1 --out reported
   run train "${tiny[@]}" --train.steps 16 --train.eval_every 8 --moe.router switch_lbl --moe.expert plain --out rival
-  run train "${tiny[@]}" --data "synthetic:size=16,count=256,classes=45" --moe.experts 34 --moe.hidden 16 --train.steps 4 --out crowded
+  run train "${tiny[@]}" --data "synthetic:size=16,count=256,classes=45" --moe.experts 34 --moe.basis leading --moe.hidden 16 --train.steps 4 --out crowded
   run train "${tiny[@]}" --train.steps 8 --moe.layers none --out without_experts
   expect "a run" 0 "^report +reported/report.html" report_of reported
   check "asks nothing of a network" test "$(grep -cE '(src|href|action)="?(http|//)|@import|fetch\(|XMLHttpRequest|url\(' reported/report.html)" -eq 0

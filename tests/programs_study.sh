@@ -16,7 +16,7 @@ def rows(path):
     for row in table["rows"]:
         if len(sys.argv) > 3 and row["name"] != sys.argv[3]:
             continue
-        for values in [row["values"]] + [run["values"] for run in row["runs"]]:
+        for values in [row["values"], row["over_training"]] + [run["values"] for run in row["runs"]]:
             for key in apart:
                 values.pop(key, None)
         for run in row["runs"]:
