@@ -79,26 +79,6 @@ void add_model(std::vector<Setting>& table) {
   model.add("patch_bias", &VitConfig::patch_bias, "of the patch embedding: on as timm's, off as CLIP's");
 }
 
-void add_text(std::vector<Setting>& table) {
-  Section<TextConfig> text(table, "text", [](RunConfig& c) -> TextConfig& { return c.text; });
-  text.add("vocabulary", &TextConfig::vocabulary, between(0, 1 << 24), "tokens that the text tower knows; 0: as the tokenizer has");
-  text.add("end_token", &TextConfig::end_token, between(-1, 1 << 24), "id that ends a caption; -1: as the tokenizer has");
-  text.add("context", &TextConfig::context, between(2, 65536), "tokens of a caption, with its first, its last and its padding");
-  text.add("width", &TextConfig::width, between(1, 65536), "width D of a token");
-  text.add("depth", &TextConfig::depth, between(1, 1024), "number of blocks");
-  text.add("heads", &TextConfig::heads, between(1, 1024), "attention heads; they divide the width");
-  text.add("mlp_ratio", &TextConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
-           "hidden width of dense blocks, in units of D");
-  text.add("moe_layers", &TextConfig::moe_layers, "text blocks with experts, as moe.layers; all else of experts as moe says").check_syntax =
-      check_moe_layers_syntax;
-}
-
-void add_retrieval(std::vector<Setting>& table) {
-  Section<RetrievalConfig> retrieval(table, "retrieval", [](RunConfig& c) -> RetrievalConfig& { return c.retrieval; });
-  retrieval.add("projection", &RetrievalConfig::projection, between(1, 65536), "width P of the embeddings that are compared");
-  retrieval.add("loss", &RetrievalConfig::loss, "info_nce: softmax over the batch, both ways (CLIP); sigmoid: pair by pair (SigLIP)");
-}
-
 void add_experts(Section<MoeConfig>& moe) {
   moe.add("layers", &MoeConfig::layers, "blocks with experts: none, every:N, last:N, or a list as in 1,3,5").check_syntax =
       check_moe_layers_syntax;
@@ -316,8 +296,7 @@ std::vector<Setting> make_table() {
   table.reserve(320);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
-  for (const auto add :
-       {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel, add_text, add_retrieval})
+  for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})
     add(table);
   return table;
 }

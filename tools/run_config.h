@@ -136,8 +136,6 @@ struct RunConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
-  TextConfig text;
-  RetrievalConfig retrieval;
 };
 
 }  // namespace ermoe
