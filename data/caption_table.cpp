@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/file_io.h"
 #include "data/caption_files.h"
+#include "data/pieces.h"
 
 #include <algorithm>
 
@@ -28,16 +29,6 @@ std::string_view line_at(std::string_view text, size_t at) {
 std::string_view without_mark(std::string_view text) {
   if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
   return text;
-}
-
-std::vector<std::string_view> cut(std::string_view line, char separator) {
-  std::vector<std::string_view> pieces;
-  for (size_t at = 0; at <= line.size();) {
-    const size_t end = std::min(line.find(separator, at), line.size());
-    pieces.push_back(line.substr(at, end - at));
-    at = end + 1;
-  }
-  return pieces;
 }
 
 /// "img.jpg" of a row "img.jpg#0<TAB>caption"; nothing where it is none.
@@ -66,7 +57,7 @@ std::optional<size_t> column_named(const std::vector<std::string_view>& names, s
 std::optional<Columns> columns_of(std::string_view line) {
   Columns columns;
   columns.separator = line.find('\t') != std::string_view::npos ? '\t' : line.find('|') != std::string_view::npos ? '|' : ',';
-  const auto names = cut(line, columns.separator);
+  const auto names = pieces_of(line, columns.separator);
   const auto image = column_named(names, {"image", "image_name", "filename", "file_name", "filepath", "path", "file", "image_path", "img"});
   const auto caption = column_named(names, {"caption", "title", "comment", "sentence", "text", "description", "raw"});
   if (!image || !caption || column_named(names, {"label", "class", "age"})) return std::nullopt;

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
+#include "data/pieces.h"
 
 #include <algorithm>
 #include <array>
@@ -33,16 +34,6 @@ constexpr std::array<MapRegion, 10> map_regions{{{"ventricles", "", 0.015},
                                                  {"cerebellum", "91-116"},
                                                  {gives_way, ""}}};
 
-std::vector<std::string_view> parts_of(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (size_t from = 0; from <= text.size();) {
-    const size_t to = std::min(text.find(separator, from), text.size());
-    parts.push_back(text.substr(from, to - from));
-    from = to + 1;
-  }
-  return parts;
-}
-
 template <typename Number>
 std::optional<Number> number_of(std::string_view text) {
   Number value{};
@@ -54,7 +45,7 @@ std::optional<Number> number_of(std::string_view text) {
 std::vector<int> parse_numbers(std::string_view name, std::string_view text) {
   std::vector<int> numbers;
   if (text.empty()) return numbers;
-  for (const std::string_view range : parts_of(text, ',')) {
+  for (const std::string_view range : pieces_of(text, ',')) {
     const size_t dash = range.find('-');
     const auto low = number_of<int>(range.substr(0, dash));
     const auto high = dash == std::string_view::npos ? low : number_of<int>(range.substr(dash + 1));
@@ -80,7 +71,7 @@ double parse_slope(std::string_view name, std::string_view text) {
 
 /// NAME:SLOPE or NAME:NUMBERS:SLOPE.
 PhantomRegion parse_region(std::string_view text) {
-  const std::vector<std::string_view> parts = parts_of(text, ':');
+  const std::vector<std::string_view> parts = pieces_of(text, ':');
   check_input(parts.size() == 2 || parts.size() == 3, "\"{}\" is neither NAME:SLOPE nor NAME:AAL-NUMBERS:SLOPE", printable(text));
   const std::string name(parts[0]);
   const auto fits = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; };
@@ -131,7 +122,7 @@ std::vector<PhantomRegion> usual_plant() {
 
 std::vector<PhantomRegion> parse_plant(std::string_view text) {
   std::vector<PhantomRegion> plant;
-  for (const std::string_view part : parts_of(text, ';')) plant.push_back(parse_region(part));
+  for (const std::string_view part : pieces_of(text, ';')) plant.push_back(parse_region(part));
   check_input(plant.size() <= most_planted, "{} regions are too many, {} can be planted", plant.size(), most_planted);
   check_apart(plant);
   return plant;

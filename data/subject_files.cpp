@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
+#include "data/pieces.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -31,16 +32,6 @@ std::optional<size_t> highest_table(const FileTree& files) {
   return best;
 }
 
-std::vector<std::string_view> parts_of(std::string_view path) {
-  std::vector<std::string_view> parts;
-  for (size_t begin = 0; begin <= path.size();) {
-    const size_t end = std::min(path.find('/', begin), path.size());
-    parts.push_back(path.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 /// True for sub-ID/anat/sub-ID_*T1w.nii[.gz], with a folder ses-* between them or without.
 bool is_bids_volume(const std::vector<std::string_view>& parts) {
   const size_t n = parts.size();
@@ -65,7 +56,7 @@ SubjectTableFile open_subject_table(const FileTree& files, const std::string& pa
 std::string_view bare_subject(std::string_view id) { return id.starts_with("sub-") ? id.substr(4) : id; }
 
 std::string subject_in_path(std::string_view path) {
-  for (const std::string_view part : parts_of(path))
+  for (const std::string_view part : pieces_of(path, '/'))
     if (part.starts_with("sub-")) return std::string(part.substr(0, part.find_first_of("_.")));
   return std::string(path);
 }
@@ -76,7 +67,7 @@ void SubjectFinder::list_bids() {
   const auto& paths = files_.paths();
   for (size_t i = 0; i < paths.size(); ++i) {
     if (!paths[i].starts_with(folder_)) continue;
-    const auto parts = parts_of(std::string_view(paths[i]).substr(folder_.size()));
+    const auto parts = pieces_of(std::string_view(paths[i]).substr(folder_.size()), '/');
     if (is_bids_volume(parts)) bids_[std::string(bare_subject(parts[0]))].push_back(i);
   }
 }

@@ -10,6 +10,13 @@
 
 namespace ermoe::cuda {
 
+/// For a work whose pack would cross a border, as the end of a row: element by element.
+template <int V, typename Work>
+__device__ __forceinline__ void one_by_one(const Work& work, int64_t i) {
+#pragma unroll
+  for (int k = 0; k < V; ++k) work.template run<1>(i + k);
+}
+
 inline constexpr int elementwise_threads = 256;
 
 template <int V, typename Work>

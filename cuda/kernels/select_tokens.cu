@@ -9,13 +9,6 @@
 namespace ermoe::cuda {
 namespace {
 
-/// A pack that would cross the end of a row is moved element by element.
-template <int V, typename Work>
-__device__ __forceinline__ void one_by_one(const Work& work, int64_t i) {
-#pragma unroll
-  for (int k = 0; k < V; ++k) work.template run<1>(i + k);
-}
-
 template <typename T>
 struct Forward {
   SelectTokensDims dims;
