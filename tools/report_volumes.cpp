@@ -4,6 +4,7 @@
 #include "tools/expert_slices.h"
 #include "tools/region_shares.h"
 #include "tools/regression_report.h"
+#include "tools/html.h"
 #include "tools/report_page.h"
 #include "tools/slice_view.h"
 

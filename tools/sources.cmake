@@ -22,6 +22,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  contact_sheet.cpp
   cross_validation.cpp
   decoder_choice.cpp
   demo_picture.cpp
@@ -31,6 +32,8 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  given_images.cpp
+  html.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -43,6 +46,7 @@ set(SOURCES
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  nearest.cpp
   occlusion.cpp
   parallel_choice.cpp
   phantom_set.cpp
@@ -50,6 +54,7 @@ set(SOURCES
   prediction.cpp
   presets.cpp
   progress.cpp
+  query.cpp
   rank_agreement.cpp
   region_names.cpp
   region_shares.cpp
