@@ -47,6 +47,7 @@ set(SOURCES
   memory_advice.cpp
   metrics_log.cpp
   nearest.cpp
+  model_choice.cpp
   occlusion.cpp
   parallel_choice.cpp
   phantom_set.cpp
@@ -87,6 +88,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  vocabulary.cpp
   volume_files.cpp
   volume_pipeline.cpp
   volume_prediction.cpp
