@@ -22,6 +22,13 @@ std::string base64(std::string_view bytes) {
   return text;
 }
 
+/// No control of a terminal and none of the direction of writing (Unicode: bidirectional overrides, embeddings and isolates).
+bool is_shown(int32_t c) {
+  const bool blank = c == '\t' || c == '\n' || c == '\r';
+  const bool control = (c < 0x20 && !blank) || (c >= 0x7F && c < 0xA0);
+  return !control && !(c >= 0x202A && c <= 0x202E) && !(c >= 0x2066 && c <= 0x2069);
+}
+
 }  // namespace
 
 std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
@@ -35,22 +42,23 @@ std::string replaced(std::string_view text, std::string_view from, std::string_v
 }
 
 std::string html_text(std::string_view bytes) {
+  const std::string text = valid_utf8(bytes, bytes.size());
   std::string out;
-  for (const char c : valid_utf8(bytes, bytes.size())) {
-    const auto code = static_cast<unsigned char>(c);
-    const bool blank = c == ' ' || c == '\t' || c == '\n' || c == '\r';
-    if (c == '&')
+  for (size_t at = 0; at < text.size();) {
+    const CodePoint c = code_point_at(text, at);
+    if (c.value == '&')
       out += "&amp;";
-    else if (c == '<')
+    else if (c.value == '<')
       out += "&lt;";
-    else if (c == '>')
+    else if (c.value == '>')
       out += "&gt;";
-    else if (c == '"')
+    else if (c.value == '"')
       out += "&quot;";
-    else if ((code < 0x20 && !blank) || code == 0x7f)
-      out += "\xef\xbf\xbd";
+    else if (is_shown(c.value))
+      out.append(text, at, static_cast<size_t>(c.bytes));
     else
-      out += c;
+      out += "\xef\xbf\xbd";
+    at += static_cast<size_t>(c.bytes);
   }
   return out;
 }

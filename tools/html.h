@@ -14,8 +14,8 @@ namespace ermoe {
 /// `text` with every occurrence of `from` replaced.
 std::string replaced(std::string_view text, std::string_view from, std::string_view to);
 
-/// Any bytes as the text of an element or of an attribute in double quotes: no markup, valid UTF-8. What is no UTF-8 and control
-/// characters other than white space become U+FFFD.
+/// Any bytes as the text of an element or of an attribute in double quotes: no markup, valid UTF-8. U+FFFD stands for what is no UTF-8,
+/// for control characters other than white space, and for those that turn the direction of writing round ("exe.gpj" would read "jpg.exe").
 std::string html_text(std::string_view bytes);
 
 /// Puts each value where its mark {{name}} stands in `page`. Values are not looked through for marks: a class may be called {{css}}.

@@ -20,6 +20,12 @@ TEST(HtmlText, IsValidUtf8WithoutControls) {
             "b\xef\xbf\xbd[1m\xef\xbf\xbd\n\t");
 }
 
+TEST(HtmlText, TurnsNoDirection) {
+  EXPECT_EQ(html_text("a\xe2\x80\xaegpj.exe"), "a\xef\xbf\xbdgpj.exe");
+  EXPECT_EQ(html_text("\xe2\x81\xa7\xc2\x85"), "\xef\xbf\xbd\xef\xbf\xbd");
+  EXPECT_EQ(html_text("\xd7\xa9\xd7\x9c"), "\xd7\xa9\xd7\x9c") << "letters of any script stay";
+}
+
 TEST(Filled, PutsEachValueAtItsMarkAndNotIntoValues) {
   EXPECT_EQ(filled("<{{a}}|{{b}}|{{a}}>", {{"a", "{{b}}"}, {"b", "2"}}), "<{{b}}|2|{{b}}>");
   EXPECT_THROW(filled("{{c}}", {{"a", "1"}}), Error);
