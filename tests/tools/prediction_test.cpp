@@ -68,7 +68,10 @@ TEST(SearchWriter, WritesOneJsonArray) {
   SearchWriter writer(PredictionFormat::json, SearchDirection::captions_of_image);
   std::string text = writer.head() + writer.foot();
   EXPECT_EQ(text, "[]\n");
-  text = writer.head() + writer.entry("a\xff", {{"two dogs", 0.1f}}) + writer.entry("b", {{"x", std::nanf("")}}) + writer.foot();
+  text = writer.head();
+  text += writer.entry("a\xff", {{"two dogs", 0.1f}});
+  text += writer.entry("b", {{"x", std::nanf("")}});
+  text += writer.foot();
   EXPECT_EQ(text,
             "[\n{\"file\":\"a\xef\xbf\xbd\",\"captions\":[{\"caption\":\"two dogs\",\"score\":0.1}]},\n"
             "{\"file\":\"b\",\"captions\":[{\"caption\":\"x\",\"score\":null}]}\n]\n");
