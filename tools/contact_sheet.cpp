@@ -8,8 +8,6 @@
 namespace ermoe {
 namespace {
 
-constexpr int64_t thumbnail_side = 384;  // twice what a column is wide, for screens with fine pixels
-
 constexpr std::string_view page_frame = R"~(<!doctype html>
 <html lang="en">
 <head>
@@ -111,15 +109,14 @@ std::string contact_sheet_page(const ContactSheet& sheet) {
                              {"source", html_text(sheet.source)}});
 }
 
-std::string thumbnail(const ImageDataset& images, int64_t i) {
+std::string thumbnail(const ImageDataset& images, int64_t i, int64_t side) {
   // A photograph of many pixels is decoded at a part of its size.
-  const WantedPart whole{.choose = [](int64_t height, int64_t width) { return CropBox{0, 0, height, width}; }, .side = thumbnail_side};
+  const WantedPart whole{.choose = [](int64_t height, int64_t width) { return CropBox{0, 0, height, width}; }, .side = side};
   const std::optional<std::string> file = images.file(i);
   Image image = file ? decode_part(std::as_bytes(std::span(*file)), images.name(i), whole) : images.read(i);
   const int64_t longer = std::max(image.height, image.width);
-  if (longer > thumbnail_side)
-    image = resize(image, std::max<int64_t>(1, image.height * thumbnail_side / longer),
-                   std::max<int64_t>(1, image.width * thumbnail_side / longer));
+  if (longer > side)
+    image = resize(image, std::max<int64_t>(1, image.height * side / longer), std::max<int64_t>(1, image.width * side / longer));
   return data_uri(image);
 }
 

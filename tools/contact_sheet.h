@@ -30,8 +30,11 @@ struct ContactSheet {
 /// The whole page. Throws `Error` without a section.
 std::string contact_sheet_page(const ContactSheet& sheet);
 
-/// Image i as a data: URI with at most 384 pixels a side, never enlarged: JPEG, or PNG where it is tiny. Throws `InputError` that names
+/// Pixels a side of the sheet's pictures: twice what a column is wide, for screens with fine pixels.
+constexpr int64_t sheet_picture_side = 384;
+
+/// Image i as a data: URI with at most `side` pixels a side, never enlarged: JPEG, or PNG where it is tiny. Throws `InputError` that names
 /// the file where it cannot be read.
-std::string thumbnail(const ImageDataset& images, int64_t i);
+std::string thumbnail(const ImageDataset& images, int64_t i, int64_t side);
 
 }  // namespace ermoe

@@ -138,7 +138,7 @@ FoundSheet sheet_of(const std::vector<std::string>& queries, const Found& found,
     const auto [place, added] = pictures.try_emplace(image);
     if (added) {
       try {
-        place->second = thumbnail(images, image);
+        place->second = thumbnail(images, image, sheet_picture_side);
       } catch (const InputError& fault) {
         note(fault.what());
         ++made.unread;

@@ -93,17 +93,18 @@ TEST(Thumbnail, IsNeverTheFileAndNeverEnlarged) {
   folder.file("c_thin.png", encode_png(plain_image(1, 2000)));
   folder.file("d_tiny.png", encode_png(plain_image(20, 16)));
   const auto images = open_image_files({folder.path().string()});
-  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 0)), std::pair(216, 384));
-  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 1)), std::pair(100, 80));
-  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 2)), std::pair(1, 384));
-  EXPECT_TRUE(thumbnail(*images, 3).starts_with("data:image/png;base64,"));
+  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 0, 384)), std::pair(216, 384));
+  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 0, 100)), std::pair(56, 100));
+  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 1, 384)), std::pair(100, 80));
+  EXPECT_EQ(size_of_jpeg(thumbnail(*images, 2, 384)), std::pair(1, 384));
+  EXPECT_TRUE(thumbnail(*images, 3, 384).starts_with("data:image/png;base64,"));
 }
 
 TEST(Thumbnail, OfABrokenFileIsRefusedByName) {
   const TempFolder folder;
   const std::string path = folder.file("broken.jpg", "\xff\xd8\xff nothing");
   try {
-    thumbnail(*open_image_files({path}), 0);
+    thumbnail(*open_image_files({path}), 0, 384);
     FAIL();
   } catch (const InputError& fault) {
     EXPECT_NE(std::string(fault.what()).find("broken.jpg"), std::string::npos);
