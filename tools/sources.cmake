@@ -15,6 +15,7 @@ set(SOURCES
   bench/report.cpp
   bench/step_bench.cpp
   caption_inspection.cpp
+  caption_pipeline.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -31,6 +32,7 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -44,7 +46,9 @@ set(SOURCES
   memory_advice.cpp
   metrics_log.cpp
   model_choice.cpp
+  objective.cpp
   occlusion.cpp
+  pair_evaluation.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
