@@ -15,6 +15,7 @@ set(SOURCES
   bench/report.cpp
   bench/step_bench.cpp
   caption_inspection.cpp
+  caption_pipeline.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -34,6 +35,7 @@ set(SOURCES
   font.cpp
   given_images.cpp
   html.cpp
+  image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -48,7 +50,9 @@ set(SOURCES
   metrics_log.cpp
   nearest.cpp
   model_choice.cpp
+  objective.cpp
   occlusion.cpp
+  pair_evaluation.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
