@@ -153,6 +153,15 @@ RetrievalMetrics retrieval_metrics(const Tensor& image, const Tensor& text, std:
   return metrics;
 }
 
+std::vector<int64_t> caption_ranks(const Tensor& image, const Tensor& text, std::span<const int64_t> owner) {
+  check_features(image, text, owner);
+  Relevant images;
+  for (const int64_t own : owner) images.push_back({own});
+  std::vector<int64_t> ranks;
+  for (const Row& row : rows_of(text, image, images)) ranks.push_back(row.rank);
+  return ranks;
+}
+
 RetrievalReport retrieval_report(const Tensor& image, const Tensor& text, std::span<const int64_t> owner) {
   RetrievalReport report{.all = retrieval_metrics(image, text, owner), .folds = {}};
   if (image.shape()[0] >= folds * fold_images) report.folds = mean_of_folds(image, text, owner);

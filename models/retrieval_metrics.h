@@ -42,6 +42,9 @@ struct RetrievalMetrics {
 /// that do not fit, owners that are no image, and images without a caption.
 RetrievalMetrics retrieval_metrics(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
 
+/// The rank of each caption's image (C), as above: what `to_image` sums up. Shapes, memory and errors as above.
+std::vector<int64_t> caption_ranks(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
+
 /// All images together, and where there are 5,000 or more also the mean over five folds of 1,000, the first 5,000 in their order: the
 /// "5K" and "1K" of COCO's test images.
 struct RetrievalReport {

@@ -15,6 +15,7 @@ set(SOURCES
   bench/report.cpp
   bench/step_bench.cpp
   caption_inspection.cpp
+  caption_pipeline.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -22,6 +23,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  contact_sheet.cpp
   cross_validation.cpp
   decoder_choice.cpp
   demo_picture.cpp
@@ -31,6 +33,9 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  given_images.cpp
+  html.cpp
+  image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -43,13 +48,18 @@ set(SOURCES
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  nearest.cpp
+  model_choice.cpp
+  objective.cpp
   occlusion.cpp
+  pair_evaluation.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
   prediction.cpp
   presets.cpp
   progress.cpp
+  query.cpp
   rank_agreement.cpp
   region_names.cpp
   region_shares.cpp
@@ -82,6 +92,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  vocabulary.cpp
   volume_files.cpp
   volume_pipeline.cpp
   volume_prediction.cpp

@@ -9,6 +9,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  contact_sheet_test.cpp
   cross_validation_test.cpp
   decoder_choice_test.cpp
   demo_picture_test.cpp
@@ -17,12 +18,15 @@ set(SOURCES
   expert_slices_test.cpp
   families_test.cpp
   golden_test.cpp
+  html_test.cpp
   memory_advice_test.cpp
+  nearest_test.cpp
   occlusion_test.cpp
   parallel_choice_test.cpp
   phantom_set_test.cpp
   prediction_test.cpp
   progress_test.cpp
+  query_test.cpp
   rank_agreement_test.cpp
   region_names_test.cpp
   region_shares_test.cpp
