@@ -158,9 +158,11 @@ class Sizes {
     return shape[axis];
   }
 
+  bool has(std::string_view own) const { return file_.has(source_of(naming_, own)->names[0]); }
+
   int64_t depth(const char* tower) const {
     int64_t blocks = 0;
-    while (file_.has(source_of(naming_, fmt::format("{}.blocks.{}.norm1.weight", tower, blocks))->names[0])) ++blocks;
+    while (has(fmt::format("{}.blocks.{}.norm1.weight", tower, blocks))) ++blocks;
     return blocks;
   }
 
@@ -204,7 +206,7 @@ void settle_image(const Sizes& sizes, VitConfig& image) {
   const int64_t grid = std::llround(std::sqrt(static_cast<double>(std::max<int64_t>(patches, 0))));
   check_input(grid > 0 && grid * grid == patches, "{}: positions of {} patches are no square grid", sizes.path(), patches);
   if (image.image_size == 0) image.image_size = grid * image.patch;
-  image.pre_norm = true;
+  image.pre_norm = sizes.has("image.norm_pre.weight");  // OpenCLIP can do without (no_ln_pre)
   image.patch_bias = PatchBias::off;
   image.norm_eps = 1e-5;
   image.pool = Pool::token;
@@ -233,7 +235,7 @@ DualConfig settled(const SafetensorsFile& file, const DualConfig& wanted) {
 void check_form(const SafetensorsFile& file, const DualConfig& config) {
   const VitConfig clip = settled(file, config).image, &own = config.image;
   std::vector<std::string> other;
-  if (own.pre_norm != clip.pre_norm) other.emplace_back("--model.pre_norm true");
+  if (own.pre_norm != clip.pre_norm) other.push_back(fmt::format("--model.pre_norm {}", clip.pre_norm));
   if (own.patch_bias != clip.patch_bias) other.emplace_back("--model.patch_bias off");
   if (own.norm_eps != clip.norm_eps) other.push_back(fmt::format("--model.norm_eps {}", clip.norm_eps));
   if (own.pool != clip.pool) other.emplace_back("--model.pool token");
