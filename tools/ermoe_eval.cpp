@@ -132,7 +132,7 @@ int evaluate_model(const Options& options) {
   model.use_average(!foreign && pipeline->has_training() ? pipeline.get() : nullptr, note);
   const Samples samples = choose_images(*pipeline, options, model, foreign);
   const auto run = [&](ExpertOrder order) {
-    return evaluate(engine.ctx, model.model(), *pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
+    return evaluate(engine.ctx, model.vit(), *pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
   };
   EvaluationReport report{.checkpoint = model.folder(),
                           .step = model.step(),

@@ -5,6 +5,7 @@
 #include "core/context.h"
 #include "data/dataset.h"
 #include "data/sampler.h"
+#include "data/text/tokenizer.h"
 #include "models/average.h"
 #include "models/recorded_step.h"
 #include "tools/run_config.h"
@@ -82,7 +83,9 @@ class Pipeline {
 
 /// Opens `config.data.path`, as images with classes or, where the model's dimensions are 3, as volumes with numbers, and fills in what was
 /// left to the data: sizes, classes, normalisation, the targets' scale. Settings that contradict the data are an InputError. Of `world`
-/// ranks this is `rank`: it gets its part of each batch.
-std::unique_ptr<Pipeline> open_pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank = 0, int world = 1);
+/// ranks this is `rank`: it gets its part of each batch. `tokenizer`: that of a dual encoder which exists already; null: as text.tokenizer
+/// says, or learnt (tools/vocabulary.h).
+std::unique_ptr<Pipeline> open_pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank = 0, int world = 1,
+                                        std::shared_ptr<const Tokenizer> tokenizer = nullptr);
 
 }  // namespace ermoe

@@ -43,6 +43,7 @@ set(SOURCES
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  model_choice.cpp
   occlusion.cpp
   parallel_choice.cpp
   phantom_set.cpp
@@ -82,6 +83,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  vocabulary.cpp
   volume_files.cpp
   volume_pipeline.cpp
   volume_prediction.cpp
