@@ -114,6 +114,18 @@ TEST_P(ClipWeights, TellTheirSizes) {
   EXPECT_TRUE(has_clip_names(SafetensorsFile::open(weights_)));
 }
 
+TEST_P(ClipWeights, MayHaveNoNormBeforeTheBlocks) {
+  const std::string path = changed([](auto& all) {
+    std::erase_if(all, [](const NamedTensor& t) {
+      return t.name.find("ln_pre") != std::string::npos || t.name.find("pre_lay") != std::string::npos;
+    });
+  });
+  EXPECT_FALSE(clip_config(path, open_config(GetParam().activation)).image.pre_norm);
+  DualEncoder model(config_);
+  model.allocate(bench_.ctx, DType::f32);
+  expect_error([&] { load_clip_weights(bench_.ctx, path, model); }, {"changed.safetensors", "give --model.pre_norm false"});
+}
+
 TEST_P(ClipWeights, OtherSizesAreNamed) {
   const auto refuse = [&](const std::function<void(DualConfig&)>& change, std::initializer_list<const char*> parts) {
     DualConfig wanted = open_config(Activation::gelu);

@@ -272,22 +272,6 @@ void evaluate(TinyDual& tiny, const Tensor& more, const std::string& prefix, std
   }
 }
 
-/// The run's settings with those of two towers.
-std::string settings_of(const DualCase& made) {
-  RunConfig config;
-  config.model = made.model.image;
-  config.optim.ema = made.ema;
-  config.data.mean = config.data.std = {0.5, 0.5, 0.5};
-  const TextConfig& text = made.model.text;
-  const RetrievalConfig& retrieval = made.model.retrieval;
-  std::string json = config_to_json(config);
-  json.erase(json.rfind('}'));
-  return json + fmt::format(R"(, "text": {{"vocabulary": {}, "end_token": {}, "context": {}, "width": {}, "depth": {}, "heads": {}, )"
-                            R"("mlp_ratio": {}, "moe_layers": "{}"}}, "retrieval": {{"projection": {}, "loss": "{}"}}}})",
-                            text.vocabulary, text.end_token, text.context, text.width, text.depth, text.heads, text.mlp_ratio,
-                            text.moe_layers, retrieval.projection, enum_name(retrieval.loss));
-}
-
 void write_case(const DualCase& made, const std::string& root) {
   const std::string folder = root + "/" + made.name;
   std::filesystem::create_directories(folder);
@@ -308,7 +292,13 @@ void write_case(const DualCase& made, const std::string& root) {
     evaluate(tiny, more, "averaged.", expected);
   }
   TrainingProgress progress;
-  progress.config = settings_of(made);
+  RunConfig config;
+  config.model = made.model.image;
+  config.text = made.model.text;
+  config.retrieval = made.model.retrieval;
+  config.optim.ema = made.ema;
+  config.data.mean = config.data.std = {0.5, 0.5, 0.5};
+  progress.config = config_to_json(config);
   write_checkpoint(ctx, folder, tiny.model, optimizer, average ? &*average : nullptr, progress);
   write_safetensors(folder + "/expected.safetensors", expected);
 }
