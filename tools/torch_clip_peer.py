@@ -3,7 +3,8 @@
 shape. Image tower: ViT-B/16 at 224 px, every second block's feed-forward network 8 experts W = U diag(s) Vᵀ of which a token takes 2, by
 the cosine of token and context in each expert's leading directions; after the optimizer U and V are retracted by one cubic Newton-Schulz
 step. Text tower: 12 dense blocks, width 512, 8 heads, 77 tokens. Contrastive loss with a learned, clamped temperature. bf16 autocast,
-torch.compile, fused AdamW. Inputs are random and lie on the device. Prints one JSON line.
+torch.compile, fused AdamW. Inputs are random and lie on the device. Prints one JSON line; with --serve one for each line that it reads,
+and "ready" before, so that others can have the device in between (tools/compare_clip.sh).
 
   tools/torch_clip_peer.py --batch 256               needs a GPU and PyTorch 2.8 or newer (torch._grouped_mm)
   tools/torch_clip_peer.py --device cpu --small      that it runs at all; PyTorch 1.13 will do
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 
 import torch
@@ -27,6 +29,7 @@ parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--warmup", type=int, default=8)
 parser.add_argument("--no-compile", dest="compile", action="store_false")
 parser.add_argument("--device", default="cuda")
+parser.add_argument("--serve", action="store_true", help="compile and warm up, then measure once for each line of the standard input")
 parser.add_argument("--small", action="store_true", help="tiny towers of the same make")
 args = parser.parse_args()
 
@@ -218,12 +221,7 @@ def seconds_of(step):
     return begin.elapsed_time(end) / 1e3
 
 
-def main():
-    torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = True
-    step, model = trainer()
-    for _ in range(args.warmup):
-        step()
+def measured(step, model):
     times = [seconds_of(step) for _ in range(args.steps)]
     median = statistics.median(times)
     result = dict(torch=torch.__version__, moe=args.moe, compile=compiled, batch=args.batch, img_s=round(args.batch / median, 2),
@@ -231,7 +229,24 @@ def main():
                   params_M=round(sum(p.numel() for p in model.parameters()) / 1e6, 2), loss=round(float(step()), 4))
     if cuda:
         result["peak_GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    print(json.dumps(result), flush=True)
+    return json.dumps(result)
+
+
+def main():
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    step, model = trainer()
+    for _ in range(args.warmup):
+        step()
+    if not args.serve:
+        return print(measured(step, model), flush=True)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for _ in range(3):  # memory that was given back is taken again, and the clock goes up
+            step()
+        print(measured(step, model), flush=True)
+        if cuda:
+            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":
