@@ -172,12 +172,13 @@ class Sizes {
     wanted = implied;
   }
 
-  void settle_heads(const char* key, int64_t& heads, int64_t width) const {
-    constexpr int64_t head_width = 64;  // of every CLIP model
+  /// 64 wide; but published image towers have no more than 16 (ViT-H, ViT-g and ViT-bigG: 80, 88 and 104 wide).
+  void settle_heads(const char* key, int64_t& heads, int64_t width, int64_t most) const {
+    constexpr int64_t head_width = 64;
     if (heads > 0) return;
     check_input(width % head_width == 0, "{}: {} must be given, since a width of {} is no multiple of {}", file_.path(), key, width,
                 head_width);
-    heads = width / head_width;
+    heads = std::min(width / head_width, most);
   }
 
   void settle_ratio(const char* key, double& ratio, int64_t width, int64_t hidden) const {
@@ -199,7 +200,7 @@ void settle_image(const Sizes& sizes, VitConfig& image) {
   sizes.settle("model.channels", image.channels, sizes.side("image.patch_embed.proj.weight", 4, 1));
   sizes.settle("model.patch", image.patch, sizes.side("image.patch_embed.proj.weight", 4, 2));
   sizes.settle("model.depth", image.depth, sizes.depth("image"));
-  sizes.settle_heads("model.heads", image.heads, image.width);
+  sizes.settle_heads("model.heads", image.heads, image.width, 16);
   if (image.depth > 0)
     sizes.settle_ratio("model.mlp_ratio", image.mlp_ratio, image.width, sizes.side("image.blocks.0.mlp.fc1.weight", 2, 0));
   const int64_t patches = sizes.side("image.pos_embed", 2, 0) - 1;
@@ -218,7 +219,7 @@ void settle_text(const Sizes& sizes, TextConfig& text) {
   sizes.settle("text.width", text.width, sizes.side("text.token_embed", 2, 1));
   sizes.settle("text.context", text.context, sizes.side("text.pos_embed", 2, 0));
   sizes.settle("text.depth", text.depth, sizes.depth("text"));
-  sizes.settle_heads("text.heads", text.heads, text.width);
+  sizes.settle_heads("text.heads", text.heads, text.width, text.width);
   if (text.depth > 0) sizes.settle_ratio("text.mlp_ratio", text.mlp_ratio, text.width, sizes.side("text.blocks.0.mlp.fc1.weight", 2, 0));
 }
 

@@ -916,9 +916,12 @@ def load(path, averaged=None):
 
 def timm_state_dict(model):
     """Of a dense model, the tensors that timm's VisionTransformer of its sizes loads."""
+    if isinstance(model, DualEncoder):
+        raise CannotLoad("timm's vision transformers know no captions; clip_state_dict is for two towers")
     s = model.settings
     for wrong, what in ((s.blocks_with_experts, "experts in some blocks (moe.layers)"), (s.dimensions != 2, "volumes (model.dimensions)"),
-                        (s.patch_margin, "patches that overlap (model.patch_margin)"), (s.pool == "flatten", "model.pool flatten")):
+                        (s.patch_margin, "patches that overlap (model.patch_margin)"), (s.pool == "flatten", "model.pool flatten"),
+                        (s.pre_norm == (s.patch_bias == "on"), "model.pre_norm with a bias of patches, nor patches with neither")):
         if wrong:
             raise CannotLoad(f"timm's vision transformers know no {what}")
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "input_shift"}
