@@ -255,9 +255,10 @@ bool other_grid(const SavedSlice& slice, const Shape& stored, const DualEncoder&
          model.config().image.pool == Pool::token;
 }
 
-/// "image.blocks.3.mlp." of "image.blocks.3.moe.experts.U1": the dense network whose place experts have; empty for another name.
+/// "image.blocks.3.mlp." of "image.blocks.3.moe.experts.U1", or of a factored tensor's "….cp.gate": the dense network whose place experts
+/// have; empty for another name.
 std::string dense_network_of(const std::string& own) {
-  const size_t at = own.find(".moe.");
+  const size_t at = std::min(own.find(".moe."), own.find(".cp."));
   return at == std::string::npos ? "" : own.substr(0, at) + ".mlp.";
 }
 
