@@ -48,6 +48,8 @@ double gini_of(std::span<const double> values);
 class RoutingCollector {
  public:
   explicit RoutingCollector(Model& model);
+  /// Of these layers, whose experts have these settings.
+  RoutingCollector(const MoeConfig& settings, const std::vector<MoeLayer*>& layers);
 
   /// Adds one pass over images with these numbers in the data set. `labels` (B) may be empty: class information is then left out.
   void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,

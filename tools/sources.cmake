@@ -16,6 +16,7 @@ set(SOURCES
   bench/step_bench.cpp
   bench/workload.cpp
   caption_inspection.cpp
+  caption_pipeline.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -32,6 +33,7 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -45,7 +47,9 @@ set(SOURCES
   memory_advice.cpp
   metrics_log.cpp
   model_choice.cpp
+  objective.cpp
   occlusion.cpp
+  pair_evaluation.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
