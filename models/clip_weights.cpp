@@ -158,9 +158,11 @@ class Sizes {
     return shape[axis];
   }
 
+  bool has(std::string_view own) const { return file_.has(source_of(naming_, own)->names[0]); }
+
   int64_t depth(const char* tower) const {
     int64_t blocks = 0;
-    while (file_.has(source_of(naming_, fmt::format("{}.blocks.{}.norm1.weight", tower, blocks))->names[0])) ++blocks;
+    while (has(fmt::format("{}.blocks.{}.norm1.weight", tower, blocks))) ++blocks;
     return blocks;
   }
 
@@ -170,12 +172,13 @@ class Sizes {
     wanted = implied;
   }
 
-  void settle_heads(const char* key, int64_t& heads, int64_t width) const {
-    constexpr int64_t head_width = 64;  // of every CLIP model
+  /// 64 wide; but published image towers have no more than 16 (ViT-H, ViT-g and ViT-bigG: 80, 88 and 104 wide).
+  void settle_heads(const char* key, int64_t& heads, int64_t width, int64_t most) const {
+    constexpr int64_t head_width = 64;
     if (heads > 0) return;
     check_input(width % head_width == 0, "{}: {} must be given, since a width of {} is no multiple of {}", file_.path(), key, width,
                 head_width);
-    heads = width / head_width;
+    heads = std::min(width / head_width, most);
   }
 
   void settle_ratio(const char* key, double& ratio, int64_t width, int64_t hidden) const {
@@ -197,14 +200,14 @@ void settle_image(const Sizes& sizes, VitConfig& image) {
   sizes.settle("model.channels", image.channels, sizes.side("image.patch_embed.proj.weight", 4, 1));
   sizes.settle("model.patch", image.patch, sizes.side("image.patch_embed.proj.weight", 4, 2));
   sizes.settle("model.depth", image.depth, sizes.depth("image"));
-  sizes.settle_heads("model.heads", image.heads, image.width);
+  sizes.settle_heads("model.heads", image.heads, image.width, 16);
   if (image.depth > 0)
     sizes.settle_ratio("model.mlp_ratio", image.mlp_ratio, image.width, sizes.side("image.blocks.0.mlp.fc1.weight", 2, 0));
   const int64_t patches = sizes.side("image.pos_embed", 2, 0) - 1;
   const int64_t grid = std::llround(std::sqrt(static_cast<double>(std::max<int64_t>(patches, 0))));
   check_input(grid > 0 && grid * grid == patches, "{}: positions of {} patches are no square grid", sizes.path(), patches);
   if (image.image_size == 0) image.image_size = grid * image.patch;
-  image.pre_norm = true;
+  image.pre_norm = sizes.has("image.norm_pre.weight");  // OpenCLIP can do without (no_ln_pre)
   image.patch_bias = PatchBias::off;
   image.norm_eps = 1e-5;
   image.pool = Pool::token;
@@ -216,7 +219,7 @@ void settle_text(const Sizes& sizes, TextConfig& text) {
   sizes.settle("text.width", text.width, sizes.side("text.token_embed", 2, 1));
   sizes.settle("text.context", text.context, sizes.side("text.pos_embed", 2, 0));
   sizes.settle("text.depth", text.depth, sizes.depth("text"));
-  sizes.settle_heads("text.heads", text.heads, text.width);
+  sizes.settle_heads("text.heads", text.heads, text.width, text.width);
   if (text.depth > 0) sizes.settle_ratio("text.mlp_ratio", text.mlp_ratio, text.width, sizes.side("text.blocks.0.mlp.fc1.weight", 2, 0));
 }
 
@@ -233,7 +236,7 @@ DualConfig settled(const SafetensorsFile& file, const DualConfig& wanted) {
 void check_form(const SafetensorsFile& file, const DualConfig& config) {
   const VitConfig clip = settled(file, config).image, &own = config.image;
   std::vector<std::string> other;
-  if (own.pre_norm != clip.pre_norm) other.emplace_back("--model.pre_norm true");
+  if (own.pre_norm != clip.pre_norm) other.push_back(fmt::format("--model.pre_norm {}", clip.pre_norm));
   if (own.patch_bias != clip.patch_bias) other.emplace_back("--model.patch_bias off");
   if (own.norm_eps != clip.norm_eps) other.push_back(fmt::format("--model.norm_eps {}", clip.norm_eps));
   if (own.pool != clip.pool) other.emplace_back("--model.pool token");
@@ -252,9 +255,10 @@ bool other_grid(const SavedSlice& slice, const Shape& stored, const DualEncoder&
          model.config().image.pool == Pool::token;
 }
 
-/// "image.blocks.3.mlp." of "image.blocks.3.moe.experts.U1": the dense network whose place experts have; empty for another name.
+/// "image.blocks.3.mlp." of "image.blocks.3.moe.experts.U1", or of a factored tensor's "….cp.gate": the dense network whose place experts
+/// have; empty for another name.
 std::string dense_network_of(const std::string& own) {
-  const size_t at = own.find(".moe.");
+  const size_t at = std::min(own.find(".moe."), own.find(".cp."));
   return at == std::string::npos ? "" : own.substr(0, at) + ".mlp.";
 }
 

@@ -14,10 +14,10 @@ namespace ermoe {
 /// Whether the file has the names of a CLIP model with two towers.
 bool has_clip_names(const SafetensorsFile& file);
 
-/// `wanted` with what the file of a CLIP model implies: every size that is 0 (heads: width / 64), pre_norm, no bias of patches, learned
-/// positions, the class token's feature, and the eps of 1e-5. Sizes that are not 0 must be the file's, but for model.image_size: positions
-/// are interpolated. The activation is not told by weights: OpenAI's have quick_gelu, most others gelu. A mismatch, or a file that is no
-/// CLIP model, is an InputError that names it.
+/// `wanted` with what the file of a CLIP model implies: every size that is 0 (heads: width / 64, of images 16 at most), pre_norm where the
+/// file has it, no bias of patches, learned positions, the class token's feature, and the eps of 1e-5. Sizes that are not 0 must be the
+/// file's, but for model.image_size: positions are interpolated. The activation is not told by weights: OpenAI's have quick_gelu, most
+/// others gelu. A mismatch, or a file that is no CLIP model, is an InputError that names it.
 DualConfig clip_config(const std::string& path, const DualConfig& wanted);
 
 /// Loads such a file, of any float type, into a dual encoder on the host. A setting that is not what the file implies, and a tensor that is

@@ -47,11 +47,11 @@ void add_common(CLI::App& app, Common& common) {
 }
 
 void add_step_flags(CLI::App& app, StepBenchOptions& step) {
-  add_choice(app, "--workload", step.workload, "the model");
-  add_choice(app, "--router", step.layer, "what every second block holds");
-  add_choice(app, "--orthogonality", step.orthogonality, "how factors are kept orthonormal");
+  add_choice(app, "--workload", step.what.workload, "the model");
+  add_choice(app, "--router", step.what.layer, "what every second block holds");
+  add_choice(app, "--orthogonality", step.what.orthogonality, "how factors are kept orthonormal");
   add_choice(app, "--precision", step.precision, "what ops compute in");
-  app.add_option("--batch", step.batch, "images a step; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
+  app.add_option("--batch", step.batch, "images a step; 0: 256 for clip, 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
   app.add_option("--steps", step.steps, "timed steps")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", step.warmup, "untimed steps before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", step.expert, "of the ranks that mpirun starts, how many hold the experts together")
@@ -104,9 +104,11 @@ void add_orthogonality_flags(CLI::App& app, OrthogonalityFlags& flags) {
   app.add_option("--lr", flags.bench.lr, "learning rate")->check(CLI::Range(0.0, 1.0));
   app.add_option("--check-every", flags.bench.check_every, "steps between two looks at the factors")->check(CLI::Range(1, 1000000));
   app.add_option("--method", flags.method, "newton_schulz, gram_schmidt, cholesky_qr, cayley or all");
-  app.add_option("--share-of", flags.share_of,
-                 "also run whole steps of this workload (c10, s16, b16, ba) and give the share of each method");
-  app.add_option("--batch", flags.step.batch, "images of these steps; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
+  app.add_option(
+      "--share-of", flags.share_of,
+      fmt::format("also run whole steps of this workload ({}) and give the share of each method", fmt::join(enum_names<Workload>(), ", ")));
+  app.add_option("--batch", flags.step.batch, "images of these steps; 0: 256 for clip, 32 for ba, 16 for the others")
+      ->check(CLI::Range(0, 4096));
 }
 
 struct CommFlags {
@@ -133,7 +135,7 @@ void add_layer_flags(CLI::App& app, LayerFlags& flags) {
   add_choice(app, "--workload", layer.workload, "whose layer");
   add_choice(app, "--router", layer.layer, "what the layer holds");
   add_choice(app, "--precision", layer.precision, "what ops compute in");
-  app.add_option("--batch", layer.batch, "images a rank; 0: 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
+  app.add_option("--batch", layer.batch, "images a rank; 0: 256 for clip, 32 for ba, 16 for the others")->check(CLI::Range(0, 4096));
   app.add_option("--steps", layer.steps, "timed passes, forward and backward")->check(CLI::Range(1, 1000000));
   app.add_option("--warmup", layer.warmup, "untimed passes before")->check(CLI::Range(0, 1000000));
   app.add_option("--expert", layer.expert_ranks, "ranks that hold the experts together; 1: each holds all")->check(CLI::Range(1, 4096));
@@ -154,9 +156,9 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
   const auto methods = methods_of(flags.method);
   if (!flags.share_of.empty()) {
     const auto workload = parse_enum<Workload>(flags.share_of);
-    check_input(workload.has_value(), "--share-of {}: choose c10, s16, b16 or ba", flags.share_of);
-    flags.step.workload = *workload;
-    flags.step.batch = batch_of(flags.step);
+    check_input(workload.has_value(), "--share-of {}: choose from {}", flags.share_of, fmt::join(enum_names<Workload>(), ", "));
+    flags.step.what.workload = *workload;
+    flags.step.batch = batch_of(*workload, flags.step.batch);
     whole.emplace(engine, flags.step);
   }
   bool kept = true;
@@ -166,7 +168,7 @@ int run_orthogonality(Engine& engine, BenchReport& report, OrthogonalityFlags& f
     report.add(flags.bench, result);
     kept &= result.kept();
     if (!whole) continue;
-    flags.step.orthogonality = method;
+    flags.step.what.orthogonality = method;
     report.add(flags.step, whole->run(method));
   }
   return kept ? 0 : 1;
@@ -196,7 +198,7 @@ void run_ops(const Engine& engine, BenchReport& report, const OpOptions& options
 void run_steps(Engine& engine, BenchReport& report, StepFlags flags) {
   if (flags.steps_only) flags.bench.breaking = Breaking::none;
   if (flags.op_by_op) flags.bench.running = Running::op_by_op;
-  flags.bench.batch = batch_of(flags.bench);
+  flags.bench.batch = batch_of(flags.bench.what.workload, flags.bench.batch);
   const StepBenchResult result = StepBench(engine, flags.bench).run();
   if (!flags.steps_only) report.set_matrix_rate(matrix_rate(engine, engine.compute_dtype(flags.bench.precision)));
   report.add(flags.bench, result);

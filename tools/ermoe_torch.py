@@ -23,6 +23,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import struct
 import sys
 import unicodedata
@@ -465,9 +466,10 @@ class ExpertChoiceRouter(Router):
     def forward(self, x, c, images, allow, experts):
         moe, p = self.moe, torch.softmax(x @ self.weight.T, dim=1)
         group = moe.choice_images * (len(x) // images) or len(x)
+        order = p if allow is None else p.masked_fill(~allow, -math.inf)
         taken = torch.zeros_like(p, dtype=torch.bool)
         for first in range(0, len(x), group):
-            part = p[first:first + group]
+            part = order[first:first + group]
             count = -(-moe.top_k * len(part) // moe.experts)
             best = torch.sort(part, dim=0, descending=True, stable=True).indices[:count]
             taken[first:first + group].scatter_(0, best, torch.ones_like(best, dtype=torch.bool))
@@ -754,6 +756,77 @@ class DualEncoder(nn.Module):
         return logits + self.logit_bias if hasattr(self, "logit_bias") else logits
 
 
+# Captions
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+MOST_CHARACTERS = 10_000  # of a caption; what follows is not read
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+SEPARATORS = "\x1c\x1d\x1e\x1f"  # Python calls these white space, Unicode does not
+
+
+def byte_symbols():
+    """The visible character that stands for each byte, as GPT-2 has it."""
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {**{byte: chr(byte) for byte in visible}, **{byte: chr(256 + i) for i, byte in enumerate(hidden)}}
+
+
+def clean_caption(text):
+    text = unicodedata.normalize("NFC", unescape(unescape(text[:MOST_CHARACTERS])))
+    text = "".join(" " if c.isspace() and c not in SEPARATORS else c for c in text.strip())
+    return re.sub(" +", " ", text).lower()
+
+
+def words_of(text):
+    """Runs of letters, single digits, runs of other characters, and endings like 's."""
+    kind = lambda c: " " if c.isspace() and c not in SEPARATORS else {"L": "L", "N": "N"}.get(unicodedata.category(c)[0], "other")
+    at = 0
+    while at < len(text):
+        ending = next((e for e in CONTRACTIONS if text.startswith(e, at)), None)
+        first, end = kind(text[at]), at + len(ending or " ")
+        while not ending and first in ("L", "other") and end < len(text) and kind(text[end]) == first:
+            end += 1
+        if first != " ":
+            yield text[at:end]
+        at = end
+
+
+class CaptionTokenizer:
+    """CLIP's byte-level BPE from vocab.json and merges.txt in a folder: texts -> ids (B, W), start, text, end, padding of 0."""
+
+    def __init__(self, folder, context):
+        with open(os.path.join(folder, "vocab.json"), encoding="utf-8") as file:
+            self.ids = json.load(file)
+        with open(os.path.join(folder, "merges.txt"), encoding="utf-8") as file:
+            pairs = [line for line in file.read().split("\n") if line and not line.startswith("#version")]
+        self.rank = {tuple(pair.split()): i for i, pair in enumerate(pairs)}
+        self.context, self.symbols, self.known = context, byte_symbols(), {}
+
+    def word_ids(self, word):
+        if word not in self.known:
+            parts = [self.symbols[byte] for byte in word.encode()]
+            parts[-1] += "</w>"
+            while len(parts) > 1:
+                best = min(zip(parts, parts[1:]), key=lambda pair: self.rank.get(pair, math.inf))
+                if best not in self.rank:
+                    break
+                at = 0
+                while at + 1 < len(parts):
+                    if (parts[at], parts[at + 1]) == best:
+                        parts[at:at + 2] = ["".join(best)]
+                    at += 1
+            self.known[word] = [self.ids[part] for part in parts]
+        return self.known[word]
+
+    def __call__(self, texts):
+        rows = []
+        for text in [texts] if isinstance(texts, str) else texts:
+            ids = [i for word in words_of(clean_caption(text)) for i in self.word_ids(word)]
+            ids = [self.ids[START], *ids[:self.context - 2], self.ids[END]]
+            rows.append(ids + [0] * (self.context - len(ids)))
+        return torch.tensor(rows, dtype=torch.long)
+
+
 # Loading and saving
 
 def polar(q):
@@ -820,6 +893,8 @@ def load(path, averaged=None):
     two = config.get("text", {}).get("depth", 0) > 0
     model = (DualEncoder(config) if two else VisionTransformer(Settings(config))).eval()
     image, data = model.image if two else model, config.get("data", {})
+    if two and os.path.exists(os.path.join(folder, "vocab.json")):
+        model.tokenizer = CaptionTokenizer(folder, model.text.settings.context)
     image.classes, image.mean, image.deviation = classes, data.get("mean"), data.get("std")
     file = os.path.join(folder, "model.safetensors")
     tensors = read_safetensors(file)[0]
@@ -841,27 +916,127 @@ def load(path, averaged=None):
 
 def timm_state_dict(model):
     """Of a dense model, the tensors that timm's VisionTransformer of its sizes loads."""
+    if isinstance(model, DualEncoder):
+        raise CannotLoad("timm's vision transformers know no captions; clip_state_dict is for two towers")
     s = model.settings
     for wrong, what in ((s.blocks_with_experts, "experts in some blocks (moe.layers)"), (s.dimensions != 2, "volumes (model.dimensions)"),
-                        (s.patch_margin, "patches that overlap (model.patch_margin)"), (s.pool == "flatten", "model.pool flatten")):
+                        (s.patch_margin, "patches that overlap (model.patch_margin)"), (s.pool == "flatten", "model.pool flatten"),
+                        (s.pre_norm == (s.patch_bias == "on"), "model.pre_norm with a bias of patches, nor patches with neither")):
         if wrong:
             raise CannotLoad(f"timm's vision transformers know no {what}")
-    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    shift = tensors.pop("input_shift", None)
-    tensors["pos_embed"] = model.pos_embed.detach().clone()
-    if shift is not None:  # a constant added to the image is one added to its patches
-        weight = model.patch_embed["proj"].weight.detach()
-        patches = nnf.conv2d(shift, weight, stride=s.patch).flatten(2).transpose(1, 2)
-        tensors["pos_embed"][:, s.prefix:] += patches
-    return tensors
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "input_shift"}
+    return {**tensors, "pos_embed": constant_of_places(model)}
+
+
+def constant_of_places(tower, with_bias=False):
+    """(1, T, D) that tokens have whatever the image is: positions, what is added to the image, and if asked the patches' bias."""
+    s, places = tower.settings, tower.pos_embed.detach().clone()
+    if s.center_input:
+        patches = nnf.conv2d(tower.input_shift, tower.patch_embed["proj"].weight.detach(), stride=s.patch)
+        places[:, s.prefix:] += patches.flatten(2).transpose(1, 2)
+    if with_bias and s.patch_bias == "on":
+        places[:, s.prefix:] += tower.patch_embed["proj"].bias.detach()
+    return places
+
+
+# Of a CLIP model in OpenCLIP's names (which are OpenAI's) and in Hugging Face's: where each tower's blocks are, and what is in a block.
+CLIP_NAMES = {
+    "open_clip": {
+        "blocks": {"image": "visual.transformer.resblocks", "text": "transformer.resblocks"},
+        "block": {"norm1": "ln_1", "attn.proj": "attn.out_proj", "norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"},
+        "rest": {"image.patch_embed.proj": "visual.conv1", "image.norm_pre": "visual.ln_pre", "image.norm": "visual.ln_post",
+                 "text.norm": "ln_final"},
+        "class_token": "visual.class_embedding", "places": "visual.positional_embedding",
+        "words": "token_embedding.weight", "text_places": "positional_embedding"},
+    "hugging_face": {
+        "blocks": {"image": "vision_model.encoder.layers", "text": "text_model.encoder.layers"},
+        "block": {"norm1": "layer_norm1", "attn.proj": "self_attn.out_proj", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1",
+                  "mlp.fc2": "mlp.fc2"},
+        "rest": {"image.patch_embed.proj": "vision_model.embeddings.patch_embedding", "image.norm_pre": "vision_model.pre_layrnorm",
+                 "image.norm": "vision_model.post_layernorm", "text.norm": "text_model.final_layer_norm"},
+        "class_token": "vision_model.embeddings.class_embedding", "places": "vision_model.embeddings.position_embedding.weight",
+        "words": "text_model.embeddings.token_embedding.weight", "text_places": "text_model.embeddings.position_embedding.weight"}}
+
+
+def check_clip(model, names):
+    if not isinstance(model, DualEncoder):
+        raise CannotLoad("a CLIP model has two towers, and this one has none for text")
+    s, t = model.image.settings, model.text.settings
+    hugging_face = names == "hugging_face"
+    for wrong, what in ((s.blocks_with_experts or t.blocks_with_experts, "experts in some blocks (moe.layers, text.moe_layers)"),
+                        (s.pool != "token", f"model.pool {s.pool}"), (s.patch_margin, "patches that overlap (model.patch_margin)"),
+                        (s.qk_norm, "model.qk_norm"), (s.layer_scale, "model.layer_scale"),
+                        (hugging_face and not s.pre_norm, "image towers without model.pre_norm"),
+                        (hugging_face and hasattr(model, "logit_bias"), "bias of logits (retrieval.loss sigmoid)"),
+                        (not hugging_face and s.channels != 3, f"images of {s.channels} channels"),
+                        (not hugging_face and t.end_token != t.vocabulary - 1, "end token but the vocabulary's last (text.end_token)")):
+        if wrong:
+            raise CannotLoad(f"{names}'s CLIP knows no {what}")
+
+
+def clip_state_dict(model, names="open_clip"):
+    """Of a dense dual encoder, the tensors that OpenCLIP's CLIP or Hugging Face's CLIPModel (names "hugging_face") loads; `clip_config`
+    says its sizes."""
+    check_clip(model, names)
+    theirs, tensors = CLIP_NAMES[names], {}
+    for own, tensor in model.state_dict().items():
+        module, _, kind = own.rpartition(".")
+        tower, _, rest = module.partition(".")
+        if rest.startswith("blocks."):
+            _, number, part = rest.split(".", 2)
+            front = f"{theirs['blocks'][tower]}.{number}."
+            if part in theirs["block"]:
+                tensors[f"{front}{theirs['block'][part]}.{kind}"] = tensor
+            elif names == "open_clip":
+                tensors[f"{front}attn.in_proj_{kind}"] = tensor
+            else:
+                tensors.update(zip((f"{front}self_attn.{one}_proj.{kind}" for one in "qkv"), tensor.chunk(3)))
+        elif module in theirs["rest"] and not (module == "image.patch_embed.proj" and kind == "bias"):
+            tensors[f"{theirs['rest'][module]}.{kind}"] = tensor
+    places = constant_of_places(model.image, with_bias=True)[0]
+    tensors.update({theirs["class_token"]: model.image.cls_token.flatten(), theirs["places"]: places,
+                    theirs["words"]: model.text.token_embed, theirs["text_places"]: model.text.pos_embed})
+    image, text = model.image.head.weight, model.text.head.weight
+    tensors.update({"visual.proj": image.T, "text_projection": text.T} if names == "open_clip" else
+                   {"visual_projection.weight": image, "text_projection.weight": text})
+    tensors.update({name: getattr(model, name)[0] for name in ("logit_scale", "logit_bias") if hasattr(model, name)})
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def clip_config(model, names="open_clip"):
+    """What makes the model that loads `clip_state_dict`: open_clip.model.CLIP(**config), or the arguments of transformers.CLIPConfig."""
+    check_clip(model, names)
+    s, t = model.image.settings, model.text.settings
+    projection = model.image.head.out_features
+    if names == "open_clip":
+        eps = {"norm_kwargs": {"eps": s.norm_eps}} if s.norm_eps != 1e-5 else {}
+        image = {"image_size": s.image_size, "patch_size": s.patch, "layers": s.depth, "width": s.width, "head_width": s.width // s.heads,
+                 "mlp_ratio": s.mlp_ratio, **({} if s.pre_norm else {"no_ln_pre": True}), **eps}
+        text = {"context_length": t.context, "vocab_size": t.vocabulary, "layers": t.depth, "width": t.width, "heads": t.heads,
+                **({} if t.mlp_ratio == 4 else {"mlp_ratio": t.mlp_ratio}), **eps}
+        bias = {"init_logit_bias": float(model.logit_bias)} if hasattr(model, "logit_bias") else {}
+        return {"embed_dim": projection, "quick_gelu": s.activation == "quick_gelu", "vision_cfg": image, "text_cfg": text, **bias}
+    sizes = lambda one: {"hidden_size": one.width, "intermediate_size": int(one.mlp_ratio * one.width), "num_hidden_layers": one.depth,
+                         "num_attention_heads": one.heads, "hidden_act": one.activation, "layer_norm_eps": one.norm_eps,
+                         "projection_dim": projection}
+    return {"projection_dim": projection,
+            "vision_config": {**sizes(s), "image_size": s.image_size, "patch_size": s.patch, "num_channels": s.channels},
+            "text_config": {**sizes(t), "vocab_size": t.vocabulary, "max_position_embeddings": t.context, "eos_token_id": t.end_token}}
+
+
+def tower_line(s):
+    experts = f"experts in blocks {s.blocks_with_experts} by {s.moe.router}" if s.blocks_with_experts else "no experts"
+    return f"{s.depth} blocks of width {s.width}, {experts}"
 
 
 def main(path):
     model = load(path)
-    s = model.settings
+    two = isinstance(model, DualEncoder)
+    s = model.image.settings if two else model.settings
     print(f"{checkpoint_folder(path)}: {sum(p.numel() for p in model.parameters())} parameters, input {s.channels} x "
-          f"{' x '.join(map(str, s.sides))}, {s.classes} outputs, experts in blocks {s.blocks_with_experts or 'none'}"
-          f"{f' by {s.moe.router}' if s.blocks_with_experts else ''}")
+          f"{' x '.join(map(str, s.sides))}, {tower_line(s)}, " +
+          (f"captions of {model.text.settings.context} tokens, {tower_line(model.text.settings)}, features of "
+           f"{model.image.head.out_features}" if two else f"{s.classes} outputs"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ set(SOURCES
   bench/orthogonality_bench.cpp
   bench/report.cpp
   bench/step_bench.cpp
+  bench/workload.cpp
   caption_inspection.cpp
   caption_pipeline.cpp
   chart.cpp

@@ -2,8 +2,9 @@
 """Training steps of an image-text dual encoder as a PyTorch user would write them: the opponent of this engine's own steps of the same
 shape. Image tower: ViT-B/16 at 224 px, every second block's feed-forward network 8 experts W = U diag(s) Vᵀ of which a token takes 2, by
 the cosine of token and context in each expert's leading directions; after the optimizer U and V are retracted by one cubic Newton-Schulz
-step. Text tower: 12 dense blocks, width 512, 8 heads, 77 tokens. Contrastive loss with a learned, clamped temperature. bf16 autocast,
-torch.compile, fused AdamW. Inputs are random and lie on the device. Prints one JSON line.
+step. Text tower: 12 dense blocks, width 512, 8 heads, 77 tokens. Contrastive loss with a learned, clamped temperature. bf16 autocast with
+tokens kept in bf16 between layers, torch.compile, fused AdamW, TF32 where a product is in float32. Inputs are random and lie on the device. Prints one JSON line; with --serve one for each line that it reads,
+and "ready" before, so that others can have the device in between (tools/compare_clip.sh).
 
   tools/torch_clip_peer.py --batch 256               needs a GPU and PyTorch 2.8 or newer (torch._grouped_mm)
   tools/torch_clip_peer.py --device cpu --small      that it runs at all; PyTorch 1.13 will do
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import statistics
+import sys
 import time
 
 import torch
@@ -27,6 +29,7 @@ parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--warmup", type=int, default=8)
 parser.add_argument("--no-compile", dest="compile", action="store_false")
 parser.add_argument("--device", default="cuda")
+parser.add_argument("--serve", action="store_true", help="compile and warm up, then measure once for each line of the standard input")
 parser.add_argument("--small", action="store_true", help="tiny towers of the same make")
 args = parser.parse_args()
 
@@ -39,6 +42,11 @@ SIDE, PATCH = 224, 16
 if args.small:
     VOCABULARY, CONTEXT, EMBEDDING, SIDE = 100, 9, 16, 32
     IMAGE, TEXT = dict(width=32, heads=2, blocks=2), dict(width=16, heads=2, blocks=2)
+
+
+def narrow(x):
+    """As tokens are kept between layers: autocast would keep them in float32, which is twice the memory traffic."""
+    return x.bfloat16() if cuda else x
 
 
 class Attention(nn.Module):
@@ -76,6 +84,19 @@ def grouped(rows, weights, counts):
     return torch.cat([part @ weights[e] for e, part in enumerate(rows.split(counts.tolist()))])
 
 
+class Reorder(torch.autograd.Function):
+    """rows[order]. The gradient goes back by the inverse order: indexing would add it up row by row, though no row is taken twice."""
+
+    @staticmethod
+    def forward(ctx, rows, order, inverse):
+        ctx.save_for_backward(inverse)
+        return rows[order]
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad[ctx.saved_tensors[0]], None, None
+
+
 class EigenExperts(nn.Module):
     def __init__(self, width):
         super().__init__()
@@ -101,14 +122,14 @@ class EigenExperts(nn.Module):
         weight, expert = self.route(x, context)
         flat = expert.reshape(-1)
         order = torch.argsort(flat, stable=True)
-        token = order // TOP_K
+        inverse = torch.argsort(order)
         counts = (flat.unsqueeze(1) == torch.arange(EXPERTS, device=x.device)).sum(0)  # bincount would break the compiled graph
         up = (self.V1 * self.s1) @ self.U1.transpose(1, 2)    # (E, width, hidden)
         down = (self.V2 * self.s2) @ self.U2.transpose(1, 2)  # (E, hidden, width)
-        rows = (x.bfloat16() if cuda else x)[token]
-        y = grouped(F.gelu(grouped(rows, up, counts), approximate="tanh"), down, counts)
-        y = y * weight.reshape(-1)[order].unsqueeze(1).to(y.dtype)
-        return torch.zeros(x.shape, dtype=y.dtype, device=x.device).index_add_(0, token, y).view(shape)
+        rows = narrow(x).unsqueeze(1).expand(-1, TOP_K, -1).reshape(-1, shape[-1])
+        y = grouped(F.gelu(grouped(Reorder.apply(rows, order, inverse), up, counts), approximate="tanh"), down, counts)
+        y = Reorder.apply(y, inverse, order).view(-1, TOP_K, shape[-1])
+        return (y * weight.unsqueeze(-1)).sum(1).to(y.dtype).view(shape)
 
 
 class Block(nn.Module):
@@ -135,7 +156,7 @@ class ImageTower(nn.Module):
 
     def forward(self, images):
         x = self.patch(images).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(x), -1, -1).to(x.dtype), x], 1) + self.positions
+        x = narrow(torch.cat([self.cls.expand(len(x), -1, -1).to(x.dtype), x], 1) + self.positions)
         for block in self.blocks:
             x = block(x)
         return self.projection(self.norm(x[:, 0]))
@@ -150,7 +171,7 @@ class TextTower(nn.Module):
         self.norm, self.projection = nn.LayerNorm(width), nn.Linear(width, EMBEDDING, bias=False)
 
     def forward(self, tokens):
-        x = self.embedding(tokens) + self.positions
+        x = narrow(self.embedding(tokens) + self.positions)
         for block in self.blocks:
             x = block(x)
         ends = tokens.argmax(-1)  # the end token has the largest id
@@ -171,9 +192,14 @@ class DualEncoder(nn.Module):
 
 
 def retract(factors):
-    """One cubic Newton-Schulz step towards the nearest orthonormal matrix; the residual in float32."""
+    """One cubic Newton-Schulz step towards the nearest orthonormal matrix, q + q (I - qᵀq) / 2. The residual must be as exact as float32,
+    which takes two products in TF32: q is split into parts that have no more digits than that has. The residual is small, so the product
+    with it may be coarse."""
     for q in factors:
-        q.copy_(1.5 * q - 0.5 * (q @ (q.mT @ q)))
+        high = (q.view(torch.int32) & -8192).view(torch.float32)
+        cross = high.mT @ (q - high)
+        residual = torch.eye(q.shape[-1], device=q.device) - high.mT @ high - cross - cross.mT
+        q.copy_(torch.baddbmm(q, q, residual, alpha=0.5))
 
 
 def trainer():
@@ -194,9 +220,7 @@ def trainer():
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        torch.backends.cuda.matmul.allow_tf32 = False
         retract_all(factors)
-        torch.backends.cuda.matmul.allow_tf32 = True
         with torch.no_grad():
             model.log_scale.clamp_(0, math.log(100))
         return loss
@@ -204,18 +228,32 @@ def trainer():
     return step, model
 
 
-def seconds_of(step):
-    """Of one step, by events where there is a GPU."""
+def seconds_of(step, steps):
+    """Of each step. On a GPU by events between them, so that the host runs ahead as it does while training."""
     if not cuda:
-        started = time.perf_counter()
+        ends = [time.perf_counter()]
+        for _ in range(steps):
+            step()
+            ends.append(time.perf_counter())
+        return [after - before for before, after in zip(ends, ends[1:])]
+    ends = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
+    ends[0].record()
+    for end in ends[1:]:
         step()
-        return time.perf_counter() - started
-    begin, end = torch.cuda.Event(True), torch.cuda.Event(True)
-    begin.record()
-    step()
-    end.record()
+        end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    return [before.elapsed_time(after) / 1e3 for before, after in zip(ends, ends[1:])]
+
+
+def measured(step, model):
+    times = seconds_of(step, args.steps)
+    median = statistics.median(times)
+    result = dict(torch=torch.__version__, moe=args.moe, compile=compiled, batch=args.batch, img_s=round(args.batch / median, 2),
+                  ms=round(1e3 * median, 2), min_ms=round(1e3 * min(times), 2),
+                  params_M=round(sum(p.numel() for p in model.parameters()) / 1e6, 2), loss=round(float(step()), 4))
+    if cuda:
+        result["peak_GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return json.dumps(result)
 
 
 def main():
@@ -224,14 +262,15 @@ def main():
     step, model = trainer()
     for _ in range(args.warmup):
         step()
-    times = [seconds_of(step) for _ in range(args.steps)]
-    median = statistics.median(times)
-    result = dict(torch=torch.__version__, moe=args.moe, compile=compiled, batch=args.batch, img_s=round(args.batch / median, 2),
-                  ms=round(1e3 * median, 2), min_ms=round(1e3 * min(times), 2),
-                  params_M=round(sum(p.numel() for p in model.parameters()) / 1e6, 2), loss=round(float(step()), 4))
-    if cuda:
-        result["peak_GB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    print(json.dumps(result), flush=True)
+    if not args.serve:
+        return print(measured(step, model), flush=True)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        for _ in range(3):  # memory that was given back is taken again, and the clock goes up
+            step()
+        print(measured(step, model), flush=True)
+        if cuda:
+            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

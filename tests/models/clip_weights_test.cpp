@@ -114,6 +114,18 @@ TEST_P(ClipWeights, TellTheirSizes) {
   EXPECT_TRUE(has_clip_names(SafetensorsFile::open(weights_)));
 }
 
+TEST_P(ClipWeights, MayHaveNoNormBeforeTheBlocks) {
+  const std::string path = changed([](auto& all) {
+    std::erase_if(all, [](const NamedTensor& t) {
+      return t.name.find("ln_pre") != std::string::npos || t.name.find("pre_lay") != std::string::npos;
+    });
+  });
+  EXPECT_FALSE(clip_config(path, open_config(GetParam().activation)).image.pre_norm);
+  DualEncoder model(config_);
+  model.allocate(bench_.ctx, DType::f32);
+  expect_error([&] { load_clip_weights(bench_.ctx, path, model); }, {"changed.safetensors", "give --model.pre_norm false"});
+}
+
 TEST_P(ClipWeights, OtherSizesAreNamed) {
   const auto refuse = [&](const std::function<void(DualConfig&)>& change, std::initializer_list<const char*> parts) {
     DualConfig wanted = open_config(Activation::gelu);
@@ -164,23 +176,28 @@ TEST_P(ClipWeights, LeaveExpertsAsTheyAre) {
   EXPECT_FALSE(clip_tensor(file, "image.blocks.2.mlp.fc1.weight", bench_.allocator, DType::f32).defined());
 }
 
-TEST(ClipConfig, HeadsAre64Wide) {
+TEST(ClipConfig, HeadsAreThoseOfPublishedModels) {
   TestBench bench;
   ScratchFolder folder;
   const auto zeros = [&](const Shape& shape) { return Tensor::zeros(bench.allocator, shape, DType::f32); };
   const std::string path = folder.file("clip.safetensors");
-  write_safetensors(path, {{"visual.class_embedding", zeros({128})},
-                           {"visual.conv1.weight", zeros({128, 3, 2, 2})},
-                           {"visual.positional_embedding", zeros({10, 128})},
-                           {"visual.proj", zeros({128, 6})},
-                           {"token_embedding.weight", zeros({11, 64})},
-                           {"positional_embedding", zeros({5, 64})}});
-  DualConfig wanted = open_config(Activation::gelu);
-  wanted.image.heads = wanted.text.heads = 0;
-  const DualConfig config = clip_config(path, wanted);
-  EXPECT_EQ(config.image.heads, 2);
-  EXPECT_EQ(config.text.heads, 1);
-  EXPECT_EQ(config.image.image_size, 6);
+  const auto heads_of = [&](int64_t width, int64_t words) {
+    write_safetensors(path, {{"visual.class_embedding", zeros({width})},
+                             {"visual.conv1.weight", zeros({width, 3, 2, 2})},
+                             {"visual.positional_embedding", zeros({10, width})},
+                             {"visual.proj", zeros({width, 6})},
+                             {"token_embedding.weight", zeros({11, words})},
+                             {"positional_embedding", zeros({5, words})}});
+    DualConfig wanted = open_config(Activation::gelu);
+    wanted.image.heads = wanted.text.heads = 0;
+    const DualConfig config = clip_config(path, wanted);
+    EXPECT_EQ(config.image.image_size, 6);
+    return std::pair(config.image.heads, config.text.heads);
+  };
+  EXPECT_EQ(heads_of(128, 64), std::pair(int64_t{2}, int64_t{1}));
+  EXPECT_EQ(heads_of(768, 512), std::pair(int64_t{12}, int64_t{8}));     // ViT-B
+  EXPECT_EQ(heads_of(1280, 1024), std::pair(int64_t{16}, int64_t{16}));  // ViT-H
+  EXPECT_EQ(heads_of(1664, 1280), std::pair(int64_t{16}, int64_t{20}));  // ViT-bigG
 }
 
 TEST_P(ClipWeights, PositionsAreInterpolatedToLargerImages) {

@@ -117,6 +117,20 @@ TEST_P(FromClip, ExpertsAreLeftNewWhereAskedFor) {
   EXPECT_TRUE(same_bits(made.parameter("image.blocks.1.moe.experts.s1").value, before));
 }
 
+TEST_P(FromClip, ExpertsThatAreNoDenseNetworkAreLeftNew) {
+  DualConfig mixed = config_, beside = config_;
+  for (DualConfig* config : {&mixed, &beside}) give_experts(*config, "1", "none");
+  mixed.image.moe.layer = ExpertLayer::cp;
+  beside.image.moe.adapter = 8;
+  Made factored(mixed), adapted(beside);
+  const LoadReport instead = factored.start(weights_), too = adapted.start(weights_);
+  EXPECT_EQ(instead.unexpected.size(), 4u);  // the dense network in whose place experts are
+  EXPECT_TRUE(too.unexpected.empty());
+  for (const std::string& name : instead.missing) EXPECT_TRUE(name.starts_with("image.blocks.1.cp.")) << name;
+  for (const std::string& name : too.missing) EXPECT_TRUE(name.starts_with("image.blocks.1.moe.")) << name;
+  EXPECT_EQ(instead.upcycled + too.upcycled, "");
+}
+
 TEST_P(FromClip, LargerImagesHaveInterpolatedPositions) {
   config_.image.image_size = 12;
   Made made(config_);

@@ -4,23 +4,22 @@
 #include "tools/bench/orthogonality_bench.h"
 #include "tools/bench/step_bench.h"
 
-#include "models/summary.h"
+#include "core/enum_names.h"
 #include "models/task_loss.h"
 #include "tests/bench.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace ermoe {
 namespace {
 
 double useful_gflops_per_image(Workload workload) {
-  StepBenchOptions options;
-  options.workload = workload;
-  Vit model(workload_model(options));
-  const ModelSummary cost = summarize(model);
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  const ModelSummary cost = make_task(engine, {.workload = workload}, 2).cost;
   return 3 * (cost.forward_flops - cost.scoring_flops) / 1e9;
 }
 
@@ -29,6 +28,52 @@ TEST(StepBench, WorkloadsCostWhatThePerformanceTableSays) {
   EXPECT_NEAR(useful_gflops_per_image(Workload::s16), 35.96, 0.005);
   EXPECT_NEAR(useful_gflops_per_image(Workload::b16), 138.85, 0.01);
   EXPECT_NEAR(useful_gflops_per_image(Workload::ba), 387.36, 0.03);  // the table counts the class token as a patch
+}
+
+/// The images' tower, whose head makes 512 numbers and not 1000, and the text's: products 24 W D², attention 4 W² D a block, projection.
+TEST(StepBench, TwoTowersCostWhatBothDo) {
+  const double text = 12 * (24 * 77 * 512.0 * 512 + 4 * 77 * 77 * 512.0) + 2 * 512 * 512, head = 2 * 768 * (512 - 1000.0);
+  EXPECT_NEAR(useful_gflops_per_image(Workload::clip), useful_gflops_per_image(Workload::b16) + 3 * (text + head) / 1e9, 1e-6);
+}
+
+/// As many parameters as tools/torch_clip_peer.py has, which they are compared with; its experts have no biases.
+TEST(StepBench, TwoTowersAreThoseOfTheirOpponent) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  const auto parameters = [&](BenchLayer layer) {
+    return make_task(engine, {.workload = Workload::clip, .layer = layer}, 1).cost.parameters;
+  };
+  EXPECT_EQ(parameters(BenchLayer::dense), 149619969);
+  EXPECT_EQ(parameters(BenchLayer::ermoe), 404474625 + 6 * 8 * (3072 + 768));
+}
+
+/// Whole steps, as they are timed: of random pairs the loss begins near that of guessing, and both towers' work is counted.
+TEST(StepBench, TwoTowersTakeSteps) {
+  for (const BenchLayer layer : {BenchLayer::ermoe, BenchLayer::dense}) {
+    Engine engine(1, 1, DeviceChoice::cpu);
+    const StepBenchOptions options{.what = {.workload = Workload::clip_tiny, .layer = layer}, .batch = 8, .steps = 2, .warmup = 0};
+    const StepBenchResult result = StepBench(engine, options).run();
+    EXPECT_NEAR(result.loss, std::log(8), 3) << enum_name(layer);  // scaled by 14
+    EXPECT_GT(result.images_per_second, 0);
+    const ModelSummary cost = make_task(engine, options.what, 8).cost;
+    EXPECT_DOUBLE_EQ(result.useful_flops, 3 * 8 * (cost.forward_flops - cost.scoring_flops));
+    EXPECT_EQ(result.parameters, cost.parameters);
+    EXPECT_EQ(cost.scoring_flops > 0, layer == BenchLayer::ermoe);
+  }
+}
+
+/// Every caption has an end token behind its first two places, and no id is outside of the vocabulary: a GPU would not look.
+TEST(StepBench, MadeCaptionsEnd) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  const Tensor tokens = make_task(engine, {.workload = Workload::clip_tiny}, 200).batch.tokens;
+  const auto ids = tokens.span<int32_t>();
+  std::set<int64_t> ends;
+  for (int64_t b = 0; b < 200; ++b) {
+    const auto caption = ids.subspan(static_cast<size_t>(9 * b), 9);
+    EXPECT_EQ(std::ranges::count(caption, 99), 1);
+    ends.insert(std::ranges::find(caption, 99) - caption.begin());
+  }
+  EXPECT_EQ(ends, (std::set<int64_t>{2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_GE(std::ranges::min(ids), 1);
 }
 
 TEST(StepBench, PhasesOfAStepAddUpToIt) {

@@ -3,14 +3,19 @@
 #include "tools/bench/families.h"
 
 #include "core/enum_names.h"
+#include "models/dual_encoder.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
 #include "models/vit.h"
+#include "ops/contrastive_loss.h"
 #include "tests/bench.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <string>
+#include <vector>
 
 namespace ermoe {
 namespace {
@@ -21,9 +26,26 @@ struct Heard final : OpListener {
   std::set<std::string> ops;
 };
 
-/// The ops that one training step runs.
+/// The ops that one training step of `model` runs, in the memory of `bench`.
+std::set<std::string> ops_of_a_step(testing::TestBench& bench, Model& model, const MicroBatch& inputs,
+                                    Orthogonality orthogonality = Orthogonality::newton_schulz) {
+  model.allocate(bench.ctx, DType::f32);
+  model.init(bench.ctx, RngKey{1});
+  Optimizer optimizer(bench.ctx, model.arena(), OptimConfig{}, stiefel_method(orthogonality));
+  TrainStep train(bench.ctx, model, optimizer, nullptr, 1.0);
+  Heard heard;
+  bench.ctx.listener = &heard;
+  train.begin(bench.ctx, 1);
+  train.micro_batch(bench.ctx, inputs,
+                    [](const ExecContext& c, const Variable& y, const Tensor& targets) { return task_loss(c, LossConfig{}, y, targets); });
+  EXPECT_TRUE(train.finish(bench.ctx, 1e-3).accepted);
+  bench.ctx.listener = nullptr;
+  return heard.ops;
+}
+
+Tensor some_images(const ExecContext& ctx) { return testing::random_input(ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2}); }
+
 std::set<std::string> ops_of_a_step(RouterKind router, Basis basis, Orthogonality orthogonality) {
-  testing::TestBench bench;
   VitConfig config;
   config.image_size = 8;
   config.width = 32;
@@ -37,19 +59,35 @@ std::set<std::string> ops_of_a_step(RouterKind router, Basis basis, Orthogonalit
     config.moe.expert = ExpertKind::plain;
     config.moe.basis = Basis::untied;
   }
+  testing::TestBench bench;
   Vit model(config);
-  model.allocate(bench.ctx, DType::f32);
-  model.init(bench.ctx, RngKey{1});
-  Optimizer optimizer(bench.ctx, model.arena(), OptimConfig{}, stiefel_method(orthogonality));
-  TrainStep train(bench.ctx, model, optimizer, nullptr, 1.0);
-  const Tensor images = testing::random_input(bench.ctx, {{4, 3, 8, 8}}, DType::f32, RngKey{2});
   const Tensor targets = testing::random_input(bench.ctx, {{4, 10}, testing::OpInput::Fill::unit}, DType::f32, RngKey{3});
-  Heard heard;
-  bench.ctx.listener = &heard;
-  train.begin(bench.ctx, 1);
-  train.micro_batch(bench.ctx, images, [&](const ExecContext& c, const Variable& y) { return task_loss(c, LossConfig{}, y, targets); });
-  EXPECT_TRUE(train.finish(bench.ctx, 1e-3).accepted);
-  return heard.ops;
+  return ops_of_a_step(bench, model, {.images = some_images(bench.ctx), .targets = targets}, orthogonality);
+}
+
+/// Of two towers with experts, and captions shorter than the context.
+std::set<std::string> ops_of_a_step(PairLoss loss) {
+  DualConfig config;
+  config.image.image_size = 8;
+  config.image.width = 32;
+  config.image.heads = 2;
+  config.image.depth = 2;
+  config.text.vocabulary = 9;
+  config.text.end_token = 8;
+  config.text.context = 5;
+  config.text.width = 16;
+  config.text.heads = 2;
+  config.text.depth = 2;
+  config.text.moe_layers = "every:2";
+  config.retrieval.loss = loss;
+  testing::TestBench bench;
+  DualEncoder model(config, [](const ExecContext& ctx, const Pairs& p) {
+    if (p.bias.defined()) return sigmoid_pair_loss(ctx, p.image, p.text, p.log_scale, p.bias);
+    return contrastive_loss(ctx, p.image, p.text, p.log_scale);
+  });
+  const Tensor tokens = bench.ctx.empty({4, 4}, DType::i32);
+  std::ranges::copy(std::vector{1, 2, 8, 0, 3, 4, 5, 8, 1, 8, 8, 0, 6, 7, 7, 8}, tokens.data<int32_t>());
+  return ops_of_a_step(bench, model, {.images = some_images(bench.ctx), .targets = {}, .allow = {}, .tokens = tokens});
 }
 
 TEST(Families, KnowEveryOpOfATrainingStep) {
@@ -58,8 +96,9 @@ TEST(Families, KnowEveryOpOfATrainingStep) {
     ops.merge(ops_of_a_step(RouterKind::ermoe, basis, Orthogonality::newton_schulz));
   for (const auto name : enum_names<RouterKind>())
     ops.merge(ops_of_a_step(*parse_enum<RouterKind>(name), Basis::untied, Orthogonality::none));
-  for (const char* expected :
-       {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "context_cosine", "dispatch"})
+  for (const PairLoss loss : {PairLoss::info_nce, PairLoss::sigmoid}) ops.merge(ops_of_a_step(loss));
+  for (const char* expected : {"linear", "attention", "grouped_mlp", "materialize", "orthogonal_step", "adamw", "context_cosine",
+                               "dispatch", "contrastive_loss", "sigmoid_pair_loss", "embedding", "select_tokens", "caption_ends"})
     EXPECT_TRUE(ops.contains(expected)) << expected;
   ops.erase("column_sum");  // a helper: it belongs to the op that sums
   for (const std::string& op : ops) EXPECT_TRUE(family_of_op(op).has_value()) << op;

@@ -11,19 +11,9 @@ namespace {
 /// The workload's model, no deeper than to its first layer with experts.
 VitConfig layer_model(const LayerBenchOptions& options) {
   check_input(options.layer != BenchLayer::dense, "--router dense: a layer without experts is a part of a step, not of this benchmark");
-  StepBenchOptions step;
-  step.workload = options.workload;
-  step.layer = options.layer;
-  VitConfig model = workload_model(step);
+  VitConfig model = workload_model({.workload = options.workload, .layer = options.layer});
   model.depth = 2;
   return model;
-}
-
-int64_t images_of(const LayerBenchOptions& options) {
-  StepBenchOptions step;
-  step.workload = options.workload;
-  step.batch = options.batch;
-  return batch_of(step);
 }
 
 }  // namespace
@@ -37,7 +27,7 @@ LayerBench::LayerBench(Engine& engine, const LayerBenchOptions& options)
   model_.allocate(host, DType::f32);
   model_.init(host, RngKey{1});
   if (engine.gpu || ctx_.comm->size() > 1) model_.move_to(engine.ctx, compute, GradWrites::once);
-  options_.batch = images_of(options);
+  options_.batch = batch_of(options.workload, options.batch);
   const Shape shape{options_.batch, model_.tokens(), model_.config().width};
   uint64_t number = 3 * static_cast<uint64_t>(ctx_.comm->rank());
   for (Tensor* t : {&x_, &c_, &dy_}) {

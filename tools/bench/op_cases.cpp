@@ -297,15 +297,13 @@ class Cases {
 
 int64_t table_batch(Workload workload) {
   if (workload == Workload::c10) return 1024;
-  if (workload == Workload::s16) return 256;
+  if (workload == Workload::s16 || workload == Workload::clip) return 256;
   if (workload == Workload::b16) return 128;
   return 32;  // of volumes
 }
 
 void for_each_op(const Engine& engine, const OpOptions& options, const std::function<void(const OpCase&)>& visit) {
-  StepBenchOptions step;
-  step.workload = options.workload;
-  const VitConfig model = workload_model(step);
+  const VitConfig model = workload_model({.workload = options.workload});
   Cases(engine, options, model, visit).all();
 }
 

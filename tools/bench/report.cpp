@@ -82,8 +82,8 @@ void BenchReport::set_copy_bandwidth(double rate) {
 
 void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r) {
   if (format_ == Format::table) return print(options, r);
-  Json entry{{"workload", enum_name(options.workload)}, {"router", enum_name(options.layer)}, {"batch", options.batch}};
-  if (options.layer == BenchLayer::ermoe) entry["orthogonality"] = enum_name(options.orthogonality);
+  Json entry{{"workload", enum_name(options.what.workload)}, {"router", enum_name(options.what.layer)}, {"batch", options.batch}};
+  if (options.what.layer == BenchLayer::ermoe) entry["orthogonality"] = enum_name(options.what.orthogonality);
   entry.update(milliseconds(r.step));
   const double useful = rate(r.useful_flops, r.step.median), all = rate(r.all_flops, r.step.median);
   entry["images_per_second"] = r.images_per_second;
@@ -106,10 +106,10 @@ void BenchReport::add(const StepBenchOptions& options, const StepBenchResult& r)
 }
 
 void BenchReport::print(const StepBenchOptions& options, const StepBenchResult& r) const {
-  const std::string how = options.layer == BenchLayer::ermoe ? fmt::format(" ({})", enum_name(options.orthogonality)) : "";
+  const std::string how = options.what.layer == BenchLayer::ermoe ? fmt::format(" ({})", enum_name(options.what.orthogonality)) : "";
   const std::string ranks = r.ranks > 1 ? fmt::format(" on each of {} ranks, {} with the experts together", r.ranks, options.expert) : "";
-  line("{} {}{}, batch {}{}: {:.1f} M parameters, loss {:.4f}", enum_name(options.workload), enum_name(options.layer), how, options.batch,
-       ranks, static_cast<double>(r.parameters) / 1e6, r.loss);
+  line("{} {}{}, batch {}{}: {:.1f} M parameters, loss {:.4f}", enum_name(options.what.workload), enum_name(options.what.layer), how,
+       options.batch, ranks, static_cast<double>(r.parameters) / 1e6, r.loss);
   line("  step     median {:.2f} ms, min {:.2f}, max {:.2f}, quartiles {:.1f} % apart ({} steps after {}{})", 1e3 * r.step.median,
        1e3 * r.step.min, 1e3 * r.step.max, 100 * r.step.spread, options.steps, options.warmup, r.recorded ? ", replayed as one graph" : "");
   print(r);

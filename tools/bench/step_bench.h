@@ -1,11 +1,11 @@
 // Whole training steps on random images: forward, backward, AdamW, orthogonal step, refreshed weights. The workloads are
-// those of the performance table. Read next: tools/bench/step_bench.cpp.
+// those of the performance table (tools/bench/workload.h). Read next: tools/bench/step_bench.cpp.
 #pragma once
 
 #include "models/recorded_step.h"
-#include "models/vit.h"
 #include "tools/bench/families.h"
 #include "tools/bench/measure.h"
+#include "tools/bench/workload.h"
 #include "tools/engine.h"
 
 #include <optional>
@@ -14,25 +14,13 @@
 
 namespace ermoe {
 
-/// c10: D 384, 32 px in patches of 4, 10 classes. s16, b16: D 384 and 768, 224 px in patches of 16, 1000 classes. ba: D 768,
-/// volumes of 128³ voxels with one channel in patches of 16³, one number to come close to in L1. All: 12 blocks, heads of
-/// 64, a class token, 8 experts of which 2 a token in every second block.
-enum class Workload { c10, s16, b16, ba };
-/// What stands in every second block: a dense network as in the others, or experts behind one of the routers. Experts are
-/// factored for `ermoe` and plain for the others.
-#define ERMOE_BENCH_LAYER(name) name,
-enum class BenchLayer { dense, ERMOE_ROUTERS(ERMOE_BENCH_LAYER) };
-#undef ERMOE_BENCH_LAYER
-
 /// Whether a GPU's step is also broken down by families of kernels, in steps of their own behind the timed ones.
 enum class Breaking { none, families };
 /// Whether a GPU replays steps as one CUDA graph, as training does, or gets them op by op.
 enum class Running { recorded, op_by_op };
 
 struct StepBenchOptions {
-  Workload workload = Workload::c10;
-  BenchLayer layer = BenchLayer::ermoe;
-  Orthogonality orthogonality = Orthogonality::newton_schulz;
+  WorkloadOptions what;
   Precision precision = Precision::auto_;
   int64_t batch = 0;  // 0: see batch_of
   int64_t steps = 20;
@@ -67,28 +55,19 @@ class StepBench {
   StepBench(Engine& engine, const StepBenchOptions& options);
 
   /// Steps with the method of the options, or another that keeps factors orthonormal.
-  StepBenchResult run() { return run(options_.orthogonality); }
+  StepBenchResult run() { return run(options_.what.orthogonality); }
   StepBenchResult run(Orthogonality method);
 
  private:
   StepReport step(RecordedStep& steps);
   std::vector<GpuActivity> watch_step(RecordedStep& steps, GpuProfiler& profiler);
-  void watch_steps(RecordedStep& steps, TrainStep& train, const TargetLoss& loss, StepBenchResult& result);
-  Breakdown break_down_steps(TrainStep& train, const TargetLoss& loss, GpuProfiler& profiler, double seconds);
+  void watch_steps(RecordedStep& steps, TrainStep& train, StepBenchResult& result);
+  Breakdown break_down_steps(TrainStep& train, GpuProfiler& profiler, double seconds);
 
   Engine& engine_;
   ExecContext ctx_;  // of training steps
   StepBenchOptions options_;
-  Vit model_;
-  LossConfig loss_;
-  Tensor images_;   // (B, 3, S, S), or (B, 1, S, S, S)
-  Tensor targets_;  // (B, Y), one-hot; (B, 1) random numbers for ba
+  BenchTask task_;
 };
-
-/// Images of a step: as asked or, for 0, 32 for ba and 16 for the others.
-int64_t batch_of(const StepBenchOptions& options);
-
-/// The model of a workload.
-VitConfig workload_model(const StepBenchOptions& options);
 
 }  // namespace ermoe
