@@ -19,8 +19,7 @@ namespace {
 constexpr std::string_view kFashionMnist = R"({
   "model": {"image_size": 28, "channels": 1, "classes": 10, "patch": 4, "width": 48, "depth": 4, "heads": 4, "pool": "average",
             "positions": "sincos"},
-  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128,
-          "basis": "leading", "score": "context_cosine", "combine": "normalized"},
+  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128},
   "optim": {"lr": 1.5e-3, "min_lr": 1e-5, "beta2": 0.99, "weight_decay": 0.2, "warmup_steps": 200, "schedule": "cosine"},
   "loss": {"smoothing": 0.05},
   "augment": {"crop_padding": 0, "flip": false},
