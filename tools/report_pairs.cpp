@@ -48,8 +48,8 @@ class Finder {
   ordered_json describe(int64_t caption) {
     const int64_t own = features_.owners[static_cast<size_t>(caption)];
     ordered_json best = ordered_json::array();
-    for (const Match& match : nearest(features_.text.slice(caption, caption + 1), features_.image, shown_images).front())
-      best.push_back({{"image", picture(match.index)}, {"score", brief(match.score)}});
+    const auto closest = nearest(features_.text.slice(caption, caption + 1), features_.image, shown_images);
+    for (const Match& match : closest.front()) best.push_back({{"image", picture(match.index)}, {"score", brief(match.score)}});
     return {{"caption", captions_.all_captions()[static_cast<size_t>(texts_[static_cast<size_t>(caption)])]},
             {"own", picture(own)},
             {"place", places_[static_cast<size_t>(caption)]},

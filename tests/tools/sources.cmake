@@ -32,6 +32,7 @@ set(SOURCES
   region_shares_test.cpp
   regression_report_test.cpp
   report_page_test.cpp
+  report_pairs_test.cpp
   report_samples_test.cpp
   run_folder_test.cpp
   signals_test.cpp
