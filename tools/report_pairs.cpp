@@ -29,13 +29,11 @@ ordered_json direction(const RankFigures& f) {
 class Finder {
  public:
   Finder(const PairFeatures& features, const CaptionDataset& captions)
-      : features_(features),
-        captions_(captions),
-        places_(caption_ranks(features.image, features.text, features.owners)),
-        pictures_(ordered_json::object()) {
+      : features_(features), captions_(captions), pictures_(ordered_json::object()) {
     // Images that could not be read have no rows: a caption's number in the data set is not its row here.
     for (const int64_t sample : features.samples)
       for (int64_t c = captions.first_caption(sample); c < captions.first_caption(sample + 1); ++c) texts_.push_back(c);
+    for (const FoundImage& found : found_images(features.image, features.text, features.owners)) places_.push_back(found.rank);
     check(std::ssize(texts_) == std::ssize(features.owners), "[report] {} captions and {} features of them", texts_.size(),
           features.owners.size());
   }
