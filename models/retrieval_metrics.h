@@ -42,9 +42,6 @@ struct RetrievalMetrics {
 /// that do not fit, owners that are no image, and images without a caption.
 RetrievalMetrics retrieval_metrics(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
 
-/// The rank of each caption's image (C), as above: what `to_image` sums up. Shapes, memory and errors as above.
-std::vector<int64_t> caption_ranks(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
-
 /// All images together, and where there are 5,000 or more also the mean over five folds of 1,000, the first 5,000 in their order: the
 /// "5K" and "1K" of COCO's test images.
 struct RetrievalReport {
@@ -53,6 +50,14 @@ struct RetrievalReport {
 };
 
 RetrievalReport retrieval_report(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
+
+/// What one caption finds among the images: the rank of its own, as above, and the one with the largest score (-1: no score is a number).
+struct FoundImage {
+  int64_t rank = 0, top = -1;
+};
+
+/// Of each caption (C). Arguments and faults as above.
+std::vector<FoundImage> found_images(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
 
 /// What a log or a JSON object takes: "i2t_r1" … "t2i_mean_rank", "rsum"; recalls in percent.
 std::vector<std::pair<std::string, double>> retrieval_values(const RetrievalMetrics& metrics);

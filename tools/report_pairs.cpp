@@ -29,13 +29,11 @@ ordered_json direction(const RankFigures& f) {
 class Finder {
  public:
   Finder(const PairFeatures& features, const CaptionDataset& captions)
-      : features_(features),
-        captions_(captions),
-        places_(caption_ranks(features.image, features.text, features.owners)),
-        pictures_(ordered_json::object()) {
+      : features_(features), captions_(captions), pictures_(ordered_json::object()) {
     // Images that could not be read have no rows: a caption's number in the data set is not its row here.
     for (const int64_t sample : features.samples)
       for (int64_t c = captions.first_caption(sample); c < captions.first_caption(sample + 1); ++c) texts_.push_back(c);
+    for (const FoundImage& found : found_images(features.image, features.text, features.owners)) places_.push_back(found.rank);
     check(std::ssize(texts_) == std::ssize(features.owners), "[report] {} captions and {} features of them", texts_.size(),
           features.owners.size());
   }
@@ -48,8 +46,8 @@ class Finder {
   ordered_json describe(int64_t caption) {
     const int64_t own = features_.owners[static_cast<size_t>(caption)];
     ordered_json best = ordered_json::array();
-    for (const Match& match : nearest(features_.text.slice(caption, caption + 1), features_.image, shown_images).front())
-      best.push_back({{"image", picture(match.index)}, {"score", brief(match.score)}});
+    const auto closest = nearest(features_.text.slice(caption, caption + 1), features_.image, shown_images);
+    for (const Match& match : closest.front()) best.push_back({{"image", picture(match.index)}, {"score", brief(match.score)}});
     return {{"caption", captions_.all_captions()[static_cast<size_t>(texts_[static_cast<size_t>(caption)])]},
             {"own", picture(own)},
             {"place", places_[static_cast<size_t>(caption)]},

@@ -89,14 +89,18 @@ class RunReport {
     out_["active_parameters"] = cost.active_parameters;
     out_["flops"] = brief(cost.forward_flops);
     out_["layers"] = ordered_json::array();
-    const int64_t first_text_block = pairs() ? model_.dual().config().image.depth : 0;
     for (MoeLayer* layer : model_.model().moe_layers()) {
-      out_["layers"].push_back({{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}});
-      if (pairs() && layer->block() >= first_text_block)
-        out_["layers"].back()["name"] = fmt::format("text block {}", layer->block() - first_text_block);
-      else if (pairs())
-        out_["layers"].back()["name"] = fmt::format("image block {}", layer->block());
+      ordered_json one{{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}};
+      if (pairs()) name_of_tower(layer->block(), one);
+      out_["layers"].push_back(std::move(one));
     }
+  }
+
+  /// What the page, and the log (tools/objective.h), call a block of a dual encoder.
+  void name_of_tower(int64_t block, ordered_json& layer) {
+    const int64_t images = model_.dual().config().image.depth, own = block < images ? block : block - images;
+    layer["name"] = fmt::format("{} block {}", block < images ? "image" : "text", own);
+    layer["key"] = fmt::format("{}block{}", block < images ? "" : "text_", own);
   }
 
   /// Which of the run's checkpoints this is. The best one was chosen by the run's own evaluations: on the samples that are judged here,

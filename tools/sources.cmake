@@ -67,6 +67,7 @@ set(SOURCES
   regression_report.cpp
   report_curves.cpp
   report_page.cpp
+  report_pairs.cpp
   report_run.cpp
   report_samples.cpp
   report_volumes.cpp

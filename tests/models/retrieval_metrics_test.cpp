@@ -143,20 +143,6 @@ TEST(RetrievalMetrics, MatchBruteForceWithTiesAndAnyNumberOfCaptions) {
   }
 }
 
-TEST(RetrievalMetrics, RanksOfCaptionsAreWhatTheMetricsSumUp) {
-  const Gallery g = whole_numbers({1, 5, 2, 3, 1, 1, 4, 5, 2, 3}, 3, RngKey{8});
-  const std::vector<int64_t> ranks = caption_ranks(g.image, g.text, g.owner);
-  ASSERT_EQ(std::ssize(ranks), g.captions());
-  const auto within = [&](int64_t k) {
-    return static_cast<double>(std::ranges::count_if(ranks, [&](int64_t rank) { return rank <= k; })) / static_cast<double>(g.captions());
-  };
-  const RankFigures f = g.metrics().to_image;
-  EXPECT_DOUBLE_EQ(within(1), f.recall_1);
-  EXPECT_DOUBLE_EQ(within(5), f.recall_5);
-  const Gallery plain{.image = features({{1, 0}, {0, 1}}), .text = features({{0, 1}, {1, 0}, {0, 1}}), .owner = {0, 0, 1}};
-  EXPECT_EQ(caption_ranks(plain.image, plain.text, plain.owner), (std::vector<int64_t>{2, 1, 1}));
-}
-
 TEST(RetrievalMetrics, MatchBruteForceWithNotANumbers) {
   for (uint64_t seed = 0; seed < 10; ++seed) {
     SCOPED_TRACE(seed);

@@ -4,6 +4,7 @@ set(SOURCES
   attribution_test.cpp
   batch_source_test.cpp
   bench_test.cpp
+  caption_pipeline_test.cpp
   chart_test.cpp
   compress_test.cpp
   config_check_test.cpp
@@ -22,6 +23,7 @@ set(SOURCES
   memory_advice_test.cpp
   nearest_test.cpp
   occlusion_test.cpp
+  pair_evaluation_test.cpp
   parallel_choice_test.cpp
   phantom_set_test.cpp
   prediction_test.cpp
@@ -32,6 +34,7 @@ set(SOURCES
   region_shares_test.cpp
   regression_report_test.cpp
   report_page_test.cpp
+  report_pairs_test.cpp
   report_samples_test.cpp
   run_folder_test.cpp
   signals_test.cpp

@@ -83,6 +83,8 @@ function view(make) {
 const layer = () => current().layers[state.layer];
 /// Of two towers each has its own blocks.
 const blockName = l => l.name || 'block ' + l.block;
+/// What its figures are logged under.
+const blockKey = l => l.key || 'block' + l.block;
 const expertNames = l => Array.from({length: l.experts + l.free}, (_, e) => e < l.experts ? 'expert ' + e : `expert ${e} (free)`);
 
 /// How many of the first ten are right, both ways.

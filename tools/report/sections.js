@@ -110,7 +110,7 @@ function loadSeries(l) {
         color: color(e),
         dash: ['', '7 3', '2 3', '9 3 2 3'][Math.floor(e / 8) % 4],
         x: column(current(), 'eval', 'step'),
-        y: column(current(), 'eval', `block${l.block}/load/${e}`)
+        y: column(current(), 'eval', `${blockKey(l)}/load/${e}`)
       }))
       .filter(s => s.y !== null);
 }
@@ -160,7 +160,7 @@ section('load', 'Load of the experts', () => {
 
 /// A figure that evaluations log of every layer: of one run by layer, of several the mean of each run's layers. Below 0 it says "none".
 function byLayer(name) {
-  const of = (run, l) => (column(run, 'eval', `block${l.block}/${name}`) || []).map(v => v === null || v < 0 ? null : v);
+  const of = (run, l) => (column(run, 'eval', `${blockKey(l)}/${name}`) || []).map(v => v === null || v < 0 ? null : v);
   const mean = run => {
     const all = run.layers.map(l => of(run, l)).filter(c => c.length);
     return (all[0] || []).map((_, i) => all.some(c => c[i] === null) ? null : all.reduce((sum, c) => sum + c[i], 0) / all.length);
@@ -191,7 +191,7 @@ section('classes', 'Experts and classes', () => {
         color: color(k),
         dash,
         x: column(current(), 'eval', 'step'),
-        y: column(current(), 'eval', `block${l.block}/${name}`)
+        y: column(current(), 'eval', `${blockKey(l)}/${name}`)
       });
       const lines = [over('class_information', 'seen', 0), over('class_information_null', 'by chance', 1, '6 4')].filter(s => s.y);
       return [
