@@ -189,7 +189,7 @@ std::string origins(const StudyTable& table) {
   text += header({"row", "sets", "runs, " + std::string(judged.title)});
   for (const TableRow& row : table.rows) {
     std::string folders;
-    for (const RunFigures& run : row.runs) folders += (folders.empty() ? "" : ", ") + run_text(run, judged);
+    for (const RunFigures& run : row.runs) folders += fmt::format("{}{}", folders.empty() ? "" : ", ", run_text(run, judged));
     text += line({row.name, sets_text(row), folders});
   }
   return text;
