@@ -145,8 +145,8 @@ same_losses() {
 
 . "$tests/programs_volumes.sh"
 . "$tests/programs_captions.sh"
-. "$tests/programs_search.sh"
 . "$tests/programs_retrieval.sh"
+. "$tests/programs_search.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
 . "$tests/programs_upcycle.sh"

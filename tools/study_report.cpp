@@ -176,9 +176,9 @@ std::string family_tables(const StudyTable& table) {
 /// "`ermoe/seed-0` 86.09": its folder within the study's, and what it reached.
 std::string run_text(const RunFigures& run, const FigureKind& judged) {
   const std::filesystem::path folder(run.folder);
-  const auto found = run.values.find(judged.key);
-  return fmt::format("`{}`{}", (folder.parent_path().filename() / folder.filename()).string(),
-                     found == run.values.end() ? "" : " " + scaled(judged, found->second));
+  std::string text = fmt::format("`{}`", (folder.parent_path().filename() / folder.filename()).string());
+  if (const auto found = run.values.find(judged.key); found != run.values.end()) text += fmt::format(" {}", scaled(judged, found->second));
+  return text;
 }
 
 std::string origins(const StudyTable& table) {

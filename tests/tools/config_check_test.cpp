@@ -156,7 +156,7 @@ TEST(ConfigCheck, PresetsAreWholeAndSoundRecipes) {
     EXPECT_EQ(config.train.name, preset.name);
     const VitConfig& model = config.model;
     if (model.dimensions == 2)
-      EXPECT_GT(model.image_size * model.channels * model.classes, 0) << preset.name;
+      EXPECT_TRUE(model.image_size * model.channels > 0 && (model.classes > 0) == (config.text.depth == 0)) << preset.name;
     else
       EXPECT_EQ(model.volume.size(), 3u) << preset.name;  // volumes have one channel, and the loss says how many outputs
   }

@@ -20,15 +20,14 @@ section('curves', 'Curves', () => {
       'Mean absolute error', seriesOf([{split: 'eval', name: 'mae', label: 'evaluation'}]),
       {name: 'mean |predicted − true|, years', include: [0]}
     ],
-    [
-      'Recall', seriesOf([
-        {split: 'eval', name: 't2i_r10', label: 'captions find their image, first 10', scale: share},
-        {split: 'eval', name: 't2i_r1', label: 'captions find their image, first', dash: '6 4', scale: share},
-        {split: 'eval', name: 'i2t_r10', label: 'images find a caption of theirs, first 10', scale: share},
-        {split: 'eval', name: 'i2t_r1', label: 'images find a caption of theirs, first', dash: '6 4', scale: share}
+    ...[10, 1].map(k => [
+      `Recall at ${k}`,
+      seriesOf([
+        {split: 'eval', name: `t2i_r${k}`, label: 'captions that find their image', scale: share},
+        {split: 'eval', name: `i2t_r${k}`, label: 'images that find a caption of theirs', dash: '6 4', scale: share}
       ]),
-      {name: 'share found', show: percent, include: [0]}
-    ],
+      {name: `share that finds it among the first ${k}`, show: percent, include: [0]}
+    ]),
     ['Learning rate', seriesOf([{split: 'train', name: 'lr', label: 'learning rate'}]), {name: 'learning rate', include: [0]}],
     ['Gradient norm', seriesOf([{split: 'train', name: 'grad_norm', label: 'before clipping'}]), {name: 'global norm', include: [0]}],
     [
