@@ -1,6 +1,7 @@
 #include "tools/pair_evaluation.h"
 
 #include "core/gather.h"
+#include "data/csv.h"
 #include "models/config_rules.h"
 
 #include <algorithm>
@@ -181,6 +182,19 @@ PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipe
   e.routing = result.routing.image->metrics(previous.image.get());
   for (RoutingMetrics& m : result.routing.text->metrics(previous.text.get())) e.routing.push_back(std::move(m));
   return result;
+}
+
+std::string found_csv(const PairFeatures& features, const CaptionPipeline& pipeline) {
+  const std::vector<FoundImage> found = found_images(features.image, features.text, features.owners);
+  const auto name = [&](int64_t row) { return csv_field(pipeline.sample_name(features.samples[static_cast<size_t>(row)])); };
+  std::string text = "image,caption,rank,top_image\n";
+  size_t c = 0;
+  for (int64_t row = 0; row < std::ssize(features.samples); ++row)
+    for (const std::string& caption : pipeline.evaluation().captions(features.samples[static_cast<size_t>(row)])) {
+      text += fmt::format("{},{},{},{}\n", name(row), csv_field(caption), found[c].rank, found[c].top < 0 ? "" : name(found[c].top));
+      ++c;
+    }
+  return text;
 }
 
 }  // namespace ermoe

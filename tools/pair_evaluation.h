@@ -3,6 +3,7 @@
 #pragma once
 
 #include "models/dual_encoder.h"
+#include "tools/caption_pipeline.h"
 #include "tools/evaluation.h"
 
 #include <vector>
@@ -34,5 +35,8 @@ struct PairEvaluation {
 PairEvaluation evaluate_pairs(const ExecContext& ctx, DualEncoder& model, Pipeline& pipeline, int64_t batch,
                               const PairRouting& previous = {}, ExpertOrder order = ExpertOrder::own,
                               const EvaluationProgress& progress = {});
+
+/// What each caption found: CSV with a line a caption: image, caption, rank (of its own image), top_image. `pipeline` is the one evaluated.
+std::string found_csv(const PairFeatures& features, const CaptionPipeline& pipeline);
 
 }  // namespace ermoe
