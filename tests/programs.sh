@@ -458,6 +458,7 @@ test_full_disk
 test_bad_steps
 test_starts
 test_upcycling
+test_upcycling_towers
 test_python
 test_evaluation
 test_prediction

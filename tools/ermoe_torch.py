@@ -171,7 +171,11 @@ class TextSettings(Settings):
 
 # Layers
 
-ACTIVATIONS = {"gelu": nnf.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
+def quick_gelu(x):
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"gelu": nnf.gelu, "quick_gelu": quick_gelu}
 
 
 @dataclasses.dataclass
