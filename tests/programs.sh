@@ -146,6 +146,7 @@ same_losses() {
 . "$tests/programs_volumes.sh"
 . "$tests/programs_captions.sh"
 . "$tests/programs_retrieval.sh"
+. "$tests/programs_search.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
 . "$tests/programs_upcycle.sh"
@@ -460,6 +461,7 @@ test_upcycling
 test_python
 test_evaluation
 test_prediction
+test_search
 test_compression
 test_purity
 test_inspection

@@ -36,6 +36,9 @@ test_report_pages() {
   expect "other data" 0 "^report" report_of reported --data "synthetic:size=16,count=128,classes=4" --out other.html
   expect "a data set that is not there is left out, and the user told" 0 "the data cannot be read" report_of reported --data nowhere --out bare.html
   check "and so is the reader" grep -q '"notes":\["The data cannot be read here' bare.html
+  expect "a dual encoder" 0 "^report +colourful/report.html" report_of colourful
+  check "its recalls" grep -q '"recall":{"captions":4,"to_text":{"recall_1":1.0,' colourful/report.html
+  expect "beside a classifier" 0 "^report +both_kinds.html" report_of colourful reported --out both_kinds.html
   expect "volumes" 0 "^report +aged/report.html" report_of aged
   expect "a cross-validation: its folds beside each other" 0 "^report +folds/report.html" report_of folds
   check "by their last weights" test "$(grep -oE '"checkpoint":"folds/fold-[12]/checkpoints/[a-z0-9-]+"' folds/report.html | grep -c "$(cat folds/fold-1/checkpoints/latest)")" -eq 2
@@ -54,6 +57,8 @@ test_report_pages() {
   check "many experts and classes" tried crowded/report.html '^ok: '
   check "without data" tried bare.html '^ok: '
   check "a cross-validation" tried folds/report.html '^ok: '
+  check "a dual encoder in a browser" tried colourful/report.html '^ok: [0-9]+ controls, 7 sections'
+  check "beside a classifier" tried both_kinds.html '^ok: '
   check "volumes" tried aged/report.html '^ok: '
   # The test itself: it must see what it is there to see.
   broken both.html wild.html 's/^const num = .*//; s/^function num(v) {/function num(v) { if (v === 3) throw new Error("wild");/'

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace ermoe {
 namespace {
@@ -22,6 +23,20 @@ std::vector<double> probabilities(const float* logits, size_t count, LossKind ki
   for (double& x : p) total += x = std::exp(x - largest);
   for (double& x : p) x /= total;
   return p;
+}
+
+/// One element of an array that is written piece by piece.
+std::string array_element(const nlohmann::ordered_json& entry, bool first) {
+  return fmt::format("{}\n{}", first ? "" : ",", entry.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+struct SearchNames {
+  const char *subject, *list, *object;
+};
+
+SearchNames names_of(SearchDirection direction) {
+  return direction == SearchDirection::images_of_query ? SearchNames{"query", "images", "file"}
+                                                       : SearchNames{"file", "captions", "caption"};
 }
 
 }  // namespace
@@ -59,7 +74,30 @@ std::string PredictionWriter::entry(const Prediction& prediction) {
   entry["predictions"] = nlohmann::ordered_json::array();
   for (const ClassProbability& c : prediction.best)
     entry["predictions"].push_back({{"class", name(c)}, {"index", c.index}, {"probability", c.probability}});
-  return fmt::format("{}\n{}", first ? "" : ",", entry.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+  return array_element(entry, first);
+}
+
+std::string SearchWriter::head() const {
+  const SearchNames names = names_of(direction_);
+  return format_ == PredictionFormat::csv ? fmt::format("{},rank,score,{}\n", names.subject, names.object) : "[";
+}
+
+std::string SearchWriter::foot() const { return format_ == PredictionFormat::csv ? "" : first_ ? "]\n" : "\n]\n"; }
+
+std::string SearchWriter::entry(const std::string& subject, const std::vector<NamedMatch>& best) {
+  const bool first = std::exchange(first_, false);
+  if (format_ == PredictionFormat::csv) {
+    std::string text;
+    int rank = 0;
+    for (const NamedMatch& match : best)
+      text += fmt::format("{},{},{:.6f},{}\n", csv_field(subject), ++rank, match.score, csv_field(match.name));
+    return text;
+  }
+  const SearchNames names = names_of(direction_);
+  nlohmann::ordered_json entry{{names.subject, subject}, {names.list, nlohmann::ordered_json::array()}};
+  for (const NamedMatch& match : best)
+    entry[names.list].push_back({{names.object, match.name}, {"score", std::strtod(fmt::format("{:.6f}", match.score).c_str(), nullptr)}});
+  return array_element(entry, first);
 }
 
 }  // namespace ermoe

@@ -42,4 +42,28 @@ class PredictionWriter {
   bool first_ = true;
 };
 
+/// The same for what a search found: of each subject (a query, an image) the objects (images, captions) that lie closest, best first.
+/// CSV has one line each, query,rank,score,file or file,rank,score,caption. JSON is an array of {"query", "images": [{"file", "score"}]} or
+/// {"file", "captions": [{"caption", "score"}]}.
+enum class SearchDirection { images_of_query, captions_of_image };
+
+struct NamedMatch {
+  std::string name;
+  float score = 0;
+};
+
+class SearchWriter {
+ public:
+  SearchWriter(PredictionFormat format, SearchDirection direction) : format_(format), direction_(direction) {}
+
+  std::string head() const;
+  std::string entry(const std::string& subject, const std::vector<NamedMatch>& best);
+  std::string foot() const;
+
+ private:
+  PredictionFormat format_;
+  SearchDirection direction_;
+  bool first_ = true;
+};
+
 }  // namespace ermoe

@@ -2,8 +2,6 @@
 // of data as JSON, which the page's own script draws. What is in the data: tools/ermoe_report.cpp.
 #pragma once
 
-#include "data/image.h"
-
 #include <nlohmann/json_fwd.hpp>
 
 #include <string>
@@ -19,10 +17,6 @@ PageParts page_parts();
 
 /// The whole page. `data` may hold any text: nothing in it can end the place where it stands.
 std::string report_page(const std::string& title, const nlohmann::ordered_json& data);
-
-/// "data:image/png;base64,…" for pictures up to 64 pixels a side, which are shown enlarged; JPEG above, where photographs and brains as
-/// PNG would make the page heavy.
-std::string data_uri(const Image& image);
 
 /// With five digits: what a picture shows needs no more, and a page of numbers gets small.
 double brief(double value);

@@ -6,8 +6,10 @@
 #include "models/config_rules.h"
 #include "models/summary.h"
 #include "tools/loaded_model.h"
+#include "tools/model_choice.h"
 #include "tools/report_curves.h"
 #include "tools/report_page.h"
+#include "tools/report_pairs.h"
 #include "tools/report_samples.h"
 #include "tools/report_volumes.h"
 #include "tools/report_weights.h"
@@ -43,7 +45,7 @@ class RunReport {
         note_(note),
         folder_(run.folder),
         asked_(run.weights),
-        model_(engine, run.weights, note) {
+        model_(engine, run.weights, note, Precision::auto_, Towers::any) {
     config_ = model_.config();
     if (config_.data.decoder == DecoderChoice::gpu) config_.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
   }
@@ -56,14 +58,19 @@ class RunReport {
     out_["checkpoint"] = model_.folder();
     out_["step"] = model_.step();
     out_["notes"] = ordered_json::array();
-    out_["kind"] = is_regression(config_.loss.kind) ? "numbers" : "classes";
+    out_["kind"] = kind();
+    if (pairs())
+      out_["notes"].push_back(
+          "Of a dual encoder this page does not show which patch or word goes to which expert, nor what each expert likes best.");
     out_["classes"] = model_.class_names();
-    out_["grid"] = std::vector<int64_t>(model_.vit().grid().begin(), model_.vit().grid().end());
+    out_["grid"] = std::vector<int64_t>(model_.model().grid().begin(), model_.model().grid().end());
     out_["batch"] = config_.train.batch;
     out_["curves"] = report_curves(folder_);
     describe_model();
     std::unique_ptr<Pipeline> pipeline = open();
-    if (pipeline)
+    if (pipeline && pairs())
+      evaluate_pairs_on(*pipeline);
+    else if (pipeline)
       evaluate_on(*pipeline);
     else
       model_.use_average(nullptr, [](const std::string&) {});
@@ -73,14 +80,27 @@ class RunReport {
   }
 
  private:
+  bool pairs() const { return task_of(config_) == Task::pairs; }
+  const char* kind() const { return pairs() ? "pairs" : is_regression(config_.loss.kind) ? "numbers" : "classes"; }
+
   void describe_model() {
-    const ModelSummary cost = summarize(model_.vit());
+    const ModelSummary cost = pairs() ? summarize(model_.dual()) : summarize(model_.vit());
     out_["parameters"] = cost.parameters;
     out_["active_parameters"] = cost.active_parameters;
     out_["flops"] = brief(cost.forward_flops);
     out_["layers"] = ordered_json::array();
-    for (MoeLayer* layer : model_.vit().moe_layers())
-      out_["layers"].push_back({{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}});
+    for (MoeLayer* layer : model_.model().moe_layers()) {
+      ordered_json one{{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}};
+      if (pairs()) name_of_tower(layer->block(), one);
+      out_["layers"].push_back(std::move(one));
+    }
+  }
+
+  /// What the page, and the log (tools/objective.h), call a block of a dual encoder.
+  void name_of_tower(int64_t block, ordered_json& layer) {
+    const int64_t images = model_.dual().config().image.depth, own = block < images ? block : block - images;
+    layer["name"] = fmt::format("{} block {}", block < images ? "image" : "text", own);
+    layer["key"] = fmt::format("{}block{}", block < images ? "" : "text_", own);
   }
 
   /// Which of the run's checkpoints this is. The best one was chosen by the run's own evaluations: on the samples that are judged here,
@@ -101,7 +121,7 @@ class RunReport {
   std::unique_ptr<Pipeline> open() {
     take_other_data(config_, options_.data);
     try {
-      std::unique_ptr<Pipeline> pipeline = open_pipeline(config_, engine_.staging, threads_, note_);
+      std::unique_ptr<Pipeline> pipeline = open_pipeline(config_, engine_.staging, threads_, note_, 0, 1, model_.tokenizer());
       if (!pipeline->number_classes(model_.class_names()))
         out_["notes"].push_back("The classes of the data set are named otherwise than the model's, and are taken by their number.");
       pipeline->settle_on(engine_.ctx, engine_.gpu.get());
@@ -132,7 +152,8 @@ class RunReport {
     out_["split"] = split_;
     out_["images"] = result.images;
     out_["loss"] = brief(result.loss);
-    describe_routing(result);
+    describe_load(result.routing);
+    describe_information(result);
     if (images != nullptr) {
       describe_classes(result);
       describe_samples(gatherer, *images);
@@ -142,22 +163,40 @@ class RunReport {
     }
   }
 
+  void evaluate_pairs_on(Pipeline& pipeline) {
+    model_.use_average(options_.data.empty() && pipeline.has_training() ? &pipeline : nullptr, note_);
+    const PairEvaluation result = evaluate_pairs(engine_.ctx, model_.dual(), pipeline, evaluation_batch(config_.train));
+    out_["data"] = config_.data.path;
+    out_["split"] = split_;
+    out_["images"] = result.evaluation.images;
+    out_["loss"] = brief(result.evaluation.loss);
+    out_["recall"] = report_recall(*result.evaluation.retrieval);
+    describe_load(result.evaluation.routing);
+    out_["found"] = report_found(result.features, dynamic_cast<CaptionPipeline&>(pipeline).evaluation(), options_.images);
+  }
+
   void describe_classes(const Evaluation& result) {
     out_["accuracy"] = brief(result.accuracy);
     out_["confusion"] = table(result.confusion, model_.class_names().size());
   }
 
-  void describe_routing(const Evaluation& result) {
+  void describe_load(const std::vector<RoutingMetrics>& routing) {
+    for (size_t l = 0; l < routing.size(); ++l) {
+      ordered_json& layer = out_["layers"][l];
+      layer["gini"] = brief(routing[l].gini);
+      layer["dead"] = routing[l].dead_experts;
+      layer["load"] = ordered_json::array();
+      for (const double share : routing[l].load) layer["load"].push_back(brief(share));
+    }
+  }
+
+  void describe_information(const Evaluation& result) {
     const size_t Y = model_.class_names().size();
     const auto counts = result.collector->class_counts(static_cast<int64_t>(Y));
     for (size_t l = 0; l < result.routing.size(); ++l) {
       const RoutingMetrics& m = result.routing[l];
-      ordered_json& layer = out_["layers"][l];
-      layer["gini"] = brief(m.gini);
-      layer["dead"] = m.dead_experts;
-      layer["load"] = ordered_json::array();
-      for (const double share : m.load) layer["load"].push_back(brief(share));
       if (m.class_information < 0) continue;
+      ordered_json& layer = out_["layers"][l];
       layer["information"] = brief(m.class_information);
       layer["information_null"] = brief(m.class_information_null);
       layer["class_counts"] = table(counts[l], Y);
@@ -192,8 +231,8 @@ class RunReport {
   }
 
   void describe_weights() {
-    const std::vector<MoeLayer*> layers = model_.vit().moe_layers();
-    model_.vit().refresh_if_stale(engine_.ctx);
+    const std::vector<MoeLayer*> layers = model_.model().moe_layers();
+    model_.model().refresh_if_stale(engine_.ctx);
     for (size_t l = 0; l < layers.size(); ++l) {
       out_["layers"][l]["spectra"] = report_spectra(engine_.ctx, *layers[l]);
       out_["layers"][l]["overlap"] = report_overlap(engine_.ctx, *layers[l]);

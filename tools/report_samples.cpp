@@ -4,6 +4,7 @@
 #include "core/flat.h"
 #include "data/sample_reader.h"
 #include "tools/chart.h"
+#include "tools/html.h"
 #include "tools/report_page.h"
 
 #include <nlohmann/json.hpp>

@@ -2,6 +2,7 @@
 
 #include "data/volume_grid.h"
 #include "tools/expert_slices.h"
+#include "tools/html.h"
 #include "tools/region_shares.h"
 #include "tools/regression_report.h"
 #include "tools/report_page.h"

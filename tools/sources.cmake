@@ -23,6 +23,7 @@ set(SOURCES
   config_check.cpp
   config_io.cpp
   config_table.cpp
+  contact_sheet.cpp
   cross_validation.cpp
   decoder_choice.cpp
   demo_picture.cpp
@@ -32,6 +33,8 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  given_images.cpp
+  html.cpp
   image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
@@ -45,6 +48,7 @@ set(SOURCES
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  nearest.cpp
   model_choice.cpp
   objective.cpp
   occlusion.cpp
@@ -55,12 +59,14 @@ set(SOURCES
   prediction.cpp
   presets.cpp
   progress.cpp
+  query.cpp
   rank_agreement.cpp
   region_names.cpp
   region_shares.cpp
   regression_report.cpp
   report_curves.cpp
   report_page.cpp
+  report_pairs.cpp
   report_run.cpp
   report_samples.cpp
   report_volumes.cpp

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 
 namespace ermoe {
 namespace {
@@ -172,14 +173,23 @@ std::string family_tables(const StudyTable& table) {
   return text;
 }
 
+/// "`ermoe/seed-0` 86.09": its folder within the study's, and what it reached.
+std::string run_text(const RunFigures& run, const FigureKind& judged) {
+  const std::filesystem::path folder(run.folder);
+  const auto found = run.values.find(judged.key);
+  return fmt::format("`{}`{}", (folder.parent_path().filename() / folder.filename()).string(),
+                     found == run.values.end() ? "" : " " + scaled(judged, found->second));
+}
+
 std::string origins(const StudyTable& table) {
+  const FigureKind& judged = figure_kind(table.judged_by);
   std::string base;
   for (const auto& [key, value] : table.base) base += fmt::format("{}{} {}", base.empty() ? "" : ", ", key, value);
   std::string text = fmt::format("\n## Settings and runs\n\nThe base: {}.\n\n", base.empty() ? "the program's defaults" : base);
-  text += header({"row", "sets", "runs"});
+  text += header({"row", "sets", "runs, " + std::string(judged.title)});
   for (const TableRow& row : table.rows) {
     std::string folders;
-    for (const RunFigures& run : row.runs) folders += fmt::format("{}`{}`", folders.empty() ? "" : ", ", run.folder);
+    for (const RunFigures& run : row.runs) folders += (folders.empty() ? "" : ", ") + run_text(run, judged);
     text += line({row.name, sets_text(row), folders});
   }
   return text;

@@ -71,6 +71,12 @@ void Tokenizer::encode_batch(std::span<const std::string_view> texts, int32_t* i
   }
 }
 
+bool Tokenizer::cuts(std::string_view text) const {
+  std::vector<int32_t> ids;
+  append_ids(text, static_cast<size_t>(length_ - 1), ids);
+  return ids.size() > static_cast<size_t>(length_ - 2);
+}
+
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   std::vector<int32_t> own;
   for (const int32_t id : ids) {

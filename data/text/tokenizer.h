@@ -43,6 +43,8 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text) const;
   /// The same into `ids` (B, W), B = texts.size().
   void encode_batch(std::span<const std::string_view> texts, int32_t* ids) const;
+  /// Whether `encode` leaves the end of a text out.
+  bool cuts(std::string_view text) const;
   /// What the ids up to the first end spell, for people: cleaned text, blanks as the vocabulary has them. Throws `Error` for ids that
   /// are none of the vocabulary's.
   std::string decode(std::span<const int32_t> ids) const;

@@ -110,6 +110,15 @@ TEST(Bpe, BatchIsItsRows) {
   EXPECT_EQ(batch, rows);
 }
 
+TEST(Bpe, SaysWhetherATextIsCut) {
+  const auto tokenizer = learnt({"two dogs run", "two dogs"}, 520, 6);  // four ids of the text
+  EXPECT_FALSE(tokenizer->cuts(""));
+  EXPECT_FALSE(tokenizer->cuts("1234"));
+  EXPECT_FALSE(tokenizer->cuts("  1234  ")) << "blanks at the end are no ids";
+  EXPECT_TRUE(tokenizer->cuts("12345"));
+  EXPECT_TRUE(tokenizer->cuts("abcdefghijkl")) << "one word of many ids";
+}
+
 TEST(Bpe, DecodesForPeople) {
   const auto tokenizer = learnt({"two dogs run", "two dogs"}, 520, 77);
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("Two DOGS, a café & 你好!")), "two dogs , a café & 你好 !");

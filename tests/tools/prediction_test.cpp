@@ -56,5 +56,26 @@ TEST(PredictionWriter, WritesOneJsonArray) {
             "{\"file\":\"b\\\"\",\"predictions\":[{\"class\":\"cat\",\"index\":0,\"probability\":0.5}]}\n]\n");
 }
 
+TEST(SearchWriter, HasALineARank) {
+  SearchWriter writer(PredictionFormat::csv, SearchDirection::images_of_query);
+  EXPECT_EQ(writer.head(), "query,rank,score,file\n");
+  EXPECT_EQ(writer.entry("a \"dog\", two", {{"a,b.png", 0.5f}, {"c", -0.25f}}),
+            "\"a \"\"dog\"\", two\",1,0.500000,\"a,b.png\"\n\"a \"\"dog\"\", two\",2,-0.250000,c\n");
+  EXPECT_EQ(SearchWriter(PredictionFormat::csv, SearchDirection::captions_of_image).head(), "file,rank,score,caption\n");
+}
+
+TEST(SearchWriter, WritesOneJsonArray) {
+  SearchWriter writer(PredictionFormat::json, SearchDirection::captions_of_image);
+  std::string text = writer.head() + writer.foot();
+  EXPECT_EQ(text, "[]\n");
+  text = writer.head();
+  text += writer.entry("a\xff", {{"two dogs", 0.1f}});
+  text += writer.entry("b", {{"x", std::nanf("")}});
+  text += writer.foot();
+  EXPECT_EQ(text,
+            "[\n{\"file\":\"a\xef\xbf\xbd\",\"captions\":[{\"caption\":\"two dogs\",\"score\":0.1}]},\n"
+            "{\"file\":\"b\",\"captions\":[{\"caption\":\"x\",\"score\":null}]}\n]\n");
+}
+
 }  // namespace
 }  // namespace ermoe

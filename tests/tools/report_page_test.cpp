@@ -38,16 +38,6 @@ TEST(ReportPage, NoNameEndsThePlaceWhereItStands) {
   EXPECT_EQ(ordered_json::parse(page.substr(from, to - from))["classes"][0], bad);
 }
 
-TEST(DataUri, OfAKnownPicture) {
-  const Image small{.height = 1, .width = 1, .channels = 1, .pixels = {7}};
-  const std::string uri = data_uri(small);
-  EXPECT_EQ(uri.rfind("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCA", 0), 0u)
-      << uri;  // signature and header, by Python's base64
-  EXPECT_EQ((uri.size() - uri.find(',') - 1) % 4, 0u);
-  const Image large{.height = 65, .width = 10, .channels = 1, .pixels = std::vector<uint8_t>(650, 9)};
-  EXPECT_EQ(data_uri(large).rfind("data:image/jpeg;base64,/9j/", 0), 0u);
-}
-
 TEST(Brief, KeepsFiveDigits) {
   EXPECT_EQ(brief(0.123456789), 0.12346);
   EXPECT_EQ(brief(-1234567.0), -1234600.0);

@@ -10,6 +10,7 @@ set(SOURCES
   config_check_test.cpp
   config_io_test.cpp
   config_table_test.cpp
+  contact_sheet_test.cpp
   cross_validation_test.cpp
   decoder_choice_test.cpp
   demo_picture_test.cpp
@@ -18,18 +19,22 @@ set(SOURCES
   expert_slices_test.cpp
   families_test.cpp
   golden_test.cpp
+  html_test.cpp
   memory_advice_test.cpp
+  nearest_test.cpp
   occlusion_test.cpp
   pair_evaluation_test.cpp
   parallel_choice_test.cpp
   phantom_set_test.cpp
   prediction_test.cpp
   progress_test.cpp
+  query_test.cpp
   rank_agreement_test.cpp
   region_names_test.cpp
   region_shares_test.cpp
   regression_report_test.cpp
   report_page_test.cpp
+  report_pairs_test.cpp
   report_samples_test.cpp
   run_folder_test.cpp
   signals_test.cpp

@@ -71,7 +71,7 @@ TEST_F(StudyTableTest, DifferencesArePairedBySeed) {
   EXPECT_TRUE(holds(markdown, "| b | 2 | 80.00 ± 1.41 |  |")) << markdown;
   EXPECT_TRUE(holds(markdown, "| a | 1: 0.100, 3: 0.300 | 1: 1.50, 3: 1.50 |"));
   EXPECT_TRUE(holds(markdown, "Not done yet: c, basis_rank=2."));
-  EXPECT_TRUE(holds(markdown, "| b | moe.router vmoe, moe.expert plain | `" + run("b, seed 0").folder + "`, `"));
+  EXPECT_TRUE(holds(markdown, "| b | moe.router vmoe, moe.expert plain | `b/seed-0` 79.00, `b/seed-1` 81.00 |")) << markdown;
 }
 
 TEST_F(StudyTableTest, WithOneSeedTheIntervalIsOverSamplesAndSaysSo) {

@@ -70,7 +70,7 @@ function refresh() {
 
 const layerSlider = () => current().layers.length < 2 ?
     null :
-    el('div', {class: 'controls'}, slider('layer', 'Layer', current().layers.length, i => 'block ' + current().layers[i].block, refresh));
+    el('div', {class: 'controls'}, slider('layer', 'Layer', current().layers.length, i => blockName(current().layers[i]), refresh));
 
 /// A place that is filled anew whenever a slider moves.
 function view(make) {
@@ -81,13 +81,22 @@ function view(make) {
   return host;
 }
 const layer = () => current().layers[state.layer];
+/// Of two towers each has its own blocks.
+const blockName = l => l.name || 'block ' + l.block;
+/// What its figures are logged under.
+const blockKey = l => l.key || 'block' + l.block;
 const expertNames = l => Array.from({length: l.experts + l.free}, (_, e) => e < l.experts ? 'expert ' + e : `expert ${e} (free)`);
+
+/// How many of the first ten are right, both ways.
+const recallText = run => `${percent(run.recall.to_image.recall_10, 1)} of ${num(run.recall.captions)} ${run.split} captions find their image among the first 10 of ${
+    num(run.images)}, ${percent(run.recall.to_text.recall_10, 1)} of the images one of their captions`;
 
 /// A run's result in one line.
 function headline(run) {
   const layers = run.layers.filter(l => l.gini !== undefined);
-  const gini = layers.length ? `, load Gini ${layers.map(l => `${fixed(l.gini)} (block ${l.block})`).join(', ')}` : '';
+  const gini = layers.length ? `, load Gini ${layers.map(l => `${fixed(l.gini)} (${blockName(l)})`).join(', ')}` : '';
   const result = run.accuracy !== undefined ? `${percent(run.accuracy, 2)} of ${num(run.images)} ${run.split} images right` :
+      run.recall !== undefined ? recallText(run) :
       run.mae !== undefined ? `mean error ${num(run.mae)} years for ${num(run.images)} ${run.split} subjects` :
                               'not evaluated here';
   return `${several ? run.name + ': ' : ''}${result}${gini}; step ${num(run.step)}${run.standing ? ` (${run.standing})` : ''}, ${num(run.parameters / 1e6)} M parameters`;

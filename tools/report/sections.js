@@ -5,6 +5,7 @@ section('curves', 'Curves', () => {
   const step = {name: 'step'};
   const pair = (name, label) => seriesOf([{split: 'train', name, label: 'training'}, {split: 'eval', name, label, dash: '6 4'}]);
   const purity = several ? [] : Object.keys(current().curves.purity || {}).filter(name => /^purity_(?!ratio)/.test(name));
+  const share = percents => percents / 100;
   const charts = [
     [
       'Loss', pair('loss', 'evaluation'), {name: 'loss'},
@@ -19,6 +20,15 @@ section('curves', 'Curves', () => {
       'Mean absolute error', seriesOf([{split: 'eval', name: 'mae', label: 'evaluation'}]),
       {name: 'mean |predicted − true|, years', include: [0]}
     ],
+    [
+      'Recall', seriesOf([
+        {split: 'eval', name: 't2i_r10', label: 'captions find their image, first 10', scale: share},
+        {split: 'eval', name: 't2i_r1', label: 'captions find their image, first', dash: '6 4', scale: share},
+        {split: 'eval', name: 'i2t_r10', label: 'images find a caption of theirs, first 10', scale: share},
+        {split: 'eval', name: 'i2t_r1', label: 'images find a caption of theirs, first', dash: '6 4', scale: share}
+      ]),
+      {name: 'share found', show: percent, include: [0]}
+    ],
     ['Learning rate', seriesOf([{split: 'train', name: 'lr', label: 'learning rate'}]), {name: 'learning rate', include: [0]}],
     ['Gradient norm', seriesOf([{split: 'train', name: 'grad_norm', label: 'before clipping'}]), {name: 'global norm', include: [0]}],
     [
@@ -29,6 +39,42 @@ section('curves', 'Curves', () => {
   ];
   return el('div', {class: 'row'},
       charts.filter(c => c[1].length > 0).map(([name, series, y, caption]) => lineChart({title: name, series, x: step, y, caption})));
+});
+
+section('recall', 'How well images and captions find each other', () => {
+  const recall = current().recall;
+  if (!recall) return null;
+  const heads = ['R@1', 'R@5', 'R@10', 'median rank', 'mean rank'];
+  const row = (name, f) => el('tr', {}, el('th', {scope: 'row'}, name),
+      [f.recall_1, f.recall_5, f.recall_10].map(v => el('td', {}, percent(v))), [f.median_rank, f.mean_rank].map(v => el('td', {}, num(v))));
+  const rows = of => [row('image to text', of.to_text), row('text to image', of.to_image)];
+  const table = (title, of, caption) => el('figure', {}, el('h3', {}, title),
+      el('div', {class: 'scroll', tabindex: 0}, el('table', {},
+          el('thead', {}, el('tr', {}, el('td', {}), heads.map(h => el('th', {scope: 'col'}, h)))), el('tbody', {}, rows(of)))),
+      el('figcaption', {}, `rsum ${of.rsum.toFixed(1)}. ${caption}`));
+  const images = current().images;
+  const all = table(`${num(images)} images, ${num(recall.captions)} captions`, recall,
+      `R@K: the share that has what it looks for among the first K. An image looks for any of its captions. By chance a caption finds its image among the first 10 in ${
+          percent(Math.min(1, 10 / images))}.`);
+  return el('div', {class: 'row'}, all, recall.folds ? table('1,000 images at a time, five times', recall.folds, 'Means.') : null);
+});
+
+section('found', 'What captions find', () => {
+  const found = current().found;
+  if (!found) return null;
+  const picture = number => found.pictures[number];
+  const image = (number, text, own) => el('figure', {class: own ? 'own' : ''},
+      picture(number).image ? el('img', {src: picture(number).image, alt: picture(number).name}) : el('p', {}, 'cannot be read'),
+      el('figcaption', {'data-tip': picture(number).name}, text));
+  const one = f => el('div', {class: 'card', style: 'margin-bottom: .8rem'}, el('h3', {}, f.caption),
+      el('div', {class: 'finds'},
+          f.best.map((b, k) => image(b.image, `${b.image === f.own ? '✓ ' : ''}${k + 1}: ${fixed(b.score)}`, b.image === f.own)),
+          f.best.some(b => b.image === f.own) ? null : image(f.own, `its own image, at place ${num(f.place)}`, true)));
+  return [
+    el('p', {}, 'Captions from all over the split, and the images closest to each with their cosines, best first. Its own image is framed.'),
+    found.chosen.map(one),
+    found.worst.length ? [el('h3', {style: 'margin-top: 1.2rem'}, 'Captions whose image comes last'), found.worst.map(one)] : null
+  ];
 });
 
 section('ages', 'Ages', () => {
@@ -64,7 +110,7 @@ function loadSeries(l) {
         color: color(e),
         dash: ['', '7 3', '2 3', '9 3 2 3'][Math.floor(e / 8) % 4],
         x: column(current(), 'eval', 'step'),
-        y: column(current(), 'eval', `block${l.block}/load/${e}`)
+        y: column(current(), 'eval', `${blockKey(l)}/load/${e}`)
       }))
       .filter(s => s.y !== null);
 }
@@ -79,10 +125,10 @@ section('load', 'Load of the experts', () => {
     layerSlider(), view(() => {
       const l = layer(), series = loadSeries(l);
       const shown = {name: 'share of the load', show: percent, bare: v => (100 * v).toFixed(1), include: [0]};
-      const over = series.length ? lineChart({title: `Load over training, block ${l.block}`, series, x: step, y: shown}) :
+      const over = series.length ? lineChart({title: `Load over training, ${blockName(l)}`, series, x: step, y: shown}) :
                                    el('p', {class: 'card soft'}, 'This run did not log the load of each expert.');
       const now = l.load && barChart({
-        title: `Load at step ${num(current().step)}, block ${l.block}: Gini ${fixed(l.gini)}`,
+        title: `Load at step ${num(current().step)}, ${blockName(l)}: Gini ${fixed(l.gini)}`,
         names: l.load.map((_, e) => loadName(l, e)),
         values: l.load,
         colors: l.load.map((_, e) => color(e)),
@@ -114,7 +160,7 @@ section('load', 'Load of the experts', () => {
 
 /// A figure that evaluations log of every layer: of one run by layer, of several the mean of each run's layers. Below 0 it says "none".
 function byLayer(name) {
-  const of = (run, l) => (column(run, 'eval', `block${l.block}/${name}`) || []).map(v => v === null || v < 0 ? null : v);
+  const of = (run, l) => (column(run, 'eval', `${blockKey(l)}/${name}`) || []).map(v => v === null || v < 0 ? null : v);
   const mean = run => {
     const all = run.layers.map(l => of(run, l)).filter(c => c.length);
     return (all[0] || []).map((_, i) => all.some(c => c[i] === null) ? null : all.reduce((sum, c) => sum + c[i], 0) / all.length);
@@ -122,7 +168,7 @@ function byLayer(name) {
   const x = run => column(run, 'eval', 'step');
   const series = several ?
       runs.map((run, i) => ({name: run.name + ', mean of layers', color: color(i), x: x(run), y: mean(run)})) :
-      current().layers.map((l, i) => ({name: 'block ' + l.block, color: color(i), x: x(current()), y: of(current(), l)}));
+      current().layers.map((l, i) => ({name: blockName(l), color: color(i), x: x(current()), y: of(current(), l)}));
   return series.filter(s => s.y.length);
 }
 
@@ -145,7 +191,7 @@ section('classes', 'Experts and classes', () => {
         color: color(k),
         dash,
         x: column(current(), 'eval', 'step'),
-        y: column(current(), 'eval', `block${l.block}/${name}`)
+        y: column(current(), 'eval', `${blockKey(l)}/${name}`)
       });
       const lines = [over('class_information', 'seen', 0), over('class_information_null', 'by chance', 1, '6 4')].filter(s => s.y);
       return [
@@ -154,7 +200,7 @@ section('classes', 'Experts and classes', () => {
                 nats(l.information)} nats; with the images’ classes permuted, which is what chance gives, ${
                 nats(l.information_null)} nats.`),
         el('div', {class: 'row'}, heatMap({
-          title: `Where the tokens of each class go first, block ${l.block}`,
+          title: `Where the tokens of each class go first, ${blockName(l)}`,
           rows: [...shown.map(y => names[y]), 'all classes'],
           columns: expertNames(l).map((_, e) => String(e)),
           values: [...values, mean],
@@ -165,7 +211,7 @@ section('classes', 'Experts and classes', () => {
           caption: `Percent of a class’s tokens that an expert takes first (of soft routing: has the largest part of); each row sums to 100.${some}`
         }),
             lines.length ? lineChart({
-              title: `Information over training, block ${l.block}`,
+              title: `Information over training, ${blockName(l)}`,
               series: lines,
               x: {name: 'step'},
               y: {name: 'nats', show: nats, include: [0]}
@@ -227,7 +273,7 @@ section('images', 'Which expert takes which patch', () => {
   return [
     el('p', {}, 'Each patch in the colour, and with the number, of the expert that took it first.'),
     el('div', {class: 'controls'},
-        run.layers.length > 1 ? slider('layer', 'Layer', run.layers.length, i => 'block ' + run.layers[i].block, refresh) : null, pick),
+        run.layers.length > 1 ? slider('layer', 'Layer', run.layers.length, i => blockName(run.layers[i]), refresh) : null, pick),
     view(() => {
       const s = samples[Math.min(state.sample, most)], used = [...new Set(s.experts[state.layer])].sort((a, b) => a - b);
       return el('div', {class: 'card'},
@@ -235,7 +281,7 @@ section('images', 'Which expert takes which patch', () => {
               el('div', {}, el('img', {class: 'pixels', src: s.image, alt: `Image ${s.name}: ${run.classes[s.truth]}`}),
                   el('div', {}, verdict(s)), file(s)),
               el('div', {}, patches(s, state.layer, true),
-                  el('div', {}, `block ${layer().block}: `,
+                  el('div', {}, `${blockName(layer())}: `,
                       used.filter(e => e >= 0).map(e => [chip(e), ` ×${s.experts[state.layer].filter(x => x === e).length} `])))));
     }),
     view(() => el('div', {class: 'gallery', style: 'margin-top: .8rem'},
@@ -262,7 +308,7 @@ section('favourites', 'What each expert likes best', () => {
              layer().favourites.map(
                  (image, e) => el('figure', {},
                      el('div', {style: 'margin-bottom: .3rem'}, chip(e), layer().load ? ' ' + percent(layer().load[e]) : ''),
-                     image ? el('img', {src: image, alt: `The patches that expert ${e} of block ${layer().block} scored highest`}) :
+                     image ? el('img', {src: image, alt: `The patches that expert ${e} of ${blockName(layer())} scored highest`}) :
                              el('div', {class: 'soft'}, 'took no patch first')))))
   ];
 });
@@ -287,7 +333,7 @@ section('weights', 'Experts’ weights', () => {
       if (l.spectra)
         for (const name of ['W1', 'W2'])
           charts.push(lineChart({
-            title: `Singular values of ${name}, block ${l.block}`,
+            title: `Singular values of ${name}, ${blockName(l)}`,
             x: {name: 'place, largest first'},
             y: {name: 'singular value', include: [0]},
             series: l.spectra[name].map((y, e) => ({
@@ -311,7 +357,7 @@ function overlapMap(l) {
   const {matrix, rank, width} = l.overlap, off = matrix.flatMap((row, a) => row.filter((_, b) => a !== b)),
                        names = matrix.map((_, e) => String(e));
   return heatMap({
-    title: `Overlap of experts’ subspaces, block ${l.block}`,
+    title: `Overlap of experts’ subspaces, ${blockName(l)}`,
     rows: names,
     columns: names,
     values: matrix,
@@ -404,6 +450,7 @@ section('runs', several ? 'Runs and how they differ' : 'The run and its settings
     ['folder', r => r.folder], ['checkpoint', r => 'step ' + num(r.step)],
     ['data', r => r.data ? `${r.data} (${r.split}, ${num(r.images)})` : '–'],
     ['accuracy', r => r.accuracy === undefined ? null : percent(r.accuracy, 2)],
+    ['rsum of recalls', r => r.recall === undefined ? null : r.recall.rsum.toFixed(1)],
     ['mean error, years', r => r.mae === undefined ? null : num(r.mae)], ['loss', r => num(r.loss)],
     [
       'mean load Gini',
