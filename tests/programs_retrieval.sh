@@ -55,8 +55,10 @@ test_retrieval() {
   rm cut/merges.txt
   expect "one that is gone, too" 2 "merges.txt: " evaluate --run cut
   expect "a program for classes says so" 2 "^ermoe-compress: .*is a dual encoder" compress --run found --prune 0.5 --out pruned
-  run train --data pairs "${pair_settings[@]}" --train.steps 2 --out begun --init found
+  cp -r pairs others && sed -i 's/picture/painting of something else/' others/captions.csv
+  run train --data others "${pair_settings[@]}" --train.steps 2 --out begun --init found
   check "a run starts from the weights of another" grep -qE "^step 1/2 \| loss [01]\." out
+  check "and has its tokenizer" cmp -s begun/tokenizer/merges.txt found/tokenizer/merges.txt
 }
 
 test_retrieval_kills() {
@@ -76,7 +78,6 @@ test_retrieval_kills() {
     kill -KILL $process 2>/dev/null
     wait $process 2>/dev/null
   done
-  # Other captions would teach another vocabulary: the run goes on with its own.
   run train --resume pairs_killed
   [ $bad -eq 0 ] && [ $code -eq 0 ] && same_files pairs_killed/checkpoints/step-60 pairs_spared/checkpoints/step-60 &&
     cmp -s pairs_killed/checkpoints/step-60/merges.txt pairs_spared/checkpoints/step-60/merges.txt

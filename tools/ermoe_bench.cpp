@@ -92,7 +92,7 @@ void add_op_flags(CLI::App& app, OpFlags& flags) {
 struct OrthogonalityFlags {
   OrthogonalityOptions bench;
   std::string method = "newton_schulz";
-  StepBenchOptions step{.steps = 3, .warmup = 2};
+  StepBenchOptions step{.what = {}, .steps = 3, .warmup = 2};
   std::string share_of;
 };
 

@@ -1,7 +1,11 @@
 #include "tools/vocabulary.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "data/text/bpe_trainer.h"
+#include "models/checkpoint_store.h"
+
+#include <filesystem>
 
 namespace ermoe {
 namespace {
@@ -18,6 +22,20 @@ std::shared_ptr<const Tokenizer> learn(const RunConfig& config, const CaptionDat
   return learnt;
 }
 
+/// The folder of the weights that the run starts from, where a tokenizer lies beside them; else empty.
+std::string tokenizer_beside(const std::string& init) {
+  if (init.empty()) return {};
+  const std::filesystem::path weights(init);
+  std::string folder = init.ends_with(".safetensors") ? weights.parent_path().string() : find_checkpoint(init, "latest").folder;
+  if (folder.empty()) folder.push_back('.');
+  for (const char* name : {"vocab.json", "tokenizer.json"})
+    if (path_exists(folder + "/" + name)) return folder;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    if (entry.path().extension() == ".model") return folder;
+  return {};
+}
+
 }  // namespace
 
 void settle_text(RunConfig& config, const Tokenizer& tokenizer, const std::string& source) {
@@ -31,14 +49,17 @@ void settle_text(RunConfig& config, const Tokenizer& tokenizer, const std::strin
 }
 
 std::shared_ptr<const Tokenizer> choose_tokenizer(RunConfig& config, const CaptionDataset* training, const WarnFn& warn) {
+  const std::string beside = tokenizer_beside(config.train.init), path = config.tokenizer.empty() ? beside : config.tokenizer;
   std::shared_ptr<const Tokenizer> tokenizer;
-  if (config.tokenizer.empty()) {
+  if (path.empty()) {
     tokenizer = learn(config, training, warn);
     config.text.vocabulary = tokenizer->vocabulary_size();  // at most what was asked for
   } else {
-    tokenizer = open_tokenizer(config.tokenizer, config.text.context);
+    tokenizer = open_tokenizer(path, config.text.context);
+    if (config.tokenizer.empty()) config.text.vocabulary = tokenizer->vocabulary_size();  // what would have been learnt counts no more
+    if (warn && config.tokenizer.empty()) warn(fmt::format("text.tokenizer: that of {}, whose weights the run starts from", path));
   }
-  settle_text(config, *tokenizer, config.tokenizer.empty() ? "that was learnt" : config.tokenizer);
+  settle_text(config, *tokenizer, path.empty() ? "that was learnt" : path);
   return tokenizer;
 }
 

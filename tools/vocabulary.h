@@ -14,8 +14,9 @@ namespace ermoe {
 /// Tokens that are learnt where text.vocabulary says nothing.
 constexpr int64_t usual_vocabulary = 4096;
 
-/// text.tokenizer; where that is empty a vocabulary of text.vocabulary tokens, learnt from the captions of `training` (null: there are
-/// none). Fills in text.vocabulary and text.end_token. InputError where that fails, or where the settings say otherwise than the tokenizer.
+/// text.tokenizer; where that is empty the one that lies beside the weights of train.init, which know no other; else a vocabulary of
+/// text.vocabulary tokens, learnt from the captions of `training` (null: there are none). Fills in text.vocabulary and text.end_token.
+/// InputError where that fails, or where the settings say otherwise than the tokenizer.
 std::shared_ptr<const Tokenizer> choose_tokenizer(RunConfig& config, const CaptionDataset* training, const WarnFn& warn);
 
 /// The tokenizer that a checkpoint's folder holds. Throws InputError where it holds none, or another one than `config` says.

@@ -155,8 +155,10 @@ TEST(ConfigCheck, PresetsAreWholeAndSoundRecipes) {
     EXPECT_TRUE(validate(config).empty()) << preset.name;
     EXPECT_EQ(config.train.name, preset.name);
     const VitConfig& model = config.model;
-    if (model.dimensions == 2)
-      EXPECT_TRUE(model.image_size * model.channels > 0 && (model.classes > 0) == (config.text.depth == 0)) << preset.name;
+    if (config.text.depth > 0)
+      EXPECT_GT(model.image_size * model.channels * config.text.vocabulary, 0) << preset.name;  // captions know no classes
+    else if (model.dimensions == 2)
+      EXPECT_GT(model.image_size * model.channels * model.classes, 0) << preset.name;
     else
       EXPECT_EQ(model.volume.size(), 3u) << preset.name;  // volumes have one channel, and the loss says how many outputs
   }
