@@ -220,6 +220,27 @@ void settle_text(const Sizes& sizes, TextConfig& text) {
   if (text.depth > 0) sizes.settle_ratio("text.mlp_ratio", text.mlp_ratio, text.width, sizes.side("text.blocks.0.mlp.fc1.weight", 2, 0));
 }
 
+DualConfig settled(const SafetensorsFile& file, const DualConfig& wanted) {
+  const Sizes sizes(file);
+  DualConfig config = wanted;
+  settle_image(sizes, config.image);
+  settle_text(sizes, config.text);
+  sizes.settle("retrieval.projection", config.retrieval.projection, sizes.side("image.head.weight", 2, 0));
+  return config;
+}
+
+/// That a model of these settings computes what the file's does: sizes, and what their shapes do not tell.
+void check_form(const SafetensorsFile& file, const DualConfig& config) {
+  const VitConfig clip = settled(file, config).image, &own = config.image;
+  std::vector<std::string> other;
+  if (own.pre_norm != clip.pre_norm) other.emplace_back("--model.pre_norm true");
+  if (own.patch_bias != clip.patch_bias) other.emplace_back("--model.patch_bias off");
+  if (own.norm_eps != clip.norm_eps) other.push_back(fmt::format("--model.norm_eps {}", clip.norm_eps));
+  if (own.pool != clip.pool) other.emplace_back("--model.pool token");
+  if (own.positions != clip.positions) other.emplace_back("--model.positions learned");
+  check_input(other.empty(), "{}: a CLIP model computes otherwise than these settings say; give {}", file.path(), fmt::join(other, " "));
+}
+
 /// One tensor of the model and where it comes from.
 struct Move {
   SavedSlice slice;
@@ -299,24 +320,22 @@ void load_positions(const SafetensorsFile& file, const std::string& name, const 
 
 bool has_clip_names(const SafetensorsFile& file) { return naming_of(file) != nullptr; }
 
-DualConfig clip_config(const std::string& path, const DualConfig& wanted) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  const Sizes sizes(file);
-  DualConfig config = wanted;
-  settle_image(sizes, config.image);
-  settle_text(sizes, config.text);
-  sizes.settle("retrieval.projection", config.retrieval.projection, sizes.side("image.head.weight", 2, 0));
-  return config;
+DualConfig clip_config(const std::string& path, const DualConfig& wanted) { return settled(SafetensorsFile::open(path), wanted); }
+
+std::string clip_name(const SafetensorsFile& file, const std::string& own) {
+  const std::optional<Source> source = source_of(known_naming(file), own);
+  const bool whole = source && source->names.size() == 1 && source->fit == Fit::as_it_is && file.has(source->names[0]);
+  return whole ? source->names[0] : "";
 }
 
 Tensor clip_tensor(const SafetensorsFile& file, const std::string& own, CachingAllocator& allocator, DType dtype) {
-  const std::optional<Source> source = source_of(known_naming(file), own);
-  if (!source || source->names.size() != 1 || source->fit != Fit::as_it_is || !file.has(source->names[0])) return {};
-  return file.load(source->names[0], allocator, dtype);
+  const std::string name = clip_name(file, own);
+  return name.empty() ? Tensor() : file.load(name, allocator, dtype);
 }
 
 LoadReport load_clip_weights(const ExecContext& ctx, const std::string& path, DualEncoder& model) {
   const SafetensorsFile file = SafetensorsFile::open(path);
+  check_form(file, model.config());
   LoadReport report;
   for (const Move& move : plan(file, model, report)) {
     const Tensor& to = move.slice.part;

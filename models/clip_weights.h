@@ -20,14 +20,17 @@ bool has_clip_names(const SafetensorsFile& file);
 /// CLIP model, is an InputError that names it.
 DualConfig clip_config(const std::string& path, const DualConfig& wanted);
 
-/// Loads such a file, of any float type, into a dual encoder on the host. A tensor that is missing, of another shape, or that the towers
-/// have no place for is an InputError that names it, before anything is changed. Left as they are, and reported: experts, beside the file's
-/// dense networks that stand in their place there (`clip_tensor` reads them), and a logit_bias that the file lacks. Reports interpolated
-/// positions. Refreshes what is derived.
+/// Loads such a file, of any float type, into a dual encoder on the host. A setting that is not what the file implies, and a tensor that is
+/// missing, of another shape, or that the towers have no place for, is an InputError that names it, before anything is changed. Left as
+/// they are, and reported: experts, beside the file's dense networks that stand in their place there (`clip_tensor` reads them), and a
+/// logit_bias that the file lacks. Reports interpolated positions. Refreshes what is derived.
 LoadReport load_clip_weights(const ExecContext& ctx, const std::string& path, DualEncoder& model);
 
-/// Of such a file the tensor that we call "image.blocks.3.mlp.fc1.weight" or the like, on the host; undefined where it has none, or has it
-/// in other pieces than we do.
+/// What such a file calls the tensor that we call "image.blocks.3.mlp.fc1.weight" or the like; empty where it has none, or has it in other
+/// pieces than we do.
+std::string clip_name(const SafetensorsFile& file, const std::string& own);
+
+/// That tensor, on the host; undefined where there is none.
 Tensor clip_tensor(const SafetensorsFile& file, const std::string& own, CachingAllocator& allocator, DType dtype);
 
 }  // namespace ermoe

@@ -65,10 +65,16 @@ Variable DualEncoder::text_features(const ExecContext& ctx, const Tensor& tokens
 
 Pairs DualEncoder::pairs(const ExecContext& ctx, const Tensor& images, const Tensor& tokens, ForwardPass& pass) {
   const Variable image = image_features(ctx, Variable(images), pass);
-  return {.image = image,
-          .text = text_features(ctx, tokens, pass),
-          .log_scale = Variable(log_scale_),
-          .bias = with_bias() ? Variable(bias_) : Variable()};
+  return compared(image, text_features(ctx, tokens, pass));
+}
+
+Pairs DualEncoder::compared(const Variable& image, const Variable& text) {
+  return {.image = image, .text = text, .log_scale = Variable(log_scale_), .bias = with_bias() ? Variable(bias_) : Variable()};
+}
+
+Variable DualEncoder::loss_of(const ExecContext& ctx, const Variable& image, const Variable& text) {
+  check(static_cast<bool>(loss_), "[dual_encoder] has no loss to train by");
+  return loss_(ctx, compared(image, text));
 }
 
 Variable DualEncoder::loss(const ExecContext& ctx, const MicroBatch& batch, const TargetLoss&, ForwardPass& pass) {

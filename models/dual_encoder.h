@@ -47,6 +47,8 @@ class DualEncoder final : public Model {
   /// Both of a micro-batch, an image and its caption in each row.
   Pairs pairs(const ExecContext& ctx, const Tensor& images, const Tensor& tokens, ForwardPass& pass);
 
+  /// What training minimises, of features (B, P) as the above two make them.
+  Variable loss_of(const ExecContext& ctx, const Variable& image, const Variable& text);
   /// Of the micro-batch's images and tokens; its targets and `loss` are not read.
   Variable loss(const ExecContext& ctx, const MicroBatch& batch, const TargetLoss& loss, ForwardPass& pass) override;
   void run(const ExecContext& ctx, const ModelInput& input, ForwardPass& pass) override;
@@ -77,6 +79,7 @@ class DualEncoder final : public Model {
 
  private:
   int64_t first_text_depth() const { return image_.last_depth() + 1; }
+  Pairs compared(const Variable& image, const Variable& text);
   bool with_bias() const { return config_.retrieval.loss == PairLoss::sigmoid; }
 
   DualConfig config_;

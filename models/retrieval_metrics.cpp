@@ -18,6 +18,7 @@ using Relevant = std::vector<std::vector<int64_t>>;
 
 struct Row {
   int64_t rank = 0, not_numbers = 0;
+  int64_t top = -1;  // the candidate with the largest score, the first of such
 };
 
 /// Of the query whose scores these are. What is not a number is behind everything by the comparison, which it fails.
@@ -29,9 +30,13 @@ Row row_of(std::span<const float> scores, const std::vector<int64_t>& relevant) 
   const float enough = best - equal_scores;
   const auto ahead = [&](float score) { return score >= enough || best == none; };
   Row row;
-  for (const float score : scores) {
-    row.rank += ahead(score) ? 1 : 0;
-    row.not_numbers += std::isnan(score) ? 1 : 0;
+  float largest = none;
+  for (size_t j = 0; j < scores.size(); ++j) {
+    row.rank += ahead(scores[j]) ? 1 : 0;
+    row.not_numbers += std::isnan(scores[j]) ? 1 : 0;
+    if (!(scores[j] > largest)) continue;
+    largest = scores[j];
+    row.top = static_cast<int64_t>(j);
   }
   for (const int64_t j : relevant) row.rank -= ahead(scores[static_cast<size_t>(j)]) ? 1 : 0;
   ++row.rank;
@@ -151,6 +156,15 @@ RetrievalMetrics retrieval_metrics(const Tensor& image, const Tensor& text, std:
       .images = image.shape()[0], .captions = text.shape()[0], .to_text = figures_of(to_text), .to_image = figures_of(to_image)};
   for (const Row& row : to_text) metrics.not_numbers += row.not_numbers;
   return metrics;
+}
+
+std::vector<FoundImage> found_images(const Tensor& image, const Tensor& text, std::span<const int64_t> owner) {
+  check_features(image, text, owner);
+  Relevant own;
+  for (const int64_t i : owner) own.push_back({i});
+  std::vector<FoundImage> found;
+  for (const Row& row : rows_of(text, image, own)) found.push_back({.rank = row.rank, .top = row.top});
+  return found;
 }
 
 RetrievalReport retrieval_report(const Tensor& image, const Tensor& text, std::span<const int64_t> owner) {

@@ -51,6 +51,14 @@ struct RetrievalReport {
 
 RetrievalReport retrieval_report(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
 
+/// What one caption finds among the images: the rank of its own, as above, and the one with the largest score (-1: no score is a number).
+struct FoundImage {
+  int64_t rank = 0, top = -1;
+};
+
+/// Of each caption (C). Arguments and faults as above.
+std::vector<FoundImage> found_images(const Tensor& image, const Tensor& text, std::span<const int64_t> owner);
+
 /// What a log or a JSON object takes: "i2t_r1" … "t2i_mean_rank", "rsum"; recalls in percent.
 std::vector<std::pair<std::string, double>> retrieval_values(const RetrievalMetrics& metrics);
 

@@ -17,6 +17,7 @@ set(SOURCES
   experts.cpp
   gathered_parameter.cpp
   grad_sync.cpp
+  init_weights.cpp
   layers.cpp
   matrix_bundle.cpp
   model.cpp

@@ -97,4 +97,9 @@ ModelSummary summarize(DualEncoder& model) {
   return s;
 }
 
+ModelSummary summarize(Model& model) {
+  if (auto* const dual = dynamic_cast<DualEncoder*>(&model)) return summarize(*dual);
+  return summarize(dynamic_cast<Vit&>(model));
+}
+
 }  // namespace ermoe

@@ -20,5 +20,7 @@ struct ModelSummary {
 ModelSummary summarize(Vit& model);
 /// Of an image and a caption that fills the context. Its padding takes part in all but experts, so that shorter captions cost less.
 ModelSummary summarize(DualEncoder& model);
+/// Of whichever of them it is.
+ModelSummary summarize(Model& model);
 
 }  // namespace ermoe

@@ -5,22 +5,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 
 namespace ermoe {
 
-namespace {
-
-/// Metadata of a file: sides of the grid of patches, as in "10x12x10", which the shape of pos_embed does not tell.
-constexpr const char* grid_key = "patch_grid";
-
-std::string grid_text(const Shape& grid) { return fmt::format("{}", fmt::join(grid, "x")); }
-
-}  // namespace
-
 uint32_t save_weights(const ExecContext& ctx, const std::string& path, Model& model, std::map<std::string, std::string> metadata) {
-  metadata.emplace(grid_key, grid_text(model.grid()));
+  metadata.emplace(patch_grid_key, fmt::format("{}", fmt::join(model.grid(), "x")));
   return write_slices(path, saved_slices(model, ctx.comm->rank()), *ctx.comm, metadata);
 }
 
@@ -42,103 +32,6 @@ std::string LoadReport::summary() const {
 void load_weights(const ExecContext& ctx, const std::string& path, Model& model) {
   read_slices(SafetensorsFile::open(path), saved_slices(model, ctx.comm->rank()), Unlisted::refused);
   model.refresh(ctx);
-}
-
-namespace {
-
-struct StoredGrid {
-  int64_t prefix = 0;
-  Shape sides;
-};
-
-/// The grid that the file says it has; empty where it does not, or where that is none of so many sides.
-Shape named_grid(const SafetensorsFile& file, int rank) {
-  const auto found = file.metadata().find(grid_key);
-  if (found == file.metadata().end()) return {};
-  std::vector<int64_t> sides;
-  for (std::string_view rest = found->second; !rest.empty();) {
-    const size_t end = std::min(rest.find('x'), rest.size());
-    int64_t side = 0;
-    const auto [stop, error] = std::from_chars(rest.data(), rest.data() + end, side);
-    if (error != std::errc{} || stop != rest.data() + end || side < 1 || side > 4096) return {};
-    sides.push_back(side);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-  }
-  return std::ssize(sides) == rank ? Shape(sides) : Shape();
-}
-
-/// The grid of stored (1, p + patches, D) positions: what the file says; where it does not (timm's), the model's own if as many patches
-/// are there, else a square or a cube; p is 0 or 1.
-StoredGrid grid_of(const SafetensorsFile& file, const Shape& shape, const Shape& own) {
-  const Shape named = named_grid(file, own.rank());
-  for (int64_t prefix : {0, 1})
-    if (named.rank() > 0 && shape[1] - prefix == named.numel()) return {prefix, named};
-  for (int64_t prefix : {0, 1}) {
-    const int64_t patches = shape[1] - prefix;
-    if (patches > 0 && patches == own.numel()) return {prefix, own};
-  }
-  for (int64_t prefix : {0, 1}) {
-    const double patches = static_cast<double>(shape[1] - prefix);
-    const std::vector<int64_t> sides(static_cast<size_t>(own.rank()), std::llround(std::pow(patches, 1.0 / own.rank())));
-    if (patches > 0 && Shape(sides).numel() == shape[1] - prefix) return {prefix, Shape(sides)};
-  }
-  fail_input("{}: pos_embed {} is no {} grid of patches", file.path(), shape.str(), own.rank() == 3 ? "cubic" : "square");
-}
-
-/// Positions of as many patches as the model's in another grid.
-bool moved_patches(const SafetensorsFile& file, const SavedSlice& slice, const Vit& model) {
-  return slice.name == "pos_embed" && grid_of(file, slice.whole, model.grid()).sides != model.grid();
-}
-
-void adapt(const SafetensorsFile& file, const SavedSlice& slice, const Vit& model, LoadReport& report) {
-  const Shape& stored = file.shape(slice.name);
-  const std::string shapes = fmt::format("{}: {} but the model has {}", slice.name, stored.str(), slice.whole.str());
-  if (slice.name.starts_with("head.")) {
-    report.adapted.push_back(shapes + ", left new");
-    return;
-  }
-  const bool positions = slice.name == "pos_embed" && stored.rank() == 3 && stored[0] == 1 && stored[2] == slice.whole[2];
-  check_input(positions, "{}: {}", file.path(), shapes);
-  const StoredGrid from = grid_of(file, stored, model.grid());
-  CachingAllocator host(make_host_source());
-  const Tensor original = file.load(slice.name, host, slice.part.dtype());
-  copy(resize_positions(original, from.prefix, from.sides, model.prefix_tokens(), model.grid()), slice.part);
-  report.adapted.push_back(fmt::format("pos_embed: {} to {}", fmt::join(from.sides, "x"), fmt::join(model.grid(), "x")));
-}
-
-/// Makes experts of the file's dense networks; the report is then silent about what is missing or left over in those blocks.
-void make_experts(const SafetensorsFile& file, Vit& model, const InitOptions& options, LoadReport& report) {
-  if (options.experts == InitOptions::Experts::left_new) return;
-  CachingAllocator host(make_host_source());
-  const DType dtype = model.arena().dtype();
-  const auto find = [&](const std::string& name) { return file.has(name) ? file.load(name, host, dtype) : Tensor(); };
-  const Upcycled made = upcycle(model, model.config(), find, {.source = file.path(), .noise = options.noise, .key = options.key});
-  report.upcycled = made.summary;
-  std::erase_if(report.unexpected, [&](const std::string& name) { return std::ranges::count(made.used, name) > 0; });
-  for (const std::string& block : made.blocks)
-    std::erase_if(report.missing, [&](const std::string& name) { return name.starts_with(block + ".moe."); });
-}
-
-}  // namespace
-
-LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model, const InitOptions& options) {
-  const SafetensorsFile file = SafetensorsFile::open(path);
-  LoadReport report;
-  const std::vector<SavedSlice> slices = saved_slices(model, ctx.comm->rank());
-  report.unexpected = unlisted_in(file, slices);
-  for (const SavedSlice& slice : slices) {
-    if (!file.has(slice.name))
-      report.missing.push_back(slice.name);
-    else if (file.shape(slice.name) == slice.whole && !moved_patches(file, slice, model))
-      file.load_part(slice.name, slice.first, slice.part);
-    else
-      adapt(file, slice, model, report);
-  }
-  check_input(report.missing.size() < slices.size(), "{}: no tensor has a name that the model knows (the first is \"{}\")", path,
-              file.names().empty() ? "none" : file.names()[0]);
-  make_experts(file, model, options, report);
-  model.refresh(ctx);
-  return report;
 }
 
 namespace {

@@ -12,6 +12,9 @@
 
 namespace ermoe {
 
+/// Metadata of a file: sides of the grid of patches, as in "10x12x10", which the shape of pos_embed does not tell.
+inline constexpr const char* patch_grid_key = "patch_grid";
+
 /// Writes every parameter (factors, not what is derived from them) and buffer, and beside `metadata` the grid of patches. All ranks of
 /// ctx.comm call it, each writes what it has, and all throw where one fails. Returns the file's CRC-32.
 uint32_t save_weights(const ExecContext& ctx, const std::string& path, Model& model, std::map<std::string, std::string> metadata = {});
@@ -41,9 +44,12 @@ struct InitOptions {
   RngKey key = {};
 };
 
-/// Starts from weights of a similar model: another head is left new, learned positions are interpolated to this grid, experts begin as
-/// the file's dense network, other differences of shape are an InputError. Refreshes what is derived.
-LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Vit& model, const InitOptions& options = {});
+/// Starts from weights of a similar model (models/init_weights.cpp): another head is left new, learned positions are interpolated to this
+/// grid, experts begin as the file's dense network, other differences of shape are an InputError that names the tensor and the setting.
+/// A classifier takes the names of this engine and timm's, or the image tower of a dual encoder's file. A dual encoder takes a dual
+/// encoder's file, a CLIP model's (models/clip_weights.h), or into its image tower alone a classifier's of this engine or timm's; heads are
+/// then left new. On the host. Refreshes what is derived.
+LoadReport init_from_weights(const ExecContext& ctx, const std::string& path, Model& model, const InitOptions& options = {});
 
 /// (1, p + patches, D) positions to another grid of as many sides by cubic convolution (Keys 1981, a = -1/2), one side after
 /// the other; the p prefix rows are copied.

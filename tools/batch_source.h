@@ -7,7 +7,9 @@
 #include "data/loader.h"
 #include "data/resident.h"
 
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace ermoe {
@@ -16,9 +18,14 @@ namespace ermoe {
 struct DeviceBatch {
   Tensor images;                 // (B, S, S, channels) u8
   Tensor labels;                 // (B) i32
+  Tensor tokens;                 // (B, W) i32: a caption an image, where there are any
   std::vector<int64_t> indices;  // (B) samples of the data set, after replacement of broken ones
   Cursor at;
 };
+
+/// Captions (B, W) i32, on the host, of a training batch's samples at its place in the run. They travel to the device with the images, one
+/// batch ahead: on their own they would wait for the step before.
+using CaptionsOf = std::function<Tensor(std::span<const int64_t> samples, Cursor at)>;
 
 /// Endless, in the order and by the rules of data/loader.h.
 class BatchSource {
@@ -36,10 +43,10 @@ class BatchSource {
 };
 
 /// Batches of `loader`. On a GPU the next one, where the loader has it, is uploaded beside what the stream is doing.
-std::unique_ptr<BatchSource> streamed_batches(std::unique_ptr<Loader> loader);
+std::unique_ptr<BatchSource> streamed_batches(std::unique_ptr<Loader> loader, CaptionsOf captions = {});
 
 /// Batches of a data set on the device. `host` is where indices are made; both must outlive the source.
 std::unique_ptr<BatchSource> resident_batches(const ResidentSamples& resident, const Sampler& sampler, CachingAllocator& host,
-                                              Cursor start = {});
+                                              Cursor start = {}, CaptionsOf captions = {});
 
 }  // namespace ermoe

@@ -3,6 +3,7 @@
 #include "core/enum_names.h"
 #include "core/error.h"
 #include "models/config_rules.h"
+#include "tools/model_choice.h"
 
 #include <sched.h>
 
@@ -102,11 +103,60 @@ void check_train(const RunConfig& config) {
               "train.freeze holds an empty pattern");
 }
 
+/// Without a text tower nothing that is said of texts would count.
+void check_no_text(const RunConfig& config) {
+  const auto& text = config.text;
+  const TextConfig usual = no_text();
+  const std::pair<const char*, bool> of_texts[] = {{"text.tokenizer", !config.tokenizer.empty()},
+                                                   {"text.vocabulary", text.vocabulary != usual.vocabulary},
+                                                   {"text.end_token", text.end_token != usual.end_token},
+                                                   {"text.moe_layers", text.moe_layers != usual.moe_layers},
+                                                   {"data.part", config.data.part != EvaluationPart::auto_}};
+  for (const auto& [key, set] : of_texts) check_input(!set, "{}: there is no text tower; text.depth above 0 makes one", key);
+}
+
+/// What is for classes is not for pairs of images and captions.
+void check_pairs(const RunConfig& config) {
+  const LossConfig& loss = config.loss;
+  const VitConfig& model = config.model;
+  check_input(model.dimensions == 2, "model.dimensions: captions are compared with images (2), not with volumes (text.depth)");
+  check_input(model.pool != Pool::flatten,
+              "model.pool: flatten has weights for each place, and no features that captions could be compared with");
+  check_input(model.classes == 0, "model.classes: captions know no classes; what a model has is retrieval.projection (text.depth)");
+  const std::pair<const char*, bool> of_classes[] = {{"loss.kind", loss.kind != LossKind::cross_entropy},
+                                                     {"loss.smoothing", loss.smoothing > 0},
+                                                     {"loss.class_weights", !loss.class_weights.empty()},
+                                                     {"augment.mixup", config.augment.mixup > 0},
+                                                     {"augment.cutmix", config.augment.cutmix > 0}};
+  for (const auto& [key, set] : of_classes)
+    check_input(!set, "{}: captions know no classes (text.depth); their loss is retrieval.loss", key);
+  check_input(!config.tokenizer.empty() || config.text.vocabulary == 0 || config.text.vocabulary >= 514,
+              "text.vocabulary: a vocabulary that is learnt has 514 tokens at least (all bytes, a start and an end), not {}",
+              config.text.vocabulary);
+  check_input(config.train.batch / config.train.accumulate >= 2,
+              "train.batch: a caption is told apart from others of its micro-batch, and one of {} image has none",
+              config.train.batch / config.train.accumulate);
+}
+
+std::vector<std::string> check_task(const RunConfig& config) {
+  if (task_of(config) != Task::pairs) {
+    check_no_text(config);
+    return {};
+  }
+  check_pairs(config);
+  auto warnings = check_text(config.model, config.text);
+  if (config.train.accumulate > 1)
+    warnings.push_back(fmt::format("train.accumulate {}: captions are told apart within micro-batches of {} images, not among all {}",
+                                   config.train.accumulate, config.train.batch / config.train.accumulate, config.train.batch));
+  return warnings;
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const RunConfig& config) {
   check_data(config);
   auto warnings = check_model(config.model);
+  for (std::string& warning : check_task(config)) warnings.push_back(std::move(warning));
   const MoeConfig& moe = config.model.moe;
   check_input(moe.free_experts == 0 || !moe.regions.empty() || parse_threshold(moe.threshold).kind != ThresholdRule::Kind::none,
               "moe.free_experts: nothing would ever fall back to them without a moe.threshold or moe.regions");

@@ -31,6 +31,7 @@ void add_data(std::vector<Setting>& table) {
       .short_name = "overfit";
   data.add("val_share", &DataConfig::val_share, from_to_below(0, 1),
            "part of the training samples held out where the data set has no evaluation split");
+  data.add("part", &DataConfig::part, "captions: which part evaluates; auto: val, or test where there is none");
   data.add("table", &DataConfig::table, "volumes: CSV or TSV of subjects with their ages; empty: participants.tsv");
   data.add("volumes", &DataConfig::volumes,
            "volumes: where a subject's lies, as in t1/{participant_id}.nii.gz; empty: as the table's column path says, or as in BIDS");
@@ -77,6 +78,31 @@ void add_model(std::vector<Setting>& table) {
   model.add("norm_eps", &VitConfig::norm_eps, {.low = 0, .high = 1, .low_end = End::excluded},
             "of every LayerNorm: 1e-6 as timm's, 1e-5 as CLIP's");
   model.add("patch_bias", &VitConfig::patch_bias, "of the patch embedding: on as timm's, off as CLIP's");
+}
+
+void add_text(std::vector<Setting>& table) {
+  Section<TextConfig> text(table, "text", [](RunConfig& c) -> TextConfig& { return c.text; });
+  text.add("depth", &TextConfig::depth, between(0, 1024),
+           "number of blocks of a text tower, with which images and captions learn to find each other; 0: none, images alone");
+  Section<RunConfig>(table, "text", [](RunConfig& c) -> RunConfig& { return c; })
+      .add("tokenizer", &RunConfig::tokenizer,
+           "CLIP's vocab.json with merges.txt in a folder, tokenizer.json, a SentencePiece model, or a checkpoint; empty: one is learnt");
+  text.add("vocabulary", &TextConfig::vocabulary, between(0, 1 << 24),
+           "tokens: as many as the tokenizer has (0), or how many to learn from the training captions (0: 4096)");
+  text.add("end_token", &TextConfig::end_token, between(-1, 1 << 24), "id that ends a caption; -1: as the tokenizer has");
+  text.add("context", &TextConfig::context, between(3, 4096), "tokens of a caption, with its first, its last and its padding");
+  text.add("width", &TextConfig::width, between(1, 65536), "width D of a token");
+  text.add("heads", &TextConfig::heads, between(1, 1024), "attention heads; they divide the width");
+  text.add("mlp_ratio", &TextConfig::mlp_ratio, {.low = 0, .high = 64, .low_end = End::excluded},
+           "hidden width of dense blocks, in units of D");
+  text.add("moe_layers", &TextConfig::moe_layers, "text blocks with experts, as moe.layers; all else of experts as moe says").check_syntax =
+      check_moe_layers_syntax;
+}
+
+void add_retrieval(std::vector<Setting>& table) {
+  Section<RetrievalConfig> retrieval(table, "retrieval", [](RunConfig& c) -> RetrievalConfig& { return c.retrieval; });
+  retrieval.add("projection", &RetrievalConfig::projection, between(1, 65536), "width P of the embeddings that are compared");
+  retrieval.add("loss", &RetrievalConfig::loss, "info_nce: softmax over the batch, both ways (CLIP); sigmoid: pair by pair (SigLIP)");
 }
 
 void add_experts(Section<MoeConfig>& moe) {
@@ -271,7 +297,8 @@ void add_checkpoint(std::vector<Setting>& table) {
   Section<CheckpointConfig> checkpoint(table, "checkpoint", [](RunConfig& c) -> CheckpointConfig& { return c.checkpoint; });
   checkpoint.add("every", &CheckpointConfig::every, at_least(0), "steps between checkpoints; 0: after every evaluation");
   checkpoint.add("keep", &CheckpointConfig::keep, at_least(1), "newest ones kept besides the best");
-  checkpoint.add("best", &CheckpointConfig::best, "what decides which one is the best; accuracy: of a regression the mean error");
+  checkpoint.add("best", &CheckpointConfig::best,
+                 "what decides which one is the best; accuracy: of a regression the mean error, of captions rsum");
 }
 
 void add_parallel(std::vector<Setting>& table) {
@@ -296,7 +323,8 @@ std::vector<Setting> make_table() {
   table.reserve(320);  // `add` hands out references
   Section<RunConfig> top(table, "", [](RunConfig& c) -> RunConfig& { return c; });
   top.add("preset", &RunConfig::preset, "complete recipe to start from").short_name = "preset";
-  for (const auto add : {add_data, add_model, add_moe, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})
+  for (const auto add :
+       {add_data, add_model, add_moe, add_text, add_retrieval, add_optim, add_loss, add_augment, add_train, add_checkpoint, add_parallel})
     add(table);
   return table;
 }
@@ -385,10 +413,16 @@ std::string unknown_setting(std::string_view name) {
 
 std::string section_title(std::string_view section) {
   static const std::map<std::string, std::string, std::less<>> titles = {
-      {"data", "data: what it is trained on"}, {"model", "model: the vision transformer"},
-      {"moe", "moe: experts and routing"},     {"optim", "optim: optimizer and learning rate"},
-      {"loss", "loss: what is minimised"},     {"augment", "augment: how training images are varied"},
-      {"train", "train: the run itself"},      {"checkpoint", "checkpoint: what is kept on disk"},
+      {"data", "data: what it is trained on"},
+      {"model", "model: the vision transformer"},
+      {"moe", "moe: experts and routing"},
+      {"optim", "optim: optimizer and learning rate"},
+      {"loss", "loss: what is minimised"},
+      {"augment", "augment: how training images are varied"},
+      {"train", "train: the run itself"},
+      {"checkpoint", "checkpoint: what is kept on disk"},
+      {"text", "text: the text tower, where images are to find their captions"},
+      {"retrieval", "retrieval: how images and captions are compared"},
   };
   const auto found = titles.find(section);
   return found == titles.end() ? std::string(section) : found->second;

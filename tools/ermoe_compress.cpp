@@ -66,9 +66,9 @@ class Workshop {
     loaded.use_average(calibration_.get(), note);
     calibration_->evaluate_on_training();
     if (!test_->has_evaluation()) test_->evaluate_on_training();
-    original_ = host_copy(engine.ctx, engine.host_ctx(), loaded.model());
+    original_ = host_copy(engine.ctx, engine.host_ctx(), loaded.vit());
     compressed_config(original_->config(), options.what);  // refuses before anything is counted
-    loads_ = loads_of(loaded.model());
+    loads_ = loads_of(loaded.vit());
   }
 
   /// In host memory.
@@ -82,7 +82,7 @@ class Workshop {
     return made;
   }
 
-  Evaluation evaluate_original() { return run(loaded_.model(), *test_); }
+  Evaluation evaluate_original() { return run(loaded_.vit(), *test_); }
   Evaluation evaluate(std::unique_ptr<Vit> model) { return run(*on_device(std::move(model)), *test_); }
 
   const RunConfig& config() const { return config_; }

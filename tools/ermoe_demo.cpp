@@ -55,7 +55,7 @@ class Looker {
         pipeline_(pipeline),
         format_(sample_format(model.config())),
         reader_(pipeline.evaluation(), format_, 0),
-        shown_(layers_shown(model.model().moe_layers().size())) {
+        shown_(layers_shown(model.vit().moe_layers().size())) {
     ctx_.mode = Mode::eval;
     ctx_.tape = nullptr;
   }
@@ -65,7 +65,7 @@ class Looker {
     reader_.read(index, pixels.data());
     const Tensor raw = Tensor::from<uint8_t>(*ctx_.allocator, {1, format_.size, format_.size, format_.channels}, pixels);
     ForwardPass pass;
-    const Variable logits = model_.model().forward(ctx_, Variable(pipeline_.to_model(ctx_, raw)), pass);
+    const Variable logits = model_.vit().forward(ctx_, Variable(pipeline_.to_model(ctx_, raw)), pass);
     DemoSample sample;
     sample.image = {.height = format_.size, .width = format_.size, .channels = format_.channels, .pixels = std::move(pixels)};
     sample.truth = model_.class_names()[static_cast<size_t>(pipeline_.evaluation().label(index))];
@@ -88,7 +88,7 @@ class Looker {
     std::vector<int32_t> experts;
     const Tensor all = on_host(ctx_, route.plan.expert_ids);
     const auto ids = all.span<int32_t>();
-    for (int64_t n = model_.model().routed_prefix_tokens(); n < route.plan.tokens; ++n)
+    for (int64_t n = model_.vit().routed_prefix_tokens(); n < route.plan.tokens; ++n)
       experts.push_back(ids[static_cast<size_t>(n * route.plan.slots)]);
     return experts;
   }
@@ -163,7 +163,7 @@ int show(const Options& options) {
   check_input(pipeline.has_evaluation(), "{} has no images to evaluate on", config.data.path);
   model.use_average(pipeline.has_training() ? &pipeline : nullptr, note);
   const auto run = [&](ExpertOrder order) {
-    return evaluate(engine.ctx, model.model(), pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
+    return evaluate(engine.ctx, model.vit(), pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
   };
   const Evaluation result = run(ExpertOrder::own);
   fmt::print("accuracy   {:.2f} % of {} test images, by {}\n", 100 * result.accuracy, result.images, model.folder());

@@ -1,4 +1,5 @@
-// ermoe-eval: accuracy, confusion and routing of a trained model on a data set. The work is done in tools/evaluation.h.
+// ermoe-eval: accuracy, confusion (or how images and captions find each other) and routing of a trained model on a data set. The work is
+// done in tools/evaluation.h and tools/pair_evaluation.h.
 #include "core/comm.h"
 #include "core/error.h"
 #include "core/file_io.h"
@@ -12,6 +13,7 @@
 #include "tools/loaded_model.h"
 #include "tools/looks_report.h"
 #include "tools/main_guard.h"
+#include "tools/pair_evaluation.h"
 #include "tools/run_folder.h"
 #include "tools/thread_waiting.h"
 
@@ -115,6 +117,58 @@ int look_where(const Options& options) {
   return 0;
 }
 
+/// The data set that the options name, or the run's own; whether it is another one.
+struct OpenedData {
+  RunConfig config;
+  bool foreign = false;
+  std::unique_ptr<Pipeline> pipeline;
+};
+
+std::unique_ptr<OpenedData> open_data(Engine& engine, LoadedModel& model, const Options& options, int threads) {
+  auto data = std::make_unique<OpenedData>();  // a pipeline refers to its settings
+  RunConfig& config = data->config = model.config();
+  if (options.batch > 0) config.train.eval_batch = options.batch;
+  data->foreign = take_other_data(config, options.data);
+  if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
+  if (options.split == "val") config.data.part = EvaluationPart::val;
+  if (options.split == "test" && model.tokenizer()) config.data.part = EvaluationPart::test;
+  data->pipeline = open_pipeline(config, engine.staging, threads, note, 0, 1, model.tokenizer());
+  data->pipeline->settle_on(engine.ctx, engine.gpu.get());
+  model.use_average(!data->foreign && data->pipeline->has_training() ? data->pipeline.get() : nullptr, note);
+  return data;
+}
+
+EvaluationReport report_of(const LoadedModel& model, const RunConfig& config) {
+  return {.checkpoint = model.folder(),
+          .step = model.step(),
+          .averaged = model.averaged(),
+          .data = config.data.path,
+          .class_names = model.class_names(),
+          .result = {},
+          .shuffled_accuracy = {}};
+}
+
+int print(const EvaluationReport& report, const Options& options) {
+  std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
+  return 0;
+}
+
+/// How well images and captions find each other.
+int evaluate_captions(Engine& engine, LoadedModel& model, OpenedData& data, const Options& options) {
+  auto& pipeline = dynamic_cast<CaptionPipeline&>(*data.pipeline);
+  if (options.split == "train" || (options.split.empty() && !pipeline.has_evaluation())) pipeline.evaluate_on_training();
+  const auto run = [&](ExpertOrder order) {
+    return evaluate_pairs(engine.ctx, model.dual(), pipeline, evaluation_batch(data.config.train), {}, order);
+  };
+  PairEvaluation result = run(ExpertOrder::own);
+  if (!options.predictions.empty()) write_file(options.predictions, found_csv(result.features, pipeline));
+  EvaluationReport report = report_of(model, data.config);
+  report.result = std::move(result.evaluation);
+  report.image_blocks = data.config.model.depth;
+  if (options.shuffle) report.shuffled_rsum = run(ExpertOrder::shuffled).evaluation.retrieval->all.rsum();
+  return print(report, options);
+}
+
 int evaluate_model(const Options& options) {
   if (!options.looks.empty()) return look_where(options);
   if (models_in(options.model).size() > 1) return evaluate_folds(options);
@@ -122,32 +176,26 @@ int evaluate_model(const Options& options) {
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) note("computing on the CPU: " + engine.device_note);
-  LoadedModel model(engine, options.model, note, options.precision);
-  RunConfig config = model.config();
-  if (options.batch > 0) config.train.eval_batch = options.batch;
-  const bool foreign = take_other_data(config, options.data);
-  if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
-  const auto pipeline = open_pipeline(config, engine.staging, threads, note);
-  pipeline->settle_on(engine.ctx, engine.gpu.get());
-  model.use_average(!foreign && pipeline->has_training() ? pipeline.get() : nullptr, note);
-  const Samples samples = choose_images(*pipeline, options, model, foreign);
+  LoadedModel model(engine, options.model, note, options.precision, Towers::any);
+  const bool captions = model.tokenizer() != nullptr;
+  check_input(!captions || options.scatter.empty(), "--scatter draws numbers, and {} compares images with captions", model.folder());
+  check_input(captions || options.split != "val", "--split val is for captions; of classes and numbers there are test and train");
+  const auto data = open_data(engine, model, options, threads);
+  if (captions) return evaluate_captions(engine, model, *data, options);
+  Pipeline& pipeline = *data->pipeline;
+  const RunConfig& config = data->config;
+  const Samples samples = choose_images(pipeline, options, model, data->foreign);
   const auto run = [&](ExpertOrder order) {
-    return evaluate(engine.ctx, model.model(), *pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
+    return evaluate(engine.ctx, model.vit(), pipeline, config.loss, evaluation_batch(config.train), nullptr, order);
   };
-  EvaluationReport report{.checkpoint = model.folder(),
-                          .step = model.step(),
-                          .averaged = model.averaged(),
-                          .data = config.data.path,
-                          .class_names = model.class_names(),
-                          .result = run(ExpertOrder::own),
-                          .shuffled_accuracy = {}};
+  EvaluationReport report = report_of(model, config);
+  report.result = run(ExpertOrder::own);
   if (is_regression(config.loss.kind))
-    report.regression = regression_of(report.result, *pipeline, config, options, samples, run);
+    report.regression = regression_of(report.result, pipeline, config, options, samples, run);
   else if (!options.predictions.empty())
     write_file(options.predictions, classes_csv(report.result));
   if (options.shuffle && !report.regression) report.shuffled_accuracy = run(ExpertOrder::shuffled).accuracy;
-  std::fputs((options.json ? evaluation_json(report) : evaluation_text(report)).c_str(), stdout);
-  return 0;
+  return print(report, options);
 }
 
 void add_looks_flags(CLI::App& app, Options& options) {
@@ -165,19 +213,21 @@ void add_looks_flags(CLI::App& app, Options& options) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Evaluates a trained model: accuracy, loss, how its experts were used, and (--looks) where.", "ermoe-eval"};
+  CLI::App app{"Evaluates a trained model: accuracy or recall, loss, how its experts were used, and (--looks) where.", "ermoe-eval"};
   Options options;
   app.add_option("--run,--checkpoint", options.model,
                  "run folder (its best checkpoint is taken), a checkpoint's own folder, or that of a cross-validation")
       ->required();
   app.add_option("--data", options.data, "data set; as a rule the one that the run was trained on");
-  app.add_option("--split", options.split, "test or train; as a rule test where there is one")->check(CLI::IsMember({"test", "train"}));
+  app.add_option("--split", options.split, "test or train, of captions also val; as a rule what the run evaluated on")
+      ->check(CLI::IsMember({"test", "train", "val"}));
   app.add_option("--batch", options.batch, "images at a time; 0: as while training")->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   add_device_flag(app, options.device);
   add_precision_flag(app, options.precision);
   app.add_option("--threads", options.threads, "0: the cores that this process may use")->check(CLI::Range(0, 4096));
   app.add_flag("--shuffle", options.shuffle, "evaluate once more with every token sent to the wrong experts");
-  app.add_option("--predictions", options.predictions, "write what is said of each image or subject to this CSV");
+  app.add_option("--predictions", options.predictions,
+                 "write what is said of each image or subject, or what each caption finds, to this CSV");
   app.add_option("--scatter", options.scatter, "of a regression: draw them into this PNG");
   app.add_option("--against", options.against, "of a cross-validation's folder: compare with another one of the same subjects");
   add_looks_flags(app, options);

@@ -50,8 +50,7 @@ int64_t predict_all(Engine& engine, LoadedModel& model, const ImageDataset& imag
     const Batch batch = loader.next();
     if (batch.indices.empty()) continue;
     ForwardPass pass;
-    const Variable logits =
-        model.model().forward(ctx, Variable(augment(ctx, on_device_of(ctx, batch.images), {}, normalisation, {})), pass);
+    const Variable logits = model.vit().forward(ctx, Variable(augment(ctx, on_device_of(ctx, batch.images), {}, normalisation, {})), pass);
     const auto ranked = rank_classes(on_host(ctx, logits.value), config.loss.kind, options.top);
     for (size_t b = 0; b < ranked.size(); ++b) print(writer.entry({images.name(batch.indices[b]), ranked[b]}));
   }

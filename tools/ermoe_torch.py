@@ -6,11 +6,17 @@
     for block, routing in model.routing.items():      # of this call: chosen experts, their weights, all scores
         print(block, routing.ids.shape, routing.weights.shape, routing.scores.shape)
 
+    model = ermoe_torch.load("runs/flickr8k")         # of images and captions: two towers
+    logits = model(model.normalise(images), model.tokenizer(["a dog", "a beach"]))  # cosines times their scale (B, captions)
+    features = model.image_features(images), model.text_features(tokens)            # (B, P), each of length 1
+    model.image.routing, model.text.routing
+
 `model` is a plain nn.Module in eval mode: its parameters have the names of the file (timm's, where timm has such), so that
 `model.load_state_dict`, optimizers and `save` work as usual. It computes what the engine computes in float32, and routes as the
 engine does at evaluation: no dropout, no noise, statistics that stay as they are. Nothing of the engine is needed or used.
 
-The file in order: reading files, settings, layers, routers, experts, the vision transformer, load and save. docs/python.md
+The file in order: reading files, settings, layers, routers, experts, the vision transformer, two towers, captions, load and save.
+docs/python.md
 """
 
 import dataclasses
@@ -19,12 +25,13 @@ import math
 import os
 import struct
 import sys
+import unicodedata
+from html import unescape
 
 import torch
 from torch import nn
 from torch.nn import functional as nnf
 
-NORM_EPS = 1e-6
 SIGMA_EPS = 1e-6  # inside the root of a score's deviation
 WEIGHT_FLOOR = 1e-3  # of a score in combine "normalized"
 SHORTEST = 1e-12  # norm below which a vector has no direction
@@ -92,7 +99,8 @@ def checkpoint_folder(path):
 # What a config that is older than a setting means; the names are those of `ermoe-train --help`.
 DEFAULTS = {
     "model": {"dimensions": 2, "volume": [], "patch_margin": 0, "mlp_ratio": 4.0, "pool": "token", "positions": "learned",
-              "qk_norm": False, "layer_scale": 0.0, "center_input": False},
+              "qk_norm": False, "layer_scale": 0.0, "center_input": False, "pre_norm": False, "activation": "gelu", "norm_eps": 1e-6,
+              "patch_bias": "on"},
     "moe": {"layers": "every:2", "router": "ermoe", "expert": "eigen", "experts": 8, "top_k": 2, "hidden": 0, "rank": 0,
             "orthogonality": "newton_schulz", "basis": "leading", "basis_rank": 0, "score": "context_cosine",
             "context": "attention", "center": True, "standardize": True, "threshold": "none", "free_experts": 0,
@@ -100,21 +108,27 @@ DEFAULTS = {
             "cosine_width": 256, "soft_slots": 0, "choice_images": 0, "replicas": 0, "layer": "routed", "cp_rank": 0,
             "prioritized": False, "emoe_rank": 128, "emoe_temperature": 1.0, "adapter": 0, "adapter_scale": 1.0,
             "prototype_temperature": 0.1},
+    "text": {"depth": 0, "mlp_ratio": 4.0, "moe_layers": "none"},
+    "retrieval": {"projection": 512, "loss": "info_nce"},
 }
 
 
 class Settings:
-    """The settings of a model as attributes, those left open resolved: `s.width`, `s.moe.router`."""
+    """The settings of a tower as attributes, those left open resolved: `s.width`, `s.moe.router`."""
+
+    causal = False  # whether a token sees what comes after it
 
     def __init__(self, config):
-        model, moe = config["model"], config.get("moe", {})
-        self.__dict__.update({**DEFAULTS["model"], **model})
-        self.moe = type("Moe", (), {**DEFAULTS["moe"], **moe})()
+        self.__dict__.update({**DEFAULTS["model"], **config["model"]})
         self.sides = list(self.volume) or [self.image_size] * self.dimensions
         self.grid = [side // self.patch for side in self.sides]
         self.patches = math.prod(self.grid)
         self.prefix = int(self.pool == "token")
         self.tokens = self.prefix + self.patches
+        self.add_experts({**DEFAULTS["moe"], **config.get("moe", {})})
+
+    def add_experts(self, moe):
+        self.moe = type("Moe", (), moe)()
         self.blocks_with_experts = self.expert_blocks()
         self.resolve_experts()
 
@@ -142,7 +156,22 @@ class Settings:
         moe.all = moe.experts + moe.free_experts + moe.replicas
 
 
+class TextSettings(Settings):
+    """Those of a text tower, which shares with the image tower what it does not say itself."""
+
+    causal, qk_norm, layer_scale, prefix = True, False, 0.0, 0
+
+    def __init__(self, config):
+        text, image = {**DEFAULTS["text"], **config["text"]}, Settings(config)
+        self.__dict__.update(text)
+        self.activation, self.norm_eps, self.patches, self.tokens = image.activation, image.norm_eps, text["context"], text["context"]
+        self.add_experts({**DEFAULTS["moe"], **config.get("moe", {}), "layers": text["moe_layers"]})
+
+
 # Layers
+
+ACTIVATIONS = {"gelu": nnf.gelu, "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x)}
+
 
 @dataclasses.dataclass
 class Routing:
@@ -155,27 +184,31 @@ class Routing:
 class Attention(nn.Module):
     def __init__(self, s):
         super().__init__()
-        self.heads, size = s.heads, s.width // s.heads
+        self.heads, self.causal, size = s.heads, s.causal, s.width // s.heads
         self.qkv, self.proj = nn.Linear(s.width, 3 * s.width), nn.Linear(s.width, s.width)
-        self.q_norm = nn.LayerNorm(size, eps=NORM_EPS) if s.qk_norm else nn.Identity()
-        self.k_norm = nn.LayerNorm(size, eps=NORM_EPS) if s.qk_norm else nn.Identity()
+        self.q_norm = nn.LayerNorm(size, eps=s.norm_eps) if s.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(size, eps=s.norm_eps) if s.qk_norm else nn.Identity()
 
     def forward(self, x):
         """x (B, T, D) -> (B, T, D), and the attention (B, H, T, T)."""
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q), self.k_norm(k)
-        share = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(width // self.heads), dim=-1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(width // self.heads)
+        if self.causal:
+            scores = scores + torch.full_like(scores[0, 0], -math.inf).triu(1)
+        share = torch.softmax(scores, dim=-1)
         return self.proj((share @ v).transpose(1, 2).reshape(batch, tokens, width)), share
 
 
 class Mlp(nn.Module):
-    def __init__(self, width, hidden):
+    def __init__(self, s):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        hidden = int(s.mlp_ratio * s.width)
+        self.fc1, self.fc2, self.activation = nn.Linear(s.width, hidden), nn.Linear(hidden, s.width), ACTIVATIONS[s.activation]
 
     def forward(self, x):
-        return self.fc2(nnf.gelu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class LayerScale(nn.Module):
@@ -549,7 +582,7 @@ class Block(nn.Module):
     def __init__(self, s, with_experts):
         super().__init__()
         self.s = s
-        norm = lambda: nn.LayerNorm(s.width, eps=NORM_EPS)
+        norm = lambda: nn.LayerNorm(s.width, eps=s.norm_eps)
         scale = lambda: LayerScale(s.width) if s.layer_scale else nn.Identity()
         self.norm1, self.attn, self.ls1, self.norm2, self.ls2 = norm(), Attention(s), scale(), norm(), scale()
         if with_experts and s.moe.layer == "cp":
@@ -557,7 +590,7 @@ class Block(nn.Module):
         elif with_experts:
             self.moe = MoeLayer(s)
         if not with_experts or s.moe.adapter:
-            self.mlp = Mlp(s.width, int(s.mlp_ratio * s.width))
+            self.mlp = Mlp(s)
 
     def forward(self, x, allow):
         """x (B, T, D) -> (B, T, D), and the routing, or None."""
@@ -582,12 +615,26 @@ class Block(nn.Module):
         return x, routing
 
 
+def blocks_of(s):
+    return nn.ModuleList(Block(s, i in s.blocks_with_experts) for i in range(s.depth))
+
+
+def run_blocks(blocks, x, allow):
+    """x (B, T, D) -> (B, T, D), and {block: Routing}."""
+    routes = {}
+    for i, block in enumerate(blocks):
+        x, routing = block(x, allow)
+        if routing is not None:
+            routes[i] = routing
+    return x, routes
+
+
 class VisionTransformer(nn.Module):
     """images (B, C, S, S), normalised, or volumes (B, C, S, S, S) -> logits (B, Y). After a call `routing` has what each block with
     routed experts did: {block: Routing}. `allow` (B·T, E): which experts a token may go to, for models with regions; region_mask
-    makes it."""
+    makes it. `head`: another than a classifier's."""
 
-    def __init__(self, s):
+    def __init__(self, s, head=None):
         super().__init__()
         self.settings, self.routing, self.classes, self.mean, self.deviation = s, {}, [], None, None
         if s.center_input:
@@ -600,10 +647,11 @@ class VisionTransformer(nn.Module):
             self.register_buffer("pos_embed", sincos(s), persistent=False)
         convolution = nn.Conv3d if s.dimensions == 3 else nn.Conv2d
         self.patch_embed = nn.ModuleDict({"proj": convolution(s.channels, s.width, s.patch + 2 * s.patch_margin, stride=s.patch,
-                                                              padding=s.patch_margin)})
-        self.blocks = nn.ModuleList(Block(s, i in s.blocks_with_experts) for i in range(s.depth))
-        self.add_module("fc_norm" if s.pool == "average" else "norm", nn.LayerNorm(s.width, eps=NORM_EPS))
-        self.head = nn.Linear(s.width * (s.tokens if s.pool == "flatten" else 1), s.classes)
+                                                              padding=s.patch_margin, bias=s.patch_bias == "on")})
+        self.norm_pre = nn.LayerNorm(s.width, eps=s.norm_eps) if s.pre_norm else nn.Identity()
+        self.blocks = blocks_of(s)
+        self.add_module("fc_norm" if s.pool == "average" else "norm", nn.LayerNorm(s.width, eps=s.norm_eps))
+        self.head = head or nn.Linear(s.width * (s.tokens if s.pool == "flatten" else 1), s.classes)
 
     def normalise(self, images):
         """Images (B, C, S, S) in [0, 1] as the model wants them."""
@@ -628,16 +676,12 @@ class VisionTransformer(nn.Module):
         x = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
         if s.prefix:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
-        return x + self.pos_embed
+        return self.norm_pre(x + self.pos_embed)
 
     def forward(self, images, allow=None):
         if self.settings.moe.regions and self.settings.blocks_with_experts and allow is None:
             raise ValueError("experts of this model have regions: give allow=model.region_mask(labels)")
-        self.routing, x = {}, self.embed(images)
-        for i, block in enumerate(self.blocks):
-            x, routing = block(x, allow)
-            if routing is not None:
-                self.routing[i] = routing
+        x, self.routing = run_blocks(self.blocks, self.embed(images), allow)
         return self.head(self.read_out(x))
 
     def read_out(self, x):
@@ -659,6 +703,57 @@ def sincos(s):
     return torch.cat([torch.zeros(s.prefix, s.width), table.float()])[None]
 
 
+# Two towers
+
+class TextTower(nn.Module):
+    """tokens (B, W), at most as many as the context -> features (B, P) of each caption's first end token. What follows that is padding: no
+    expert takes it, its ids in `routing` are -1."""
+
+    def __init__(self, s, projection):
+        super().__init__()
+        self.settings, self.routing = s, {}
+        self.token_embed = nn.Parameter(torch.zeros(s.vocabulary, s.width))
+        self.pos_embed = nn.Parameter(torch.zeros(s.context, s.width))
+        self.blocks, self.norm = blocks_of(s), nn.LayerNorm(s.width, eps=s.norm_eps)
+        self.head = nn.Linear(s.width, projection, bias=False)
+
+    def forward(self, tokens):
+        s, length = self.settings, tokens.shape[1]
+        place = torch.arange(length, device=tokens.device)
+        ends = torch.where(tokens == s.end_token, place, length - 1).min(dim=1).values
+        allow = (place <= ends[:, None]).reshape(-1, 1).expand(-1, s.moe.experts)
+        x, self.routing = run_blocks(self.blocks, self.token_embed[tokens.long()] + self.pos_embed[:length], allow)
+        return self.head(self.norm(x[torch.arange(len(x), device=x.device), ends]))
+
+
+class DualEncoder(nn.Module):
+    """images (B, C, S, S), normalised, and tokens (N, W) -> logits (B, N): cosines times their scale, and for the sigmoid loss a bias.
+    `image.routing` and `text.routing` have what blocks with experts did in the last call."""
+
+    def __init__(self, config):
+        super().__init__()
+        retrieval = {**DEFAULTS["retrieval"], **config.get("retrieval", {})}
+        image, text, projection = Settings(config), TextSettings(config), retrieval["projection"]
+        self.image = VisionTransformer(image, nn.Linear(image.width, projection, bias=False))
+        self.text, self.tokenizer = TextTower(text, projection), None
+        self.logit_scale = nn.Parameter(torch.zeros(1))  # its logarithm
+        if retrieval["loss"] == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.zeros(1))
+
+    def normalise(self, images):
+        return self.image.normalise(images)
+
+    def image_features(self, images, allow=None):
+        return unit(self.image(images, allow))
+
+    def text_features(self, tokens):
+        return unit(self.text(tokens))
+
+    def forward(self, images, tokens, allow=None):
+        logits = self.logit_scale.exp() * self.image_features(images, allow) @ self.text_features(tokens).T
+        return logits + self.logit_bias if hasattr(self, "logit_bias") else logits
+
+
 # Loading and saving
 
 def polar(q):
@@ -676,19 +771,15 @@ def polar(q):
 
 def make_orthonormal(model):
     """Averages of orthonormal matrices are not orthonormal: what the engine does with them before it uses them."""
-    moe = model.settings.moe
-    if moe.orthogonality in ("penalty", "none"):
-        return
-    for name, parameter in model.named_parameters():
-        factor = name.endswith((".U1", ".V1", ".free_V1", ".U2", ".V2")) and ".experts." in name
-        if parameter.numel() and (factor or name.endswith(".router.basis")):
-            parameter.copy_(polar(parameter))
-    for block in model.blocks:
-        layer = getattr(block, "moe", None)
-        if layer is None or not layer.experts.shared or layer.experts.V1.numel() == 0:
+    for layer in model.modules():
+        if not isinstance(layer, MoeLayer) or layer.moe.orthogonality in ("penalty", "none"):
             continue
-        basis, rest = layer.router.bases(layer.experts).double(), layer.experts.V1
-        rest.copy_(polar(rest.double() - basis @ (basis.transpose(1, 2) @ rest.double())))
+        for name, parameter in layer.named_parameters():
+            if parameter.numel() and (name == "router.basis" or name.startswith("experts.") and name.endswith(("U1", "V1", "U2", "V2"))):
+                parameter.copy_(polar(parameter))
+        if layer.experts.shared and layer.experts.V1.numel():
+            basis, rest = layer.router.bases(layer.experts).double(), layer.experts.V1
+            rest.copy_(polar(rest.double() - basis @ (basis.transpose(1, 2) @ rest.double())))
 
 
 def read_state(folder):
@@ -700,7 +791,8 @@ def read_state(folder):
         raise CannotLoad(f"{path}: format {state.get('format')}, but ermoe_torch.py reads {FORMAT}")
     config = json.loads(state["config"])
     for section, key, known in (("moe", "router", list(ROUTERS)), ("moe", "layer", ["routed", "cp"]), ("moe", "expert", ["eigen", "plain"]),
-                                ("moe", "basis", ["leading", "disjoint", "untied"])):
+                                ("moe", "basis", ["leading", "disjoint", "untied"]), ("model", "activation", list(ACTIVATIONS)),
+                                ("retrieval", "loss", ["info_nce", "sigmoid"])):
         value = config.get(section, {}).get(key, known[0])
         if value not in known:
             raise CannotLoad(f"{path}: {section}.{key} {value} is not known to ermoe_torch.py")
@@ -725,9 +817,10 @@ def load(path, averaged=None):
     averaged weights (True), the last ones (False), or as the programs do (None): averaged where there are some."""
     folder = checkpoint_folder(path)
     config, classes = read_state(folder)
-    model = VisionTransformer(Settings(config)).eval()
-    model.classes, data = classes, config.get("data", {})
-    model.mean, model.deviation = data.get("mean"), data.get("std")
+    two = config.get("text", {}).get("depth", 0) > 0
+    model = (DualEncoder(config) if two else VisionTransformer(Settings(config))).eval()
+    image, data = model.image if two else model, config.get("data", {})
+    image.classes, image.mean, image.deviation = classes, data.get("mean"), data.get("std")
     file = os.path.join(folder, "model.safetensors")
     tensors = read_safetensors(file)[0]
     fill(model, tensors, file)

@@ -85,6 +85,7 @@ bool take_other_data(RunConfig& config, const std::string& path) {
   data.path = path;
   data.val_share = 0;
   data.folds = data.fold = data.overfit = data.limit = 0;
+  data.part = EvaluationPart::auto_;
   return true;
 }
 

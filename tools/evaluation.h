@@ -1,7 +1,9 @@
-// Metrics of a model on an evaluation split: accuracy, loss, confusion, and how its experts were used.
+// Metrics of a model on an evaluation split: accuracy, loss, confusion, and how its experts were used. Of images with captions:
+// tools/pair_evaluation.h.
 #pragma once
 
 #include "models/average.h"
+#include "models/retrieval_metrics.h"
 #include "models/routing_metrics.h"
 #include "models/task_loss.h"
 #include "models/train_step.h"
@@ -12,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace ermoe {
@@ -31,7 +34,8 @@ struct Evaluation {
   std::vector<int64_t> confusion;               // (Y, Y): true class, predicted class
   std::vector<NumberPrediction> predictions;    // by sample; of a regression nothing is said of classes
   double mae = 0;                               // of a regression: mean |predicted - true|
-  std::vector<RoutingMetrics> routing;          // of each MoE layer
+  std::optional<RetrievalReport> retrieval;     // of pairs: nothing is said of classes
+  std::vector<RoutingMetrics> routing;          // of each MoE layer; of two towers the image tower's first
   std::shared_ptr<RoutingCollector> collector;  // for the next evaluation's churn
 };
 

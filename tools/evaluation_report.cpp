@@ -29,17 +29,24 @@ std::string class_figures(const RoutingMetrics& m) {
   return fmt::format(" {:>12.4f} {:>16} {:>6.2f}", m.class_information, chance, m.class_information_p);
 }
 
-std::string routing_table(const std::vector<RoutingMetrics>& layers) {
+/// The block's number in its tower: "text 1".
+std::string block_name(const EvaluationReport& report, int64_t block) {
+  const bool text = report.result.retrieval && block >= report.image_blocks;
+  return text ? fmt::format("text {}", block - report.image_blocks) : std::to_string(block);
+}
+
+std::string routing_table(const EvaluationReport& report) {
+  const std::vector<RoutingMetrics>& layers = report.result.routing;
   if (layers.empty()) return {};
   const bool classes = layers[0].class_information >= 0;
-  std::string text = fmt::format("\n{:>5} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", "gini", "max/mean", "dead",
+  std::string text = fmt::format("\n{:>6} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", "gini", "max/mean", "dead",
                                  "entropy", "fallback", "free", "missing", "overlap", "churn",
                                  classes ? fmt::format(" {:>12} {:>16} {:>6}", "class info", "by chance", "p") : "");
   for (const RoutingMetrics& m : layers) {
     const auto figure = [](double value) { return value < 0 ? "n/a" : fmt::format("{:.3f}", value); };
-    text += fmt::format("{:>5} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8} {:>6}{}\n", m.block, m.gini,
-                        m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate, figure(m.overlap),
-                        figure(m.churn), classes ? class_figures(m) : "");
+    text += fmt::format("{:>6} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8} {:>6}{}\n", block_name(report, m.block),
+                        m.gini, m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate,
+                        figure(m.overlap), figure(m.churn), classes ? class_figures(m) : "");
   }
   return text;
 }
@@ -60,9 +67,11 @@ std::string class_table(const EvaluationReport& report) {
   return text;
 }
 
-ordered_json routing_json(const RoutingMetrics& m) {
+ordered_json routing_json(const EvaluationReport& report, const RoutingMetrics& m) {
   ordered_json layer;
-  layer["block"] = m.block;
+  const bool text = report.result.retrieval && m.block >= report.image_blocks;
+  layer["block"] = text ? m.block - report.image_blocks : m.block;
+  if (report.result.retrieval) layer["tower"] = text ? "text" : "image";
   for (const auto& [name, value] : routing_values(m)) layer[name] = value;
   if (m.overlap < 0) layer["overlap"] = nullptr;
   if (m.churn < 0) layer["churn"] = nullptr;
@@ -94,6 +103,29 @@ void add_classes(const EvaluationReport& report, ordered_json& out) {
   }
 }
 
+/// Recalls in percent, of all images and of folds of 1,000.
+void add_retrieval(const EvaluationReport& report, ordered_json& out) {
+  const RetrievalReport& retrieval = *report.result.retrieval;
+  out["images"] = retrieval.all.images;
+  out["captions"] = retrieval.all.captions;
+  out["loss"] = report.result.loss;
+  for (const auto& [name, value] : retrieval_values(retrieval.all)) out[name] = value;
+  if (retrieval.all.not_numbers > 0) out["not_numbers"] = retrieval.all.not_numbers;
+  if (retrieval.folds)
+    for (const auto& [name, value] : retrieval_values(*retrieval.folds)) out["folds_of_1000"][name] = value;
+  if (report.shuffled_rsum) out["shuffled_rsum"] = *report.shuffled_rsum;
+}
+
+std::string retrieval_text(const EvaluationReport& report) {
+  const RetrievalReport& retrieval = *report.result.retrieval;
+  std::string text = fmt::format("data       {}: {} images, {} captions\nloss       {:.4f}\n", report.data, retrieval.all.images,
+                                 retrieval.all.captions, report.result.loss);
+  if (report.shuffled_rsum)
+    text += fmt::format("shuffled   rsum {:.2f} with every token at the wrong experts: {:.2f} lost\n", *report.shuffled_rsum,
+                        retrieval.all.rsum() - *report.shuffled_rsum);
+  return text + "\n" + describe(retrieval);
+}
+
 }  // namespace
 
 std::string evaluation_text(const EvaluationReport& report) {
@@ -101,15 +133,16 @@ std::string evaluation_text(const EvaluationReport& report) {
   std::string text = fmt::format("model      {}, step {}{}\n", report.checkpoint, report.step, report.averaged ? ", averaged weights" : "");
   if (report.regression) {
     text += fmt::format("data       {}: {} volumes\nloss       {:.4f}\n\n", report.data, report.regression->plain.count, e.loss);
-    return text + regression_text(*report.regression) + routing_table(e.routing);
+    return text + regression_text(*report.regression) + routing_table(report);
   }
+  if (e.retrieval) return text + retrieval_text(report) + routing_table(report);
   text += fmt::format("data       {}: {} images of {} classes\n", report.data, e.images, report.class_names.size());
   text += fmt::format("top-1      {:.2f} %\ntop-5      {:.2f} %\nloss       {:.4f}\n", percent(e.accuracy), percent(e.top5), e.loss);
   if (report.shuffled_accuracy) {
     text += fmt::format("shuffled   {:.2f} % with every token at the wrong experts: {:.2f} points lost\n",
                         percent(*report.shuffled_accuracy), percent(e.accuracy - *report.shuffled_accuracy));
   }
-  return text + routing_table(e.routing) + class_table(report);
+  return text + routing_table(report) + class_table(report);
 }
 
 std::string evaluation_json(const EvaluationReport& report) {
@@ -119,14 +152,16 @@ std::string evaluation_json(const EvaluationReport& report) {
   out["step"] = report.step;
   out["averaged_weights"] = report.averaged;
   out["data"] = report.data;
-  if (report.regression) {
+  if (e.retrieval) {
+    add_retrieval(report, out);
+  } else if (report.regression) {
     out["loss"] = e.loss;
     out["regression"] = regression_json(*report.regression);
   } else {
     add_classes(report, out);
   }
   out["routing"] = ordered_json::array();
-  for (const RoutingMetrics& m : e.routing) out["routing"].push_back(routing_json(m));
+  for (const RoutingMetrics& m : e.routing) out["routing"].push_back(routing_json(report, m));
   return out.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 

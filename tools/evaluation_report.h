@@ -20,6 +20,9 @@ struct EvaluationReport {
   Evaluation result;
   std::optional<double> shuffled_accuracy;
   std::optional<RegressionReport> regression = {};  // of a model that predicts a number: then nothing is said of classes
+  // Of images and captions, for which `result.retrieval` stands in the place of classes
+  std::optional<double> shuffled_rsum = {};
+  int64_t image_blocks = 0;  // those behind are the text tower's
 };
 
 /// Lines for people: accuracy (or the errors of a regression), loss, a table of the routing of each layer, accuracy by class (the worst,

@@ -2,8 +2,9 @@
 // way in (tools/session.h), since it needs the optimizer too. Read next: tools/ermoe_eval.cpp, tools/ermoe_predict.cpp.
 #pragma once
 
+#include "data/text/tokenizer.h"
 #include "models/average.h"
-#include "models/vit.h"
+#include "models/dual_encoder.h"
 #include "tools/engine.h"
 #include "tools/pipeline.h"
 
@@ -13,12 +14,16 @@
 
 namespace ermoe {
 
+/// What a program can use: a model of images (or volumes) alone, a dual encoder of images and texts, or either.
+enum class Towers { one, two, any };
+
 class LoadedModel {
  public:
   /// `path`: a run folder (its best checkpoint, else its latest) or a checkpoint's own folder. Its manifest is verified and
   /// its tensors are checked against the model. `note` takes sentences for the user. `precision`: what ops compute in; auto: as
-  /// the run's train.precision says. Throws InputError. `engine` must outlive this.
-  LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision = Precision::auto_);
+  /// the run's train.precision says. Throws InputError, also for a model of other towers than `wanted`. `engine` must outlive this.
+  LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision = Precision::auto_,
+              Towers wanted = Towers::one);
 
   /// Uses the averaged weights where the checkpoint holds some, with the routing statistics that it keeps for them. Where it keeps none
   /// (it was written between two evaluations) they are taken from `training` or, where that is null, from the data that the run was
@@ -27,8 +32,13 @@ class LoadedModel {
 
   /// The run's settings, complete: sizes and normalisation as the model was trained with.
   const RunConfig& config() const { return config_; }
-  Vit& model() { return *model_; }
-  /// One a model output.
+  Model& model() { return *model_; }
+  /// The same as what it is. Throws `Error` where it is not.
+  Vit& vit();
+  DualEncoder& dual();
+  /// Of a dual encoder: what makes ids of its captions. Null for others.
+  const std::shared_ptr<const Tokenizer>& tokenizer() const { return tokenizer_; }
+  /// One a model output; none for a dual encoder.
   const std::vector<std::string>& class_names() const { return class_names_; }
   const std::string& folder() const { return folder_; }
   int64_t step() const { return step_; }
@@ -40,7 +50,8 @@ class LoadedModel {
   int64_t step_ = 0;
   RunConfig config_;
   std::vector<std::string> class_names_;
-  std::unique_ptr<Vit> model_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<Model> model_;
   std::unique_ptr<AveragedWeights> averaged_;  // last: it puts the live weights back into the model
 };
 

@@ -122,10 +122,10 @@ class Looker {
   }
 
   void look_at_experts(const VolumeSet& set, ModelLooks& looks) {
-    tokens_ = model_.model().routed_tokens();
+    tokens_ = model_.vit().routed_tokens();
     patches_ = looks.patches.count();
     std::vector<std::vector<std::vector<double>>> joints;  // block, subject, (E, R)
-    for (MoeLayer* layer : model_.model().moe_layers()) {
+    for (MoeLayer* layer : model_.vit().moe_layers()) {
       BlockLooks& block = looks.blocks.emplace_back();
       block.block = layer->block();
       block.experts = layer->dims().all();
@@ -136,7 +136,7 @@ class Looker {
     pipeline_->for_each_evaluation_batch(ctx_, evaluation_batch(config_.train), [&](const EvaluationBatch& in) {
       ForwardPass pass;
       pass.allow = in.input.allow;
-      model_.model().forward(ctx_, Variable(in.input.images), pass);
+      model_.vit().forward(ctx_, Variable(in.input.images), pass);
       std::vector<std::vector<double>> counts;  // subject of the batch, (patches, R)
       for (const int64_t i : in.indices)
         counts.push_back(looks.labels.empty() ? std::vector<double>() : region_voxels(looks.patches, row_of(set.labels, i), looks.labels));
@@ -193,7 +193,7 @@ class Looker {
         ForwardPass pass;
         if (mask.wanted()) pass.allow = mask(ctx_, repeated(row_of(set.labels, i), set.labels.shape(), count));
         const Tensor batch = Tensor::from<float>(*ctx_.allocator, set.volumes.shape().with(0, count), volumes);
-        const Variable said = model_.model().forward(ctx_, Variable(batch), pass);
+        const Variable said = model_.vit().forward(ctx_, Variable(batch), pass);
         return predicted_numbers(model_.config().loss, on_host(ctx_, said.value));
       };
       const auto changes_of = [&](const std::vector<std::vector<size_t>>& parts) {

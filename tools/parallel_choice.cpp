@@ -2,7 +2,7 @@
 
 #include "models/config_rules.h"
 #include "models/train_step.h"
-#include "models/vit.h"
+#include "tools/model_choice.h"
 
 #include <algorithm>
 
@@ -48,7 +48,9 @@ GradWrites gradient_writes(const RunConfig& config, int ranks) {
 }
 
 SharedSizes shared_sizes(const RunConfig& config, int ranks, DType compute) {
-  Vit model(config.model);  // without memory: its shapes are those of one rank alone
+  const std::unique_ptr<Model> whole = make_model(config);  // without memory: its shapes are those of one rank alone
+  auto* const dual = dynamic_cast<DualEncoder*>(whole.get());
+  Vit& model = dual != nullptr ? dual->image() : dynamic_cast<Vit&>(*whole);
   const MoeConfig& moe = config.model.moe;
   SharedSizes sizes;
   for (MoeLayer* layer : model.moe_layers()) {
@@ -66,7 +68,7 @@ SharedSizes shared_sizes(const RunConfig& config, int ranks, DType compute) {
     if (GatheredParameter* basis = layer->router().gathered()) sizes.basis_elements = basis->parameter().shape.numel() / d.experts;
     if (const Parameter* common = layer->router().common_factor()) sizes.other_elements += common->shape.numel();
   }
-  for (const Parameter* p : parameters_of(model))
+  for (const Parameter* p : parameters_of(*whole))
     if (p->role == Parameter::Role::direct && !p->expert_sharded) sizes.other_elements += p->shape.numel();
   sizes.width = config.model.width;
   sizes.rows = static_cast<double>(config.train.batch * model.tokens() * moe.top_k) / ranks;

@@ -29,7 +29,8 @@ struct SharedSizes {
   DType reduction = DType::f32;  // of the gradients of matrices
 };
 
-/// Of a model whose sizes are all known. `compute` is what ops compute in.
+/// Of a model whose sizes are all known; of two towers the experts of the image tower are counted, and all other weights. `compute` is what
+/// ops compute in.
 SharedSizes shared_sizes(const RunConfig& config, int ranks, DType compute);
 
 /// How often a step of this run writes a gradient, as Vit::move_to wants to know it: for ranks that add up in f32, as if many times.

@@ -1,10 +1,11 @@
 // From a data set's path to batches that a model takes: opening, sizes and normalisation read off the data, loading, augmentation,
-// targets. Read next: tools/image_pipeline.h, tools/volume_pipeline.h; then tools/trainer.h.
+// targets. Read next: tools/image_pipeline.h, tools/caption_pipeline.h, tools/volume_pipeline.h; then tools/trainer.h.
 #pragma once
 
 #include "core/context.h"
 #include "data/dataset.h"
 #include "data/sampler.h"
+#include "data/text/tokenizer.h"
 #include "models/average.h"
 #include "models/recorded_step.h"
 #include "tools/run_config.h"
@@ -26,9 +27,10 @@ struct InputStatistics {
 
 struct EvaluationBatch {
   ModelInput input;
-  Tensor targets;                // (B, Y) f32, hard; of a regression (B, 1)
-  std::vector<int32_t> labels;   // (B) classes; all 0 in a regression
-  std::vector<int64_t> indices;  // (B) samples of the data set
+  Tensor targets;                    // (B, Y) f32, hard; of a regression (B, 1)
+  std::vector<int32_t> labels;       // (B) classes; all 0 in a regression
+  std::vector<int64_t> indices;      // (B) samples of the data set
+  std::vector<int64_t> owners = {};  // (C) the sample that each row of input.tokens describes: all captions of the batch's images, in order
 };
 
 /// Opened by `open_pipeline`; then `settle_on`, then `seek`, then `next`.
@@ -51,6 +53,8 @@ class Pipeline {
   virtual std::string sample_name(int64_t i) const = 0;
   /// Of a regression the mean of the training targets, which who knows nothing would say.
   virtual std::optional<double> mean_target() const { return std::nullopt; }
+  /// Of images with captions: what makes ids of these. Null elsewhere.
+  virtual std::shared_ptr<const Tokenizer> tokenizer() const { return nullptr; }
   /// Of the training inputs, on the host, where model.center_input wants it; undefined elsewhere.
   virtual InputStatistics input_statistics() const { return {}; }
   /// Evaluates on the training samples. Before the first `next`.
@@ -68,7 +72,7 @@ class Pipeline {
   /// Total time that `next` waited for files.
   virtual double wait_seconds() const = 0;
   /// The next training micro-batch, augmented with `key`. Its targets (B, Y) are soft where mixed or smoothed; of a regression (B, 1), in
-  /// their own unit. `mixing`: whether images of a batch may be mixed.
+  /// their own unit. Of captions there are none, but `tokens`. `mixing`: whether images of a batch may be mixed.
   virtual MicroBatch next(const ExecContext& ctx, RngKey key, bool mixing) = 0;
   /// Starts to bring the images of the batch after this one, where they are ready. Before long work is queued.
   virtual void prefetch(const ExecContext&) {}
@@ -80,9 +84,11 @@ class Pipeline {
                                     const std::function<void(const ModelInput&)>& fn) = 0;
 };
 
-/// Opens `config.data.path`, as images with classes or, where the model's dimensions are 3, as volumes with numbers, and fills in what was
-/// left to the data: sizes, classes, normalisation, the targets' scale. Settings that contradict the data are an InputError. Of `world`
-/// ranks this is `rank`: it gets its part of each batch.
-std::unique_ptr<Pipeline> open_pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank = 0, int world = 1);
+/// Opens `config.data.path`, as images with classes, as images with captions where there is a text tower, or as volumes with numbers where
+/// the model's dimensions are 3, and fills in what was left to the data: sizes, classes, normalisation, the targets' scale, the vocabulary.
+/// Settings that contradict the data are an InputError. Of `world` ranks this is `rank`: it gets its part of each batch. `tokenizer`: that
+/// of a dual encoder which exists already; null: as text.tokenizer says, or learnt (tools/vocabulary.h).
+std::unique_ptr<Pipeline> open_pipeline(RunConfig& config, CachingAllocator& host, int threads, WarnFn warn, int rank = 0, int world = 1,
+                                        std::shared_ptr<const Tokenizer> tokenizer = nullptr);
 
 }  // namespace ermoe

@@ -58,7 +58,7 @@ class RunReport {
     out_["notes"] = ordered_json::array();
     out_["kind"] = is_regression(config_.loss.kind) ? "numbers" : "classes";
     out_["classes"] = model_.class_names();
-    out_["grid"] = std::vector<int64_t>(model_.model().grid().begin(), model_.model().grid().end());
+    out_["grid"] = std::vector<int64_t>(model_.vit().grid().begin(), model_.vit().grid().end());
     out_["batch"] = config_.train.batch;
     out_["curves"] = report_curves(folder_);
     describe_model();
@@ -74,12 +74,12 @@ class RunReport {
 
  private:
   void describe_model() {
-    const ModelSummary cost = summarize(model_.model());
+    const ModelSummary cost = summarize(model_.vit());
     out_["parameters"] = cost.parameters;
     out_["active_parameters"] = cost.active_parameters;
     out_["flops"] = brief(cost.forward_flops);
     out_["layers"] = ordered_json::array();
-    for (MoeLayer* layer : model_.model().moe_layers())
+    for (MoeLayer* layer : model_.vit().moe_layers())
       out_["layers"].push_back({{"block", layer->block()}, {"experts", layer->dims().experts}, {"free", layer->dims().free_experts}});
   }
 
@@ -122,11 +122,11 @@ class RunReport {
     model_.use_average(options_.data.empty() && pipeline.has_training() ? &pipeline : nullptr, note_);
     const auto* images = dynamic_cast<ImagePipeline*>(&pipeline);
     const std::vector<int64_t> shown = images != nullptr ? balanced_indices(images->evaluation(), options_.images) : std::vector<int64_t>();
-    SampleGatherer gatherer(model_.model(), config_.loss, {shown.begin(), shown.end()}, static_cast<size_t>(options_.images));
+    SampleGatherer gatherer(model_.vit(), config_.loss, {shown.begin(), shown.end()}, static_cast<size_t>(options_.images));
     const auto observe = [&](const EvaluationBatch& batch, const Tensor& outputs, const std::vector<RoutingRecord>& routes) {
       if (images != nullptr) gatherer.add(engine_.ctx.with_tape(nullptr), batch, outputs, routes);
     };
-    const Evaluation result = evaluate(engine_.ctx, model_.model(), pipeline, config_.loss, evaluation_batch(config_.train), nullptr,
+    const Evaluation result = evaluate(engine_.ctx, model_.vit(), pipeline, config_.loss, evaluation_batch(config_.train), nullptr,
                                        ExpertOrder::own, {}, observe);
     out_["data"] = config_.data.path;
     out_["split"] = split_;
@@ -192,8 +192,8 @@ class RunReport {
   }
 
   void describe_weights() {
-    const std::vector<MoeLayer*> layers = model_.model().moe_layers();
-    model_.model().refresh_if_stale(engine_.ctx);
+    const std::vector<MoeLayer*> layers = model_.vit().moe_layers();
+    model_.vit().refresh_if_stale(engine_.ctx);
     for (size_t l = 0; l < layers.size(); ++l) {
       out_["layers"][l]["spectra"] = report_spectra(engine_.ctx, *layers[l]);
       out_["layers"][l]["overlap"] = report_overlap(engine_.ctx, *layers[l]);

@@ -2,6 +2,7 @@
 // settings come from models/config.h. Keys, help and checks: tools/config_table.cpp. Combinations: tools/config_check.h.
 #pragma once
 
+#include "data/captions.h"
 #include "data/intensity.h"
 #include "models/config.h"
 
@@ -22,10 +23,11 @@ struct DataConfig {
   double gpu_cache = 0.25;   // share of a GPU's free memory that the decoded images may take where all of them fit; 0: none
   std::vector<double> mean;  // per channel, in [0, 1] units; empty: measured on the training images
   std::vector<double> std;
-  double crop_pct = 1;     // share of the shorter side that the centre crop of a sample keeps
-  int64_t limit = 0;       // use the first N training images only; 0: all
-  int64_t overfit = 0;     // train and evaluate on the first N training images, unaugmented; 0: off
-  double val_share = 0.1;  // split off the training images where the data set brings no evaluation split
+  double crop_pct = 1;                          // share of the shorter side that the centre crop of a sample keeps
+  int64_t limit = 0;                            // use the first N training images only; 0: all
+  int64_t overfit = 0;                          // train and evaluate on the first N training images, unaugmented; 0: off
+  double val_share = 0.1;                       // split off the training images where the data set brings no evaluation split
+  EvaluationPart part = EvaluationPart::auto_;  // of images with captions: which part evaluates
   // Of volumes (data/subject_table.h, data/volume_reader.h)
   std::string table;    // of subjects and ages; empty: participants.tsv
   std::string volumes;  // where a subject's volume lies; empty: as the table's column `path` says, or as in BIDS
@@ -113,6 +115,13 @@ inline LossConfig loss_from_data() {
   return loss;
 }
 
+/// No text tower: a model of images, or volumes, alone.
+inline TextConfig no_text() {
+  TextConfig text;
+  text.depth = 0;
+  return text;
+}
+
 /// What ranks send each other of the gradients of experts' matrices. bf16: where a step computes in it, and makes them by one
 /// micro-batch; else f32.
 enum class ReduceDtype { bf16, f32 };
@@ -136,6 +145,9 @@ struct RunConfig {
   TrainConfig train;
   CheckpointConfig checkpoint;
   ParallelConfig parallel;
+  TextConfig text = no_text();
+  std::string tokenizer;  // text.tokenizer: file or folder of one; empty: a vocabulary is learnt from the training captions
+  RetrievalConfig retrieval;
 };
 
 }  // namespace ermoe

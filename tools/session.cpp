@@ -1,9 +1,10 @@
 #include "tools/session.h"
 
 #include "core/gather.h"
-#include "models/config_rules.h"
+#include "models/vit.h"
 #include "tools/config_check.h"
 #include "tools/memory_advice.h"
+#include "tools/model_choice.h"
 #include "tools/parallel_choice.h"
 #include "tools/rank_agreement.h"
 
@@ -35,7 +36,7 @@ std::string evaluation_advice(const TrainConfig& train) {
 
 }  // namespace
 
-Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
+Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks, std::shared_ptr<const Tokenizer> tokenizer)
     : config_(config),
       threads_(resolve_threads(config.train.threads, ranks != nullptr ? ranks_on_same_cores(ranks->world()) : 1)),
       engine_(threads_, config.train.seed, config.train.device, ranks) {
@@ -44,7 +45,7 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
   validate(config);  // what needs no data; warnings come below, when all is known
   const Communicator& comm = *engine_.ctx.comm;
   require_parts_of_batches(config, comm.size());
-  pipeline_ = open_pipeline(config, engine_.staging, threads_, warn, comm.rank(), comm.size());
+  pipeline_ = open_pipeline(config, engine_.staging, threads_, warn, comm.rank(), comm.size(), std::move(tokenizer));
   for (const std::string& warning : validate(config)) warn(warning);
   if (config.parallel.autotune) choose_expert_ranks(config);
   build(config, warn);
@@ -55,9 +56,10 @@ Session::Session(RunConfig& config, WarnFn warn, Ranks* ranks)
   progress_.seed = config.train.seed;
 }
 
-void Session::build(RunConfig& config, const WarnFn& warn) {
-  const ExecContext &host = engine_.host_ctx(), &ctx = engine_.ctx;
-  model_ = std::make_unique<Vit>(config.model);
+/// The model on the host, with what training begins from.
+void Session::give_first_values(const RunConfig& config, const WarnFn& warn) {
+  const ExecContext& host = engine_.host_ctx();
+  model_ = make_model(config);
   model_->allocate(host, DType::f32);
   model_->init(host, RngKey{config.train.seed}.fold(1));
   if (!config.train.init.empty()) {
@@ -71,21 +73,25 @@ void Session::build(RunConfig& config, const WarnFn& warn) {
     if (!report.upcycled.empty()) warn(fmt::format("{}: {}", weights, report.upcycled));
     if (!report.summary().empty()) warn(fmt::format("{}: {}", weights, report.summary()));
   }
-  if (const InputStatistics inputs = pipeline_->input_statistics(); inputs.mean.defined())
-    model_->center_inputs(inputs.mean, config.train.init.empty() ? inputs.deviation : 0);
+  if (const InputStatistics inputs = pipeline_->input_statistics(); inputs.mean.defined())  // volumes, whose model has one tower
+    dynamic_cast<Vit&>(*model_).center_inputs(inputs.mean, config.train.init.empty() ? inputs.deviation : 0);
   if (!config.train.freeze.empty()) freeze(host, *model_, config.train.freeze);
+}
+
+void Session::build(RunConfig& config, const WarnFn& warn) {
+  const ExecContext& ctx = engine_.ctx;
+  give_first_values(config, warn);
   const DType compute = engine_.compute_dtype(config.train.precision);
   const bool shared = ctx.comm->size() > 1;
   if (engine_.gpu || shared) model_->move_to(ctx, compute, gradient_writes(config, ctx.comm->size()));
   model_->scale_learning_rates(config.optim);
   optimizer_ = std::make_unique<Optimizer>(ctx, model_->arena(), config.optim, stiefel_method(config.model.moe.orthogonality));
   if (config.optim.ema > 0) average_ = std::make_unique<MovingAverage>(ctx, model_->arena(), config.optim.ema);
-  loss_ = std::make_unique<TaskLoss>(ctx, config.loss, config.model.classes, DType::f32);
+  objective_ = make_objective(engine_, config, *model_, *pipeline_);
   train_step_ = std::make_unique<TrainStep>(ctx, *model_, *optimizer_, average_.get(), config.optim.clip);
-  target_loss_ = [this](const ExecContext& c, const Variable& logits, const Tensor& targets) { return (*loss_)(c, logits, targets); };
   // The host reads how many rows travel where experts are spread.
   const bool recorded = config.train.graph && ctx.expert_ranks->size() == 1;
-  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, target_loss_);
+  recorded_step_ = std::make_unique<RecordedStep>(*train_step_, recorded ? engine_.gpu.get() : nullptr, objective_->target_loss());
 }
 
 void Session::require_same_start() { ermoe::require_same_start(engine_.ctx, *model_, progress_.step, pipeline_->training_size()); }
@@ -111,10 +117,12 @@ void Session::save(const std::string& run_folder, Standing standing, const std::
   progress_.epoch_step = cursor.step;
   progress_.config = config_json;
   progress_.classes = pipeline_->class_names();
+  const std::shared_ptr<const Tokenizer> tokenizer = pipeline_->tokenizer();
   Communicator& ranks = *engine_.ctx.comm;
   std::optional<CheckpointWriter> writer;  // rank 0's, as the folder is
   all_or_none(ranks, [&] {
     if (ranks.rank() == 0) writer.emplace(run_folder, progress_.step);
+    if (writer && tokenizer) write_tokenizer(*tokenizer, writer->partial());
   });
   // Others may have another working directory.
   const std::string folder = broadcast_text(ranks, writer ? std::filesystem::absolute(writer->partial()).string() : "");
@@ -170,7 +178,7 @@ std::vector<TermPurity> Session::measure_purity() {
   ctx.mode = Mode::train;
   ctx.rng = step_key();
   ctx.part = part();
-  auto terms = ermoe::measure_purity(ctx, *model_, *ahead_, target_loss_, progress_.step * config_.train.accumulate);
+  auto terms = ermoe::measure_purity(ctx, *model_, *ahead_, objective_->target_loss(), progress_.step * config_.train.accumulate);
   has_no_terms_ = terms.empty();
   return terms;
 }
@@ -210,31 +218,8 @@ std::unique_ptr<AveragedWeights> Session::use_average() {
 Evaluation Session::evaluate(const EvaluationProgress& progress) {
   const auto averaged = use_average();
   if (averaged) average_->keep_statistics(averaged->statistics());
-  const auto work = [&] {
-    return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), last_routing_.get(),
-                           ExpertOrder::own, progress);
-  };
-  Evaluation result = advised(work, [this] { return evaluation_advice(config_.train); });
-  last_routing_ = result.collector;
-  return result;
-}
-
-double Session::shuffled_accuracy() {
-  const auto averaged = use_average();
-  return ermoe::evaluate(engine_.ctx, *model_, *pipeline_, config_.loss, evaluation_batch(config_.train), nullptr, ExpertOrder::shuffled)
-      .accuracy;
-}
-
-/// Images like those of a batch, for dry runs.
-Tensor Session::noise(int64_t images) const {
-  const Tensor input = engine_.host_ctx().empty(input_shape(config_.model, images), DType::f32);
-  fill_normal(input, 1.0, RngKey{7});
-  return on_device_of(engine_.ctx, input);
-}
-
-/// Targets like those of a batch, likewise.
-Tensor Session::some_targets(const ExecContext& ctx, int64_t images) const {
-  return on_device_of(ctx, made_targets(engine_.host_ctx(), config_.loss, config_.model.classes, images));
+  const auto work = [&] { return objective_->evaluate(evaluation_batch(config_.train), progress); };
+  return advised(work, [this] { return evaluation_advice(config_.train); });
 }
 
 /// A dry run of one micro-batch of noise of so many images, forward and backward: its highest live bytes above what was live before.
@@ -245,10 +230,8 @@ size_t Session::probe_activations(int64_t images) {
   const size_t before = engine_.memory().live;
   engine_.reset_peak();
   train_step_->begin(ctx, 1);
-  {
-    const Tensor targets = some_targets(ctx, images);
-    train_step_->micro_batch(ctx, noise(images), [&](const ExecContext& c, const Variable& y) { return (*loss_)(c, y, targets); });
-  }
+  if (images == part().count) ctx.part = part();  // a loss over the pairs of all ranks wants to know how many the others have
+  train_step_->micro_batch(ctx, objective_->noise(images), objective_->target_loss());
   const size_t peak = engine_.memory().peak;
   model_->discard_step();
   train_step_->begin(ctx, 1);  // drops what the probe left
@@ -263,7 +246,10 @@ size_t Session::probe_evaluation() {
   ctx.mode = Mode::eval;
   const int64_t images = pipeline_->evaluation_size(), batch = std::min(evaluation_batch(config_.train), images);
   const auto own = [&](int64_t rows) { return most_images_a_part(rows, ctx.comm->size()); };
-  const ForEachBatch statistics = [&](const std::function<void(const ModelInput&)>& fn) { fn({.images = noise(own(batch))}); };
+  const ForEachBatch statistics = [&](const std::function<void(const ModelInput&)>& fn) {
+    const MicroBatch noise = objective_->noise(own(batch));
+    fn({.images = noise.images, .allow = {}, .tokens = noise.tokens});
+  };
   std::vector<Tensor> live;
   for (Buffer* b : buffers_of(*model_)) live.push_back(b->value.clone("dry run"));
   engine_.reset_peak();
@@ -274,12 +260,8 @@ size_t Session::probe_evaluation() {
     else
       recompute_statistics(ctx, *model_, statistics);
     const std::vector<Buffer> kept = averaged ? averaged->statistics() : std::vector<Buffer>();
-    for (const int64_t rows : {own(batch), own(images % batch)}) {
-      if (rows == 0) continue;
-      ForwardPass pass;
-      const Variable logits = model_->forward(ctx, Variable(noise(rows)), pass);
-      (*loss_)(ctx, logits, some_targets(ctx, rows));
-    }
+    for (const int64_t rows : {own(batch), own(images % batch)})
+      if (rows > 0) objective_->try_evaluation(ctx, rows);
   }
   const std::vector<Buffer*> buffers = buffers_of(*model_);
   for (size_t i = 0; i < buffers.size(); ++i) copy(live[i], buffers[i]->value);

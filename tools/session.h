@@ -1,5 +1,5 @@
 // Everything that training holds, made from a RunConfig: data, model, optimizer, averages, progress. Knows how to restore
-// and save itself; the loop around it is tools/trainer.h.
+// and save itself. What depends on the task is tools/objective.h; the loop around it is tools/trainer.h.
 #pragma once
 
 #include "models/average.h"
@@ -7,10 +7,8 @@
 #include "models/checkpoint_store.h"
 #include "models/purity.h"
 #include "models/recorded_step.h"
-#include "models/task_loss.h"
-#include "models/vit.h"
 #include "tools/engine.h"
-#include "tools/evaluation.h"
+#include "tools/objective.h"
 #include "tools/pipeline.h"
 
 #include <functional>
@@ -32,9 +30,9 @@ struct SessionStep {
 class Session {
  public:
   /// Opens the data, completes `config` from it, builds the model and gives it its first values (or those of train.init).
-  /// `warn` takes sentences for the user.
+  /// `warn` takes sentences for the user. `tokenizer`: of a checkpoint that `restore` will be called with, where there is one.
   /// Of several ranks each makes one, at the same time, and calls the same functions in the same order; `ranks` must outlive it.
-  Session(RunConfig& config, WarnFn warn, Ranks* ranks = nullptr);
+  Session(RunConfig& config, WarnFn warn, Ranks* ranks = nullptr, std::shared_ptr<const Tokenizer> tokenizer = nullptr);
 
   /// Continues from a checkpoint folder that was verified.
   void restore(const std::string& folder);
@@ -52,15 +50,14 @@ class Session {
   SessionStep step();
   /// The evaluation split, with the averaged weights where they are kept.
   Evaluation evaluate(const EvaluationProgress& progress);
-  /// Accuracy with every token sent to the wrong experts.
-  double shuffled_accuracy();
 
   bool finished() const { return progress_.step >= total_steps_; }
   int64_t total_steps() const { return total_steps_; }
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   double epoch() const { return static_cast<double>(progress_.step) / static_cast<double>(steps_per_epoch_); }
   TrainingProgress& progress() { return progress_; }
-  Vit& model() { return *model_; }
+  Model& model() { return *model_; }
+  const Objective& objective() const { return *objective_; }
   Pipeline& pipeline() { return *pipeline_; }
   Engine& engine() { return engine_; }
   int threads() const { return threads_; }
@@ -75,11 +72,10 @@ class Session {
 
  private:
   void build(RunConfig& config, const WarnFn& warn);
+  void give_first_values(const RunConfig& config, const WarnFn& warn);
   void choose_expert_ranks(RunConfig& config);
   double time_steps();
   void drop_model();
-  Tensor noise(int64_t images) const;
-  Tensor some_targets(const ExecContext& ctx, int64_t images) const;
   size_t probe_activations(int64_t images);
   std::string advice();
   size_t probe_evaluation();
@@ -96,17 +92,15 @@ class Session {
   int threads_;
   Engine engine_;
   std::unique_ptr<Pipeline> pipeline_;
-  std::unique_ptr<Vit> model_;
+  std::unique_ptr<Model> model_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MovingAverage> average_;
-  std::unique_ptr<TaskLoss> loss_;
-  TargetLoss target_loss_;
+  std::unique_ptr<Objective> objective_;
   std::unique_ptr<TrainStep> train_step_;
   std::unique_ptr<RecordedStep> recorded_step_;
   std::optional<MicroBatch> ahead_;  // the first micro-batch of the next step, where it is made already
   Cursor cursor_;                    // of that micro-batch
   TrainingProgress progress_;
-  std::shared_ptr<RoutingCollector> last_routing_;
   std::string tuning_;
   bool has_no_terms_ = false;  // whose gradients could be measured
   int64_t steps_per_epoch_ = 1;

@@ -44,7 +44,7 @@ double Session::time_steps() {
   ctx.mode = Mode::train;
   ctx.rng = RngKey{config_.train.seed}.fold(3);
   ctx.part = part();
-  const MicroBatch batch{.images = noise(ctx.part.count), .targets = some_targets(engine_.ctx, ctx.part.count), .allow = {}};
+  const MicroBatch batch = objective_->noise(ctx.part.count);
   std::vector<double> seconds;
   for (int64_t i = 0; i < untimed_steps + timed_steps; ++i) {
     Stopwatch watch;
@@ -62,7 +62,7 @@ void Session::drop_model() {
   engine_.ctx.comm->barrier();
   recorded_step_.reset();
   train_step_.reset();
-  loss_.reset();
+  objective_.reset();
   average_.reset();
   optimizer_.reset();
   model_.reset();

@@ -16,6 +16,7 @@ set(SOURCES
   bench/step_bench.cpp
   bench/workload.cpp
   caption_inspection.cpp
+  caption_pipeline.cpp
   chart.cpp
   child_process.cpp
   command_line.cpp
@@ -32,6 +33,7 @@ set(SOURCES
   evaluation_report.cpp
   expert_slices.cpp
   font.cpp
+  image_batches.cpp
   image_looks.cpp
   image_pipeline.cpp
   input_bench.cpp
@@ -44,7 +46,10 @@ set(SOURCES
   main_guard.cpp
   memory_advice.cpp
   metrics_log.cpp
+  model_choice.cpp
+  objective.cpp
   occlusion.cpp
+  pair_evaluation.cpp
   parallel_choice.cpp
   phantom_set.cpp
   pipeline.cpp
@@ -83,6 +88,7 @@ set(SOURCES
   tensorboard.cpp
   thread_waiting.cpp
   trainer.cpp
+  vocabulary.cpp
   volume_files.cpp
   volume_pipeline.cpp
   volume_prediction.cpp

@@ -1,11 +1,12 @@
 #include "tools/trainer.h"
 
 #include "core/gather.h"
-#include "models/config_rules.h"
 #include "models/summary.h"
 #include "tools/config_io.h"
 #include "tools/link_probe.h"
+#include "tools/model_choice.h"
 #include "tools/parallel_choice.h"
+#include "tools/vocabulary.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,11 +19,6 @@ constexpr size_t most_loads = 64;         // experts of a layer up to which each
 constexpr double told_wait_share = 0.01;  // waiting for data that the user should know of
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
-
-/// What an evaluation is judged by, in words.
-std::string figure_of(const Evaluation& e, const LossConfig& loss) {
-  return is_regression(loss.kind) ? fmt::format("mean error {:.2f}", e.mae) : fmt::format("accuracy {:.2f} %", 100 * e.accuracy);
-}
 
 /// With `comm` of all ranks' images, which all ask then; without, of this rank's.
 StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes, Communicator* comm) {
@@ -45,14 +41,17 @@ Trainer::Trainer(RunConfig config, Ranks* ranks)
   const RunConfig asked = config_;
   FoundCheckpoint found;
   if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
+  std::shared_ptr<const Tokenizer> tokenizer;
+  if (!found.folder.empty() && task_of(config_) == Task::pairs) tokenizer = saved_tokenizer(found.folder, config_);
   session_ = std::make_unique<Session>(
-      config_, [this](const std::string& text) { note(text); }, ranks_);
+      config_, [this](const std::string& text) { note(text); }, ranks_, tokenizer);
   if (!found.folder.empty()) {
     if (!found.note.empty()) say("note: " + found.note);
     session_->restore(found.folder);
   }
   session_->require_same_start();
   if (first_) folder_.emplace(config_, session_->progress().step);
+  if (const auto own = session_->pipeline().tokenizer(); folder_ && own) write_tokenizer(*own, path() + "/tokenizer");
   const std::string changes = describe_changes(asked);
   if (!changes.empty()) say("settings\n" + changes);
   print_start();
@@ -115,17 +114,22 @@ void Trainer::print_start() {
 }
 
 void Trainer::print_model() {
+  const Objective& objective = session_->objective();
   const ModelSummary cost = summarize(session_->model());
-  say(fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP an image forward, {:.1f} % of it scoring",
+  say(fmt::format("model    {:.2f} M parameters, {:.2f} M active a token; {:.3f} GFLOP {} forward, {:.1f} % of it scoring",
                   static_cast<double>(cost.parameters) / 1e6, static_cast<double>(cost.active_parameters) / 1e6, cost.forward_flops / 1e9,
-                  100 * cost.scoring_flops / cost.forward_flops));
+                  objective.sample(), 100 * cost.scoring_flops / cost.forward_flops));
   for (const CpLayer* layer : session_->model().cp_layers())
     say(fmt::format("experts  block {}: a mixture of {}, factors of rank {}", layer->block(), config_.model.moe.experts, layer->rank()));
+  for (const Tower& tower : objective.towers())
+    if (!tower.layers.empty()) print_experts(tower);
+}
+
+void Trainer::print_experts(const Tower& tower) {
   std::string blocks;
-  for (MoeLayer* layer : session_->model().moe_layers()) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block());
-  if (blocks.empty()) return;
-  const ExpertDims& d = session_->model().moe_layers()[0]->dims();
-  say(fmt::format("experts  blocks {}: {} scored{}, {}, F {}, r {}, routing basis R {}", blocks, d.experts,
+  for (const MoeLayer* layer : tower.layers) blocks += fmt::format("{}{}", blocks.empty() ? "" : ", ", layer->block() - tower.first_block);
+  const ExpertDims& d = tower.layers[0]->dims();
+  say(fmt::format("experts  {}blocks {}: {} scored{}, {}, F {}, r {}, routing basis R {}", tower.name, blocks, d.experts,
                   d.free_experts > 0 ? fmt::format(" and {} free", d.free_experts) : "",
                   d.slots > 0 ? fmt::format("{} slots each", d.slots) : fmt::format("{} a token", config_.model.moe.top_k), d.hidden,
                   d.rank, d.basis_rank > 0 ? std::to_string(d.basis_rank) : "none"));
@@ -286,26 +290,21 @@ void Trainer::evaluate() {
   last_evaluation_ = session_->evaluate({});
   const Evaluation& e = *last_evaluation_;
   TrainingProgress& now = session_->progress();
-  const bool numbers = is_regression(config_.loss.kind);
+  const Objective& objective = session_->objective();
   MetricsRow row{.step = now.step, .split = "eval", .values = {{"epoch", session_->epoch()}, {"loss", e.loss}}};
-  if (numbers) {
-    row.values.emplace_back("mae", e.mae);
-  } else {
-    row.values.emplace_back("accuracy", e.accuracy);
-    row.values.emplace_back("top5", e.top5);
-  }
+  for (const auto& value : objective.values(e)) row.values.push_back(value);
   std::string gini;
   for (const RoutingMetrics& m : e.routing) {
-    const std::string layer = fmt::format("block{}/", m.block);
+    const std::string layer = objective.block_name(m.block) + "/";
     for (const auto& [name, value] : routing_values(m)) row.values.emplace_back(layer + name, value);
     for (size_t expert = 0; expert < m.load.size() && m.load.size() <= most_loads; ++expert)
       row.values.emplace_back(fmt::format("{}load/{}", layer, expert), m.load[expert]);
     gini += fmt::format(" {:.3f}", m.gini);
   }
   if (folder_) folder_->write(row);
-  say(fmt::format("epoch {:.1f}: test {}, loss {:.4f}{}{}", session_->epoch(), figure_of(e, config_.loss), e.loss,
+  say(fmt::format("epoch {:.1f}: test {}, loss {:.4f}{}{}", session_->epoch(), objective.figure(e), e.loss,
                   gini.empty() ? "" : ", load Gini by layer", gini));
-  const double figure = numbers ? -e.mae : e.accuracy, value = config_.checkpoint.best == BestMetric::accuracy ? figure : -e.loss;
+  const double value = config_.checkpoint.best == BestMetric::accuracy ? objective.merit(e) : -e.loss;
   const bool best = !now.has_best || value > now.best;
   if (best) {
     now.best = value;
@@ -332,8 +331,7 @@ void Trainer::finish() {
                     session_->progress().step, session_->total_steps(), path()));
     return;
   }
-  if (folder_ && last_evaluation_ && is_regression(config_.loss.kind))
-    write_file(path() + "/predictions.csv", predictions_csv(age_predictions(*last_evaluation_, session_->pipeline(), config_.data, "val")));
+  if (folder_ && last_evaluation_) session_->objective().write_predictions(*last_evaluation_, path());
   const AllocatorStats memory = session_->engine().memory();
   const double deviation = static_cast<double>(memory.peak) / static_cast<double>(planned_memory_) - 1;
   say(fmt::format("memory   peak {:.0f} MiB, planned {:.0f} MiB ({:+.1f} %)", static_cast<double>(memory.peak) / mebibyte,
@@ -342,7 +340,7 @@ void Trainer::finish() {
     say(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
                     100 * all_wait_seconds_ / all_seconds_));
   if (last_evaluation_)
-    say(fmt::format("done     test {}, best checkpoint {}/checkpoints/best", figure_of(*last_evaluation_, config_.loss), path()));
+    say(fmt::format("done     test {}, best checkpoint {}/checkpoints/best", session_->objective().figure(*last_evaluation_), path()));
 }
 
 }  // namespace ermoe

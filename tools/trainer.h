@@ -34,6 +34,7 @@ class Trainer {
  private:
   void print_start();
   void print_model();
+  void print_experts(const Tower& tower);
   void print_parallel();
   void one_step();
   void refuse_bad_step(const SessionStep& step);

@@ -61,7 +61,7 @@ Look prepare(const ExecContext& ctx, const LoadedModel& model, const std::string
 
 double age_of(const ExecContext& ctx, LoadedModel& model, const RegionMask& mask, const Look& look, ForwardPass& pass) {
   pass.allow = mask(ctx, look.labels);
-  const Variable output = model.model().forward(ctx, Variable(look.volumes), pass);
+  const Variable output = model.vit().forward(ctx, Variable(look.volumes), pass);
   return predicted_numbers(model.config().loss, on_host(ctx, output.value))[0];
 }
 

@@ -3,7 +3,8 @@
 
 Cases 70 and 71 are tiny CLIP models with random weights under the names of Hugging Face and of OpenCLIP, and what a float64 model
 makes of images and texts. Cases 72 and 73 are dual encoders of the engine's own names, dense and with experts in both towers, with
-their loss and all gradients; 74 is dense with SigLIP's loss. Files are in clip/. Read next: ermoe_model.py, whose mixture of experts
+their loss and all gradients; 74 is dense with SigLIP's loss. Case 75 is a vision transformer under timm's names, with a classifier's head,
+and what it hands to that head. Files are in clip/. Read next: ermoe_model.py, whose mixture of experts
 this uses.
 """
 
@@ -272,6 +273,21 @@ def clear(trace):
     return float(torch.minimum((s[:, 1:] - s[:, :-1]).min(), (s - vit.WEIGHT_FLOOR).abs().min())) / 1e-4
 
 
+def timm_case(index):
+    """A classifier's weights; `features` (B, D) are what its head would read."""
+    rng = torch.Generator().manual_seed(index)
+    config = dict(vit.DEFAULTS, **SMALL, **{"moe.layers": "none", "model.classes": 5})
+    config["model.mlp_ratio"] = 4
+    shapes = vit.parameter_shapes(config)
+    p = {n: (0.5 * normal(rng, *s) * (1 if len(s) < 2 else 2 / s[-1] ** 0.5)).float().double() for n, s in shapes.items()}
+    images = torch.randn(4, 3, 8, 8, generator=rng).double()
+    x = nnf.conv2d(images, p["patch_embed.proj.weight"], p["patch_embed.proj.bias"], stride=config["model.patch"])
+    x = torch.cat([p["cls_token"].expand(len(images), -1, -1), x.flatten(2).transpose(1, 2)], 1) + p["pos_embed"]
+    named = {f"image.{n}": t for n, t in p.items()}
+    features = vit.norm(p, "norm", tower(config, named, "image", x, False, None, {}, {})[:, 0])
+    return {f"case_{index}_weights": (p, {"format": "pt"}), f"case_{index}": ({"images": images, "features": features}, {})}
+
+
 def all_files():
     files = {}
     files.update(clip_case(70, HUGGING_FACE, "quick_gelu"))
@@ -279,6 +295,7 @@ def all_files():
     files.update(dual_case(72, "none", "info_nce"))
     files.update(dual_case(73, "1", "info_nce", "0,1"))
     files.update(dual_case(74, "none", "sigmoid"))
+    files.update(timm_case(75))
     return files
 
 

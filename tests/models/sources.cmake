@@ -6,6 +6,7 @@ set(SOURCES
   cp_layer_test.cpp
   dual_encoder_test.cpp
   expert_dropout_test.cpp
+  init_weights_test.cpp
   matrix_bundle_test.cpp
   moe_test.cpp
   optim_test.cpp

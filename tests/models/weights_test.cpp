@@ -188,7 +188,7 @@ TEST_F(Weights, WithAnotherInnerShapeDoNotStartAModel) {
   TinyModel from(tiny_config(), DType::f32), to(wide, DType::f32);
   save_weights(from.bench.ctx, path_, from.model);
   EXPECT_EQ(message_of([&] { init_from_weights(to.bench.ctx, path_, to.model); }),
-            path_ + ": blocks.1.moe.experts.b1: (4, 24) but the model has (4, 32)");
+            path_ + ": blocks.1.moe.experts.b1: (4, 24) but the model has (4, 32) (moe.hidden)");
 }
 
 TEST_F(Weights, OfSomethingElseDoNotStartAModel) {

@@ -198,6 +198,40 @@ TEST(ConfigCheck, FullBasisIsRefusedWithTheReason) {
   EXPECT_NE(message.find("every expert would get the same score cos(x,c)"), std::string::npos) << message;
 }
 
+TEST(ConfigCheck, WhatGoesWithATextTower) {
+  const auto pairs = [](const Change& change) {
+    return refusal([&](RunConfig& c) {
+      c.text.depth = 2;
+      change(c);
+    });
+  };
+  EXPECT_EQ(pairs([](RunConfig&) {}), "accepted");
+  const std::vector<std::pair<std::string, Change>> refused = {
+      {"model.dimensions", [](RunConfig& c) { c.model.dimensions = 3; }},
+      {"model.pool", [](RunConfig& c) { c.model.pool = Pool::flatten; }},
+      {"model.classes", [](RunConfig& c) { c.model.classes = 10; }},
+      {"loss.kind", [](RunConfig& c) { c.loss.kind = LossKind::sigmoid; }},
+      {"loss.smoothing", [](RunConfig& c) { c.loss.smoothing = 0.1; }},
+      {"loss.class_weights",
+       [](RunConfig& c) {
+         c.loss.class_weights = {1, 2};
+       }},
+      {"augment.mixup", [](RunConfig& c) { c.augment.mixup = 0.8; }},
+      {"augment.cutmix", [](RunConfig& c) { c.augment.cutmix = 0.8; }},
+      {"text.vocabulary", [](RunConfig& c) { c.text.vocabulary = 513; }},
+      {"text.heads", [](RunConfig& c) { c.text.heads = 7; }},
+      {"of the text tower, moe.layers", [](RunConfig& c) { c.text.moe_layers = "last:3"; }},
+      {"text.moe_layers", [](RunConfig& c) { c.text.moe_layers = "every:2", c.model.moe.router = RouterKind::soft; }},
+      {"train.batch", [](RunConfig& c) { c.train.batch = c.train.accumulate = 8; }}};
+  for (const auto& [key, change] : refused) EXPECT_TRUE(pairs(change).starts_with(key)) << key << ": " << pairs(change);
+  const std::vector<std::pair<std::string, Change>> alone = {{"text.tokenizer", [](RunConfig& c) { c.tokenizer = "clip"; }},
+                                                             {"text.vocabulary", [](RunConfig& c) { c.text.vocabulary = 1000; }},
+                                                             {"text.moe_layers", [](RunConfig& c) { c.text.moe_layers = "every:2"; }},
+                                                             {"data.part", [](RunConfig& c) { c.data.part = EvaluationPart::val; }}};
+  for (const auto& [key, change] : alone) EXPECT_TRUE(refusal(change).starts_with(key)) << key << ": " << refusal(change);
+  EXPECT_EQ(warnings([](RunConfig& c) { c.text.depth = 2, c.train.accumulate = 2; }).size(), 1u);
+}
+
 TEST(ConfigCheck, OddButAllowedSettingsAreWarnedOf) {
   const auto one = warnings([](RunConfig& c) { c.model.moe.top_k = 1, c.model.moe.combine = Combine::normalized; });
   ASSERT_EQ(one.size(), 1u);
