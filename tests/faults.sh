@@ -47,6 +47,35 @@ test_whole() {
   report "$ranks ranks train eight steps and evaluate" $?
 }
 
+# Images with captions in a folder: twelve to train on and five to evaluate on, plain ones, with one to three captions each.
+made_pairs() {
+  local i c part
+  mkdir -p pairs && echo "image,caption,split" >pairs/captions.csv
+  for ((i = 0; i < 17; i++)); do
+    part=train
+    [ $i -ge 12 ] && part=val
+    { printf 'P6\n8 8\n255\n'; head -c 192 /dev/zero | tr '\0' "\\$(printf %o $((40 + 12 * i)))"; } >"pairs/$i.ppm"
+    for ((c = 0; c <= i % 3; c++)); do echo "$i.ppm,picture number $i in grey $c,$part" >>pairs/captions.csv; done
+  done
+}
+
+# Each image and each caption is seen by one rank, and all compare all: losses over the pairs of all ranks and recalls are those of one rank.
+test_pairs() {
+  section "images and captions, shared among ranks"
+  local n settings=(--data pairs --model.image_size 8 --model.patch 4 --model.width 32 --model.depth 2 --model.heads 2 --moe.experts 4
+    --moe.hidden 32 --text.depth 2 --text.width 32 --text.heads 2 --text.context 12 --text.vocabulary 560 --text.moe_layers last:1
+    --retrieval.projection 16 --augment.flip --optim.ema 0.9 --train.batch 7 --train.eval_batch 4 --train.steps 6 --train.log_every 1
+    --train.eval_every 3 --train.precision f32 --device "$device" --threads 1)
+  made_pairs
+  for n in 1 2 3 "2 --parallel.expert 2"; do
+    if [ "$device" = cuda ] && [ "${n:0:1}" -gt $ranks ]; then continue; fi
+    launch -n ${n:0:1} "$train" "${settings[@]}" ${n:1} --out "pairs.${n// /}" >out 2>err &&
+      rows "pairs.${n// /}/metrics.csv" step split loss grad_norm i2t_r1 t2i_r1 t2i_r5 t2i_mean_rank rsum >"pairs.${n// /}.rows" &&
+      [ "$(wc -l <"pairs.${n// /}.rows")" -eq 8 ] && alike pairs.1.rows "pairs.${n// /}.rows"
+    report "${n:0:1} ranks${n:1}" $?
+  done
+}
+
 # left_whole WHO PHASE: a rank that failed inside the writing left a half checkpoint, which has no name of a whole one.
 left_whole() {
   [ "$1|$2" = "0|committing a checkpoint" ] || return 0
@@ -166,5 +195,6 @@ on_gpus() {
 
 require_mpi
 test_whole
+test_pairs
 if [ "$device" = cpu ]; then on_cpus; else on_gpus; fi
 all_hold

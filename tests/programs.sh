@@ -145,6 +145,7 @@ same_losses() {
 
 . "$tests/programs_volumes.sh"
 . "$tests/programs_captions.sh"
+. "$tests/programs_retrieval.sh"
 . "$tests/programs_study.sh"
 . "$tests/programs_report.sh"
 . "$tests/programs_upcycle.sh"
@@ -463,6 +464,9 @@ test_compression
 test_purity
 test_inspection
 test_captions
+test_retrieval
+test_retrieval_kills
+test_retrieval_refusals
 test_benchmarks
 test_study
 test_volumes

@@ -34,6 +34,7 @@ CaptionPipeline::CaptionPipeline(RunConfig& config, CachingAllocator& host, int 
 
 void CaptionPipeline::open() {
   const DataConfig& data = config_->data;
+  check_input(!data.path.starts_with("synthetic"), "data.path: synthetic images have no captions, which a text tower wants (text.depth)");
   splits_ = open_captions(data.path, {.part = data.part,
                                       .training = TrainingPart::optional,
                                       .holdout = data.val_share,

@@ -214,7 +214,7 @@ TEST_F(ConfigFiles, CommandLineRefusals) {
   EXPECT_EQ(command_refusal({"--optim.lr", "x"}), "--optim.lr must be a number of at least 0, not \"x\"");
   EXPECT_EQ(command_refusal({"--preset", "cifar"}),
             "preset: there is no \"cifar\"; choose one of fashion-mnist, cifar10-small, cifar10, cifar10-smoke, brain-age, "
-            "brain-age-small, brain-age-phantom, imagenet-s16");
+            "brain-age-small, brain-age-phantom, retrieval, imagenet-s16");
   EXPECT_EQ(command_refusal({"stray"}), "\"stray\" is not understood; settings are given as --name value");
   EXPECT_NE(command_refusal({"--optim.lr"}).find("optim.lr"), std::string::npos);
   EXPECT_NE(command_refusal({"--config", "absent.json"}).find("absent.json"), std::string::npos);

@@ -4,6 +4,7 @@ set(SOURCES
   attribution_test.cpp
   batch_source_test.cpp
   bench_test.cpp
+  caption_pipeline_test.cpp
   chart_test.cpp
   compress_test.cpp
   config_check_test.cpp
@@ -19,6 +20,7 @@ set(SOURCES
   golden_test.cpp
   memory_advice_test.cpp
   occlusion_test.cpp
+  pair_evaluation_test.cpp
   parallel_choice_test.cpp
   phantom_set_test.cpp
   prediction_test.cpp
