@@ -79,6 +79,7 @@ set(SOURCES
   kernels/stiefel_residual.cu
   kernels/stiefel_residual_wgmma.cu
   kernels/subspace_cosine.cu
+  kernels/token_weights.cu
   kernels/tokens.cu
   kernels/transpose.cu
   runtime/check.cpp

@@ -9,6 +9,7 @@
 // the gradient 0. The source's orthogonality loss is a sum of vectors, each the projection of one output on another; a number is made of
 // each by multiplying it with what was projected, which is its squared length. Outputs are those of experts before weights; the sum over
 // tokens is a mean here and the variance's 1/n is 1/N, so that weights mean the same for every batch. p: as in balance.
+// Padding counts in none of them: means are over the tokens of `RouterInput` that are no padding.
 #pragma once
 
 #include "models/router.h"
@@ -20,10 +21,10 @@ namespace ermoe {
 ///             p = `routing.probabilities`, or the softmax of `routing.logits` where a router has none of its own (for ermoe, whose
 ///             scores stand as logits: softmax(s), without a temperature).
 ///   z, simbal, variance  weights moe.z_weight, moe.simbal_weight (of `routing.matrix`), moe.variance_weight.
-void add_losses(const ExecContext& ctx, const MoeConfig& moe, Routing& routing);
+void add_losses(const ExecContext& ctx, const MoeConfig& moe, const RouterInput& in, Routing& routing);
 
 /// The same of the experts' `outputs` (N*K, D), rows as `routing.plan` has them: overlap, weight moe.orthogonal_output_weight.
-void add_output_losses(const ExecContext& ctx, const MoeConfig& moe, const Variable& outputs, Routing& routing);
+void add_output_losses(const ExecContext& ctx, const MoeConfig& moe, const RouterInput& in, const Variable& outputs, Routing& routing);
 
 /// Scalar ‖R Rᵀ − I‖₁ of rows R (E, P): the sum over all entries. Exposed for its test.
 Variable orthonormality_loss(const ExecContext& ctx, const Variable& rows);

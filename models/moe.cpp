@@ -49,18 +49,18 @@ Variable MoeLayer::forward(const ExecContext& ctx, const Variable& x, const Vari
                        .statistics = collect ? Statistics::collect : Statistics::read,
                        .closed = pinned.closed};
   Routing routing = router_->route(ctx, in, pinned);
-  add_losses(ctx, moe_, routing);
+  add_losses(ctx, moe_, in, routing);
   if (pass.shuffle_experts)
     routing.plan = make_plan(ctx, rotate_experts(ctx, pinned.selection.ids, dims_.first_replica()), dims_.all(), routing.plan.rows());
   if (dims_.replicas > 0) {
     const Tensor ids = share_with_replicas(ctx, routing.plan.expert_ids, replica_of_.value, dims_.first_replica(), T);
     routing.plan = make_plan(ctx, ids, dims_.all(), routing.plan.rows());
   }
-  if (first_run) pass.routes.push_back(record_of(ctx, routing, pinned.selection));
+  if (first_run) pass.routes.push_back(record_of(ctx, in, routing, pinned.selection));
   // What has experts: the tokens, or the slots that they are mixed to.
   const Variable inputs = routing.soft() ? reshape(ctx, matmul(ctx, routing.dispatch, x), {routing.plan.tokens, D}) : tokens;
   const Variable outputs = run_experts(ctx, dispatch(ctx, inputs, routing.plan), routing.plan);
-  add_output_losses(ctx, moe_, outputs, routing);
+  add_output_losses(ctx, moe_, in, outputs, routing);
   const Variable joined = combine(ctx, outputs, routing.weights, routing.plan);
   Variable y = routing.soft() ? matmul(ctx, routing.combine, reshape(ctx, joined, {B, routing.combine.shape()[2], D}))
                               : reshape(ctx, joined, {B, T, D});
@@ -85,14 +85,15 @@ Tensor MoeLayer::open_experts(const ExecContext& ctx, const Tensor& allow, int64
 
 /// Soft routing has no plan of tokens. Training records that of the slots, of which each expert has as many; an evaluation, which looks at
 /// tokens, has every expert of each token by its weight in the output, the heaviest first.
-RoutingRecord MoeLayer::record_of(const ExecContext& ctx, const Routing& routing, const Selection& selection) const {
+RoutingRecord MoeLayer::record_of(const ExecContext& ctx, const RouterInput& in, const Routing& routing, const Selection& selection) const {
   RoutingRecord record{.block = block_,
                        .plan = routing.plan,
                        .scores = routing.scores,
                        .weights = routing.weights.value,
                        .fallback = selection.fallback,
                        .nonfinite = selection.nonfinite,
-                       .soft = routing.soft()};
+                       .soft = routing.soft(),
+                       .countable = in.closed == ClosedTokens::leave_out ? in.countable : Tensor()};
   if (!routing.soft() || ctx.training()) return record;
   const Selection all =
       select_experts(ctx, {.scores = routing.scores, .order = {}, .slots = dims_.experts, .threshold = {}, .allow = {}, .free_experts = 0});

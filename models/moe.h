@@ -16,11 +16,12 @@ namespace ermoe {
 struct RoutingRecord {
   int64_t block = 0;
   RoutingPlan plan;
-  Tensor scores;      // (N, E)
-  Tensor weights;     // (N, K)
-  Tensor fallback;    // (N, K) u8: slots that no qualified expert filled
-  Tensor nonfinite;   // (1) i32: 1 where any score was not finite
-  bool soft = false;  // an expert's load is the sum of its weights, not the number of its slots
+  Tensor scores;          // (N, E)
+  Tensor weights;         // (N, K)
+  Tensor fallback;        // (N, K) u8: slots that no qualified expert filled
+  Tensor nonfinite;       // (1) i32: 1 where any score was not finite
+  bool soft = false;      // an expert's load is the sum of its weights, not the number of its slots
+  Tensor countable = {};  // (N, E) u8: a row of zeros is padding, which no metric takes in; undefined: there is none
 };
 
 /// What travels along a forward pass beside the activations.
@@ -68,7 +69,7 @@ class MoeLayer final : public Module {
 
  private:
   Tensor open_experts(const ExecContext& ctx, const Tensor& allow, int64_t tokens) const;
-  RoutingRecord record_of(const ExecContext& ctx, const Routing& routing, const Selection& selection) const;
+  RoutingRecord record_of(const ExecContext& ctx, const RouterInput& in, const Routing& routing, const Selection& selection) const;
   Variable run_experts(const ExecContext& ctx, const Variable& rows, const RoutingPlan& plan);
 
   ExpertDims dims_;

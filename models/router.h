@@ -29,6 +29,10 @@ struct RouterInput {
   ClosedTokens closed = ClosedTokens::count;  // whether statistics take in tokens that `countable` closes altogether
 };
 
+/// How much each of the tokens counts in a loss term's means, of so many groups (ops/token_weights.h); undefined: all alike, for none is
+/// padding.
+Tensor weights_of_tokens(const ExecContext& ctx, const RouterInput& in, int64_t groups = 1);
+
 /// A term that a router adds to the loss.
 struct LossTerm {
   std::string name;

@@ -33,7 +33,7 @@ class LinearRouter final : public Router {
  private:
   Variable noisy(const ExecContext& ctx, const Variable& logits) const;
   void apply_capacity(const ExecContext& ctx, const Tensor& probabilities, const Tensor& ids) const;
-  std::vector<LossTerm> loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised, int64_t images) const;
+  std::vector<LossTerm> loss_terms(const ExecContext& ctx, const RouterInput& in, const Variable& logits, const Variable& noised) const;
 
   MoeConfig moe_;
   ExpertDims dims_;
@@ -61,15 +61,18 @@ void LinearRouter::apply_capacity(const ExecContext& ctx, const Tensor& probabil
   limit_capacity(ctx, ids, dims_.all(), static_cast<int64_t>(capacity), order);
 }
 
-std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const Variable& logits, const Variable& noised,
-                                               int64_t images) const {
+std::vector<LossTerm> LinearRouter::loss_terms(const ExecContext& ctx, const RouterInput& in, const Variable& logits,
+                                               const Variable& noised) const {
   std::vector<LossTerm> terms;
   const auto add_term = [&](const char* name, const Variable& value, double weight) { terms.push_back({name, scale(ctx, value, weight)}); };
   if (!ctx.training() || moe_.router != RouterKind::vmoe) return terms;
-  const int64_t groups = images % moe_.group_images == 0 ? images / moe_.group_images : 1;
+  const int64_t groups = in.images % moe_.group_images == 0 ? in.images / moe_.group_images : 1;
+  const bool any = moe_.importance_weight > 0 || moe_.load_weight > 0;
+  const Tensor weights = any ? weights_of_tokens(ctx, in, groups) : Tensor();
   const double sigma = (moe_.noise > 0 ? moe_.noise : 1.0) / static_cast<double>(dims_.experts);
-  if (moe_.importance_weight > 0) add_term("importance", importance_loss(ctx, softmax(ctx, logits), groups), moe_.importance_weight);
-  if (moe_.load_weight > 0) add_term("load", load_loss(ctx, logits, noised, moe_.top_k, sigma, groups), moe_.load_weight);
+  if (moe_.importance_weight > 0)
+    add_term("importance", importance_loss(ctx, softmax(ctx, logits), groups, weights), moe_.importance_weight);
+  if (moe_.load_weight > 0) add_term("load", load_loss(ctx, logits, noised, moe_.top_k, sigma, groups, weights), moe_.load_weight);
   return terms;
 }
 
@@ -86,7 +89,7 @@ Routing LinearRouter::route(const ExecContext& ctx, const RouterInput& in, Pinne
     pinned.made = true;
   }
   Routing routing;
-  routing.losses = loss_terms(ctx, logits, noised, in.images);
+  routing.losses = loss_terms(ctx, in, logits, noised);
   routing.logits = logits;
   routing.matrix = in_full_precision(weight_);
   routing.probabilities = probabilities;

@@ -45,15 +45,15 @@ double gini_of(std::span<const double> values) {
 
 namespace {
 
-/// Of images (I), as many of whose tokens as `counts` says went to each of E experts first.
-struct ImageCounts {
-  explicit ImageCounts(const std::vector<std::vector<int32_t>>& of_images) : experts(of_images.empty() ? 0 : of_images[0].size()) {
-    counts.reserve(of_images.size() * experts);
-    for (const std::vector<int32_t>& of_image : of_images) counts.insert(counts.end(), of_image.begin(), of_image.end());
+/// Of samples (I), as many of whose tokens as `counts` says went to each of E experts first.
+struct SampleCounts {
+  explicit SampleCounts(const std::vector<std::vector<int32_t>>& of_samples) : experts(of_samples.empty() ? 0 : of_samples[0].size()) {
+    counts.reserve(of_samples.size() * experts);
+    for (const std::vector<int32_t>& of_sample : of_samples) counts.insert(counts.end(), of_sample.begin(), of_sample.end());
   }
 
   double information(std::span<const int32_t> labels, size_t classes) const {
-    std::vector<int64_t> joint(classes * experts);  // whole numbers: a sum is a sum, in any order of images
+    std::vector<int64_t> joint(classes * experts);  // whole numbers: a sum is a sum, in any order of samples
     const int32_t* own = counts.data();
     for (const int32_t label : labels) {
       int64_t* const row = joint.data() + static_cast<size_t>(label) * experts;
@@ -84,9 +84,9 @@ size_t classes_of(std::span<const int32_t> labels) { return static_cast<size_t>(
 
 }  // namespace
 
-double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels) {
-  if (image_counts.empty() || labels.empty()) return 0;
-  return ImageCounts(image_counts).information(labels, classes_of(labels));
+double class_information(const std::vector<std::vector<int32_t>>& sample_counts, std::span<const int32_t> labels) {
+  if (sample_counts.empty() || labels.empty()) return 0;
+  return SampleCounts(sample_counts).information(labels, classes_of(labels));
 }
 
 namespace {
@@ -146,19 +146,34 @@ RoutingCollector::RoutingCollector(const MoeConfig& settings, const std::vector<
   }
 }
 
-void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64_t tokens_an_image) {
+void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64_t samples) {
   CachingAllocator host(make_host_source());
   const Tensor slot_ids = on_host(host, route.plan.expert_ids), scores = on_host(host, route.scores),
-               fallbacks = on_host(host, route.fallback);
+               fallbacks = on_host(host, route.fallback), countable = on_host(host, route.countable);
   const int64_t N = route.plan.tokens, K = route.plan.slots, E = scores.shape()[1];
+  check(samples > 0 && N % samples == 0, "[metrics] {} tokens of block {} in {} samples", N, route.block, samples);
+  const int64_t each = N / samples;
+  const bool slot_a_row = route.plan.rows() == N * K;  // experts that choose leave slots without one
   const int32_t* ids = slot_ids.data<int32_t>();
   const uint8_t* fallback = fallbacks.defined() ? fallbacks.data<uint8_t>() : nullptr;
+  const uint8_t* counts = countable.defined() ? countable.data<uint8_t>() : nullptr;
+  const int64_t columns = countable.defined() ? countable.shape()[1] : 0;
   layer.slots += route.plan.rows();
   layer.missing += route.plan.rows();
-  layer.tokens += N;
   dispatch_float(scores.dtype(), "metrics", [&](auto tag) {
     const auto* s = scores.data<decltype(tag)>();
     for (int64_t n = 0; n < N; ++n) {
+      if (n % each == 0) {
+        layer.sample_counts.emplace_back(layer.counts.size());
+        layer.lengths.push_back(0);
+      }
+      if (counts != nullptr && counts[n * columns] == 0) {  // padding
+        layer.slots -= slot_a_row ? K : 0;
+        layer.missing -= slot_a_row ? K : 0;
+        continue;
+      }
+      layer.tokens += 1;
+      layer.lengths.back() += 1;
       layer.top_score += static_cast<double>(*std::max_element(s + n * E, s + (n + 1) * E));
       for (int64_t k = 0; k < K; ++k) {
         const int32_t e = ids[n * K + k];
@@ -168,69 +183,81 @@ void RoutingCollector::add_layer(Layer& layer, const RoutingRecord& route, int64
         layer.fallback += fallback != nullptr && fallback[n * K + k] != 0;
         layer.floored += layer.has_floor && !route.soft && e < E && static_cast<double>(s[n * E + e]) <= 1e-3;
       }
+      const int32_t e = ids[n * K];
+      layer.unrouted += std::all_of(ids + n * K, ids + (n + 1) * K, [](int32_t id) { return id < 0; });
+      layer.top.push_back(static_cast<int16_t>(e));
+      if (e >= 0) layer.sample_counts.back()[static_cast<size_t>(e)] += 1;
     }
   });
-  for (int64_t n = 0; n < N; ++n) {
-    if (n % tokens_an_image == 0) layer.image_counts.emplace_back(layer.counts.size());
-    const int32_t e = ids[n * K];
-    layer.unrouted += std::all_of(ids + n * K, ids + (n + 1) * K, [](int32_t id) { return id < 0; });
-    layer.top.push_back(static_cast<int16_t>(e));
-    if (e >= 0) layer.image_counts.back()[static_cast<size_t>(e)] += 1;
-  }
 }
 
-void RoutingCollector::add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,
-                           int64_t tokens_an_image) {
-  check(routes.size() == layers_.size(), "[metrics] {} routes for {} layers", routes.size(), layers_.size());
-  for (size_t i = 0; i < routes.size(); ++i) add_layer(layers_[i], routes[i], tokens_an_image);
-  labels_.insert(labels_.end(), labels.begin(), labels.end());
-  images_.insert(images_.end(), images.begin(), images.end());
+RoutingCollector::Layer& RoutingCollector::layer_of(int64_t block) {
+  const auto found = std::ranges::find(layers_, block, [](const Layer& layer) { return layer.moe->block(); });
+  check(found != layers_.end(), "[metrics] a route of block {}, which has no experts", block);
+  return *found;
+}
+
+void RoutingCollector::add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> samples) {
+  check(labels.empty() || labels.size() == samples.size(), "[metrics] {} labels of {} samples", labels.size(), samples.size());
+  for (const RoutingRecord& route : routes) {
+    Layer& layer = layer_of(route.block);
+    add_layer(layer, route, std::ssize(samples));
+    layer.labels.insert(layer.labels.end(), labels.begin(), labels.end());
+    layer.samples.insert(layer.samples.end(), samples.begin(), samples.end());
+  }
 }
 
 namespace {
 
-/// `values`, as many an image, with the images in the order `order`.
+/// `values`, of which sample i has the next lengths[i], with the samples in the order `order`.
 template <typename T>
-std::vector<T> in_order(const std::vector<T>& values, const std::vector<size_t>& order) {
-  if (order.empty() || values.empty()) return values;
-  const auto each = static_cast<std::ptrdiff_t>(values.size() / order.size());
+std::vector<T> in_order(const std::vector<T>& values, const std::vector<int32_t>& lengths, const std::vector<size_t>& order) {
+  std::vector<std::ptrdiff_t> begins{0};
+  for (const int32_t length : lengths) begins.push_back(begins.back() + length);
   std::vector<T> sorted;
-  for (const size_t i : order) {
-    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(i) * each;
-    sorted.insert(sorted.end(), begin, begin + each);
-  }
+  for (const size_t i : order) sorted.insert(sorted.end(), values.begin() + begins[i], values.begin() + begins[i + 1]);
   return sorted;
+}
+
+std::vector<size_t> order_of(const std::vector<int64_t>& numbers) {
+  std::vector<size_t> order(numbers.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_sort(order, {}, [&](size_t i) { return numbers[i]; });
+  return order;
 }
 
 }  // namespace
 
+void RoutingCollector::gather(Communicator& comm, Layer& layer) {
+  const std::vector<int64_t> samples = gather_from_all(comm, layer.samples);
+  const std::vector<size_t> order = order_of(samples);
+  const std::vector<int32_t> ones(samples.size(), 1), experts(samples.size(), static_cast<int32_t>(layer.counts.size()));
+  layer.samples = in_order(samples, ones, order);
+  const std::vector<int32_t> labels = gather_from_all(comm, layer.labels), lengths = gather_from_all(comm, layer.lengths);
+  layer.labels = labels.size() == samples.size() ? in_order(labels, ones, order) : labels;
+  layer.top = in_order(gather_from_all(comm, layer.top), lengths, order);
+  layer.lengths = in_order(lengths, ones, order);
+  std::vector<int32_t> flat;
+  for (const std::vector<int32_t>& counts : layer.sample_counts) flat.insert(flat.end(), counts.begin(), counts.end());
+  flat = in_order(gather_from_all(comm, flat), experts, order);
+  layer.sample_counts.clear();
+  for (auto at = flat.begin(); at != flat.end(); at += std::ssize(layer.counts))
+    layer.sample_counts.emplace_back(at, at + std::ssize(layer.counts));
+  std::vector<double> sums = layer.counts;
+  for (const int64_t count : {layer.slots, layer.fallback, layer.missing, layer.floored, layer.tokens, layer.unrouted})
+    sums.push_back(static_cast<double>(count));
+  sums.push_back(layer.top_score);
+  reduce_over_ranks(comm, sums);
+  std::copy_n(sums.begin(), layer.counts.size(), layer.counts.begin());
+  const double* rest = sums.data() + layer.counts.size();
+  for (int64_t* count : {&layer.slots, &layer.fallback, &layer.missing, &layer.floored, &layer.tokens, &layer.unrouted})
+    *count = static_cast<int64_t>(*rest++);
+  layer.top_score = *rest;
+}
+
 void RoutingCollector::gather(Communicator& comm) {
   if (comm.size() == 1) return;
-  images_ = gather_from_all(comm, images_);
-  std::vector<size_t> order(images_.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_sort(order, {}, [&](size_t i) { return images_[i]; });
-  labels_ = in_order(gather_from_all(comm, labels_), order);
-  for (Layer& layer : layers_) {
-    layer.top = in_order(gather_from_all(comm, layer.top), order);
-    std::vector<int32_t> flat;
-    for (const std::vector<int32_t>& counts : layer.image_counts) flat.insert(flat.end(), counts.begin(), counts.end());
-    flat = in_order(gather_from_all(comm, flat), order);
-    layer.image_counts.clear();
-    const auto experts = static_cast<std::ptrdiff_t>(layer.counts.size());
-    for (auto at = flat.begin(); at != flat.end(); at += experts) layer.image_counts.emplace_back(at, at + experts);
-    std::vector<double> sums = layer.counts;
-    for (const int64_t count : {layer.slots, layer.fallback, layer.missing, layer.floored, layer.tokens, layer.unrouted})
-      sums.push_back(static_cast<double>(count));
-    sums.push_back(layer.top_score);
-    reduce_over_ranks(comm, sums);
-    std::copy_n(sums.begin(), layer.counts.size(), layer.counts.begin());
-    const double* rest = sums.data() + layer.counts.size();
-    for (int64_t* count : {&layer.slots, &layer.fallback, &layer.missing, &layer.floored, &layer.tokens, &layer.unrouted})
-      *count = static_cast<int64_t>(*rest++);
-    layer.top_score = *rest;
-  }
-  images_ = in_order(images_, order);
+  for (Layer& layer : layers_) gather(comm, layer);
 }
 
 namespace {
@@ -257,28 +284,24 @@ void shuffle(std::vector<int32_t>& labels, RngKey key) {
   for (size_t i = labels.size(); i > 1; --i) std::swap(labels[i - 1], labels[uniform_int(key, i, i)]);
 }
 
-/// What each of the layers' experts know of classes, and what they would know by chance: whole images change their classes, since tokens
-/// of one image depend on each other.
-void add_class_information(const std::vector<ImageCounts>& layers, std::vector<int32_t> labels, std::vector<RoutingMetrics>& all) {
+/// What a layer's experts know of classes, and what they would know by chance: whole samples change their classes, since tokens of one
+/// sample depend on each other.
+void add_class_information(const SampleCounts& counts, std::vector<int32_t> labels, RoutingMetrics& m) {
   const size_t classes = classes_of(labels);
-  std::vector<double> sum(all.size()), squares(all.size()), reached(all.size());  // of differences: the sums of small numbers
-  for (size_t i = 0; i < all.size(); ++i) all[i].class_information = layers[i].information(labels, classes);
+  double sum = 0, squares = 0, reached = 0;  // of differences: the sums of small numbers
+  m.class_information = counts.information(labels, classes);
   for (int p = 0; p < class_permutations; ++p) {
     shuffle(labels, RngKey{20}.fold(static_cast<uint64_t>(p)));
-    for (size_t i = 0; i < all.size(); ++i) {
-      const double apart = layers[i].information(labels, classes) - all[i].class_information;
-      sum[i] += apart;
-      squares[i] += apart * apart;
-      reached[i] += apart >= 0 ? 1 : 0;
-    }
+    const double apart = counts.information(labels, classes) - m.class_information;
+    sum += apart;
+    squares += apart * apart;
+    reached += apart >= 0 ? 1 : 0;
   }
   constexpr double n = class_permutations;
-  for (size_t i = 0; i < all.size(); ++i) {
-    const double mean = sum[i] / n;
-    all[i].class_information_null = all[i].class_information + mean;
-    all[i].class_information_null_sd = std::sqrt(std::max(0.0, squares[i] / n - mean * mean));
-    all[i].class_information_p = (1 + reached[i]) / (1 + n);
-  }
+  const double mean = sum / n;
+  m.class_information_null = m.class_information + mean;
+  m.class_information_null_sd = std::sqrt(std::max(0.0, squares / n - mean * mean));
+  m.class_information_p = (1 + reached) / (1 + n);
 }
 
 }  // namespace
@@ -287,10 +310,10 @@ std::vector<std::vector<double>> RoutingCollector::class_counts(int64_t classes)
   std::vector<std::vector<double>> all;
   for (const Layer& layer : layers_) {
     std::vector<double>& table = all.emplace_back(layer.counts.size() * static_cast<size_t>(classes));
-    if (labels_.size() != layer.image_counts.size()) continue;
-    for (size_t i = 0; i < labels_.size(); ++i)
+    if (layer.labels.size() != layer.samples.size()) continue;
+    for (size_t i = 0; i < layer.labels.size(); ++i)
       for (size_t e = 0; e < layer.counts.size(); ++e)
-        table[e * static_cast<size_t>(classes) + static_cast<size_t>(labels_[i])] += layer.image_counts[i][e];
+        table[e * static_cast<size_t>(classes) + static_cast<size_t>(layer.labels[i])] += layer.sample_counts[i][e];
   }
   return all;
 }
@@ -320,13 +343,10 @@ std::vector<RoutingMetrics> RoutingCollector::metrics(const RoutingCollector* pr
       for (size_t n = 0; n < layer.top.size(); ++n) changed += layer.top[n] != previous->layers_[i].top[n];
       m.churn = static_cast<double>(changed) / static_cast<double>(layer.top.size());
     }
+    if (!layer.labels.empty() && layer.labels.size() == layer.samples.size())
+      add_class_information(SampleCounts(layer.sample_counts), layer.labels, m);
     all.push_back(std::move(m));
   }
-  const bool classes = std::ranges::all_of(layers_, [&](const Layer& layer) { return layer.image_counts.size() == labels_.size(); });
-  if (!classes || labels_.empty()) return all;
-  std::vector<ImageCounts> counts;
-  for (const Layer& layer : layers_) counts.emplace_back(layer.image_counts);
-  add_class_information(counts, labels_, all);
   return all;
 }
 

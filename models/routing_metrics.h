@@ -51,13 +51,14 @@ class RoutingCollector {
   /// Of these layers, whose experts have these settings.
   RoutingCollector(const MoeConfig& settings, const std::vector<MoeLayer*>& layers);
 
-  /// Adds one pass over images with these numbers in the data set. `labels` (B) may be empty: class information is then left out.
-  void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> images,
-           int64_t tokens_an_image);
-  /// Joins what all ranks saw, in the order of the images' numbers: every rank has it all then. Nothing to do for one.
+  /// Adds one pass over samples with these numbers in the data set: images, captions, or pairs of both. `routes` are those of all layers,
+  /// or of the layers of one tower, each layer once; a layer's tokens are as many of each sample, and padding among them counts nowhere.
+  /// `labels` (B) may be empty: class information of these layers is then left out.
+  void add(const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, std::span<const int64_t> samples);
+  /// Joins what all ranks saw, in the order of the samples' numbers: every rank has it all then. Nothing to do for one.
   void gather(Communicator& comm);
   /// Metrics of each MoE layer, in order of depth. `churn` compares with the collector of the last evaluation (or null),
-  /// which saw the same images in the same order.
+  /// which saw the same samples in the same order.
   std::vector<RoutingMetrics> metrics(const RoutingCollector* previous) const;
   /// Of each MoE layer the tokens by expert (first slot; free ones too) and class: (E + Ef, classes). All 0 without classes.
   std::vector<std::vector<double>> class_counts(int64_t classes) const;
@@ -68,19 +69,22 @@ class RoutingCollector {
     bool has_floor = false;  // a slot's weight stems from its score, but at least a floor
     int64_t slots = 0, fallback = 0, missing = 0, floored = 0, tokens = 0, unrouted = 0;
     double top_score = 0;
-    std::vector<double> counts;                      // (E + Ef)
-    std::vector<int16_t> top;                        // (N over all passes) first slot's expert, -1 missing
-    std::vector<std::vector<int32_t>> image_counts;  // by image: first-slot tokens of each expert
+    std::vector<double> counts;                       // (E + Ef)
+    std::vector<int16_t> top;                         // (tokens over all passes) first slot's expert, -1 missing
+    std::vector<int64_t> samples;                     // numbers, as they came: a layer sees images or captions
+    std::vector<int32_t> labels;                      // of the samples; or none
+    std::vector<int32_t> lengths;                     // by sample: its tokens, without padding
+    std::vector<std::vector<int32_t>> sample_counts;  // by sample: first-slot tokens of each expert
   };
-  void add_layer(Layer& layer, const RoutingRecord& route, int64_t tokens_an_image);
+  Layer& layer_of(int64_t block);
+  static void add_layer(Layer& layer, const RoutingRecord& route, int64_t samples);
+  static void gather(Communicator& comm, Layer& layer);
 
   std::vector<Layer> layers_;
-  std::vector<int32_t> labels_;
-  std::vector<int64_t> images_;  // numbers of the images, as they came
 };
 
-/// Mutual information in nats of expert and class: counts (images, experts), a class an image.
-double class_information(const std::vector<std::vector<int32_t>>& image_counts, std::span<const int32_t> labels);
+/// Mutual information in nats of expert and class: counts (samples, experts), a class a sample.
+double class_information(const std::vector<std::vector<int32_t>>& sample_counts, std::span<const int32_t> labels);
 
 /// (E, E) for a packed basis (E, R, D): ‖B_aᵀB_b‖²_F / R; 1 on the diagonal of orthonormal bases.
 std::vector<double> subspace_overlaps(const Tensor& packed);

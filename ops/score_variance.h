@@ -7,7 +7,8 @@
 namespace ermoe {
 
 /// Scalar -Σ_e 1/N Σ_n (s_ne - mean_e)², mean_e that of the column. scores (N, E), N, E >= 1; f32 or f64. The gradient is exact: the
-/// means move with the scores.
-Variable score_variance_loss(const ExecContext& ctx, const Variable& scores);
+/// means move with the scores. `weights` (N) in their dtype: how much each token counts where some are padding, as ops/token_weights.h
+/// makes them of one group; undefined: all alike.
+Variable score_variance_loss(const ExecContext& ctx, const Variable& scores, const Tensor& weights = {});
 
 }  // namespace ermoe

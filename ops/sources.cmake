@@ -86,6 +86,7 @@ set(SOURCES
   cpu/softmax.cpp
   cpu/step_results.cpp
   cpu/subspace_cosine.cpp
+  cpu/token_weights.cpp
   cpu/tokens.cpp
   cpu/transpose.cpp
   cross_entropy.cpp
@@ -132,6 +133,7 @@ set(SOURCES
   spread_mlp.cpp
   step_results.cpp
   subspace_cosine.cpp
+  token_weights.cpp
   tokens.cpp
   transpose.cpp
 )

@@ -41,7 +41,8 @@ if [[ -n $small ]]; then
 else
   bench=${ERMOE_BENCH:-$root/build/cuda/tools/ermoe-bench} python=${PYTHON:-python3}
   workload=clip device=cuda batch=${BATCH:-256} steps=${STEPS:-20} warmup=${WARMUP:-8} target=${TARGET:-1.5} peer_flags=()
-  machine="$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1) driver, $machine"
+  gpu=$(nvidia-smi -i 0 --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null) || die "nvidia-smi finds no GPU; --small runs on the CPU"
+  machine="$gpu driver, $machine"
 fi
 [[ -x $bench ]] || die "$bench is not there: build ermoe-bench first or set ERMOE_BENCH"
 [[ -f $peer ]] || die "$peer is not there: set PEER"

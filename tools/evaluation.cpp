@@ -131,8 +131,7 @@ Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, co
     else
       add_predictions(read, in.labels, in.indices, total, hits, seen);
     const bool classes = !is_regression(loss.kind);
-    total.collector->add(pass.routes, classes ? std::span<const int32_t>(in.labels) : std::span<const int32_t>(), in.indices,
-                         model.routed_tokens());
+    total.collector->add(pass.routes, classes ? std::span<const int32_t>(in.labels) : std::span<const int32_t>(), in.indices);
     total.images += static_cast<int64_t>(in.labels.size());
     if (observer) observer(in, read, pass.routes);
     if (progress) progress(total.images);

@@ -105,7 +105,7 @@ class PairCollector {
       return;
     }
     images_.add(ctx_, model_.image_features(ctx_, Variable(in.input.images), own).value, in.indices);
-    routing_.image->add(own.routes, {}, in.indices, model_.image().routed_tokens());
+    routing_.image->add(own.routes, {}, in.indices);
   }
 
   /// Of the batch's captions those from `first` up to `last`, none included.
@@ -118,7 +118,7 @@ class PairCollector {
     }
     const auto owners = std::span(in.owners).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first));
     captions_.add(ctx_, model_.text_features(ctx_, in.input.tokens.slice(first, last), own).value, owners);
-    routing_.text->add(own.routes, {}, owners, W);
+    routing_.text->add(own.routes, {}, owners);
   }
 
   ExecContext ctx_;

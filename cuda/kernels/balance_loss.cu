@@ -57,8 +57,9 @@ struct Shares {
   BalanceDims dims;
   const float* p;
   const int32_t* ids;
+  const float* weights;
   __device__ void add(int64_t row, int64_t expert, double (&sums)[2]) const {
-    sums[0] += static_cast<double>(p[row * dims.experts + expert]);
+    sums[0] += weight_of(weights, row) * static_cast<double>(p[row * dims.experts + expert]);
     for (int64_t slot = row * dims.slots; slot < (row + 1) * dims.slots; ++slot) sums[1] += ids[slot] == expert ? 1 : 0;
   }
 };
@@ -81,14 +82,16 @@ __global__ void __launch_bounds__(threads) switch_kernel(BalanceDims dims, const
 }
 
 struct SwitchSlope {
-  const float *shares, *dloss;
-  __device__ float operator()(const BalanceDims& dims, int64_t, int64_t, int64_t expert) const {
-    return *dloss * static_cast<float>(dims.experts) / static_cast<float>(dims.rows) * shares[expert];
+  const float *shares, *weights, *dloss;
+  __device__ float operator()(const BalanceDims& dims, int64_t, int64_t row, int64_t expert) const {
+    const auto weight = static_cast<float>(weight_of(weights, row));
+    return *dloss * static_cast<float>(dims.experts) / static_cast<float>(dims.rows) * weight * shares[expert];
   }
 };
 
-/// A warp a row: its log-sum-exp. Each block leaves the sum of its rows' squares.
-__global__ void __launch_bounds__(threads) lse_kernel(BalanceDims dims, const float* logits, float* lse, double* partial) {
+/// A warp a row: its log-sum-exp. Each block leaves the weighted sum of its rows' squares.
+__global__ void __launch_bounds__(threads)
+    lse_kernel(BalanceDims dims, const float* logits, const float* weights, float* lse, double* partial) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (threads / 32) + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x % 32);
   double square = 0;
@@ -102,7 +105,7 @@ __global__ void __launch_bounds__(threads) lse_kernel(BalanceDims dims, const fl
     const float value = largest + logf(sum);
     if (lane == 0) {
       lse[row] = value;
-      square = static_cast<double>(value) * static_cast<double>(value);
+      square = weight_of(weights, row) * static_cast<double>(value) * static_cast<double>(value);
     }
   }
   const double sum = block_sum(square);
@@ -117,9 +120,10 @@ __global__ void __launch_bounds__(threads) mean_kernel(int64_t size, double coun
 }
 
 struct ZSlope {
-  const float *logits, *lse, *dloss;
+  const float *logits, *weights, *lse, *dloss;
   __device__ float operator()(const BalanceDims& dims, int64_t i, int64_t row, int64_t) const {
-    return 2 * *dloss / static_cast<float>(dims.rows) * lse[row] * expf(logits[i] - lse[row]);
+    const auto weight = static_cast<float>(weight_of(weights, row));
+    return 2 * *dloss / static_cast<float>(dims.rows) * weight * lse[row] * expf(logits[i] - lse[row]);
   }
 };
 
@@ -156,8 +160,10 @@ __global__ void __launch_bounds__(threads) loads_kernel(BalanceDims dims, double
 
 struct Importance {
   int64_t experts;
-  const float* p;
-  __device__ void add(int64_t row, int64_t expert, double (&sums)[1]) const { sums[0] += static_cast<double>(p[row * experts + expert]); }
+  const float *p, *weights;
+  __device__ void add(int64_t row, int64_t expert, double (&sums)[1]) const {
+    sums[0] += presence_of(weights, row) * static_cast<double>(p[row * experts + expert]);
+  }
 };
 
 /// (clean_e - t)/σ.
@@ -167,9 +173,10 @@ __device__ float margin(const BalanceDims& dims, float clean, float threshold) {
 
 struct Load {
   BalanceDims dims;
-  const float *clean, *thresholds;
+  const float *clean, *weights, *thresholds;
   __device__ void add(int64_t row, int64_t expert, double (&sums)[1]) const {
-    sums[0] += static_cast<double>(normcdff(margin(dims, clean[row * dims.experts + expert], thresholds[row])));
+    const float reached = normcdff(margin(dims, clean[row * dims.experts + expert], thresholds[row]));
+    sums[0] += weight_of(weights, row) * static_cast<double>(reached);
   }
 };
 
@@ -204,15 +211,17 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-struct UnitSlope {
-  __device__ double operator()(const BalanceDims&, int64_t) const { return 1; }
+struct PresenceSlope {
+  const float* weights;
+  __device__ double operator()(const BalanceDims& dims, int64_t i) const { return presence_of(weights, i / dims.experts); }
 };
-/// φ(z)/φ(0).
+/// φ(z)/φ(0) of the weight.
 struct LoadSlope {
-  const float *clean, *thresholds;
+  const float *clean, *weights, *thresholds;
   __device__ double operator()(const BalanceDims& dims, int64_t i) const {
-    const float z = margin(dims, clean[i], thresholds[i / dims.experts]);
-    return static_cast<double>(expf(-0.5f * z * z));
+    const int64_t row = i / dims.experts;
+    const float z = margin(dims, clean[i], thresholds[row]);
+    return weight_of(weights, row) * static_cast<double>(expf(-0.5f * z * z));
   }
 };
 
@@ -241,68 +250,75 @@ int64_t balance_scratch(const BalanceDims& dims) {
 }
 
 template <typename T>
-void switch_balance_forward(const Stream& stream, const BalanceDims& dims, const T* p, const int32_t* ids, T* shares, T* loss,
-                            double* scratch) {
-  column_partials<2>(stream, partial_dims(dims), Shares{dims, p, ids}, scratch, "switch_balance: sums");
+void switch_balance_forward(const Stream& stream, const BalanceDims& dims, const T* p, const int32_t* ids, const T* weights, T* shares,
+                            T* loss, double* scratch) {
+  column_partials<2>(stream, partial_dims(dims), Shares{dims, p, ids, weights}, scratch, "switch_balance: sums");
   switch_kernel<<<1, threads, 0, native(stream)>>>(dims, scratch, shares, loss);
   cuda_check(cudaGetLastError(), "switch_balance_forward");
 }
 
 template <typename T>
-void switch_balance_backward(const Stream& stream, const BalanceDims& dims, const T* shares, const T* dloss, T* dp, Accumulate mode) {
-  for_each(stream, dims, SwitchSlope{shares, dloss}, dp, mode, "switch_balance_backward");
+void switch_balance_backward(const Stream& stream, const BalanceDims& dims, const T* shares, const T* weights, const T* dloss, T* dp,
+                             Accumulate mode) {
+  for_each(stream, dims, SwitchSlope{shares, weights, dloss}, dp, mode, "switch_balance_backward");
 }
 
 template <typename T>
-void z_loss_forward(const Stream& stream, const BalanceDims& dims, const T* logits, T* lse, T* loss, double* scratch) {
-  lse_kernel<<<warps_for(dims.rows), threads, 0, native(stream)>>>(dims, logits, lse, scratch);
+void z_loss_forward(const Stream& stream, const BalanceDims& dims, const T* logits, const T* weights, T* lse, T* loss, double* scratch) {
+  lse_kernel<<<warps_for(dims.rows), threads, 0, native(stream)>>>(dims, logits, weights, lse, scratch);
   cuda_check(cudaGetLastError(), "z_loss: rows");
   mean_kernel<<<1, threads, 0, native(stream)>>>(warps_for(dims.rows), static_cast<double>(dims.rows), scratch, loss);
   cuda_check(cudaGetLastError(), "z_loss_forward");
 }
 
 template <typename T>
-void z_loss_backward(const Stream& stream, const BalanceDims& dims, const T* logits, const T* lse, const T* dloss, T* dlogits,
-                     Accumulate mode) {
-  for_each(stream, dims, ZSlope{logits, lse, dloss}, dlogits, mode, "z_loss_backward");
+void z_loss_backward(const Stream& stream, const BalanceDims& dims, const T* logits, const T* weights, const T* lse, const T* dloss,
+                     T* dlogits, Accumulate mode) {
+  for_each(stream, dims, ZSlope{logits, weights, lse, dloss}, dlogits, mode, "z_loss_backward");
 }
 
 template <typename T>
-void importance_loss_forward(const Stream& stream, const BalanceDims& dims, const T* p, double* loads, T* loss, double* scratch) {
-  column_partials<1>(stream, partial_dims(dims), Importance{dims.experts, p}, scratch, "importance_loss: sums");
+void importance_loss_forward(const Stream& stream, const BalanceDims& dims, const T* p, const T* weights, double* loads, T* loss,
+                             double* scratch) {
+  column_partials<1>(stream, partial_dims(dims), Importance{dims.experts, p, weights}, scratch, "importance_loss: sums");
   sum_loads(stream, dims, 1, scratch, loads, loss, "importance_loss_forward");
 }
 
 template <typename T>
-void importance_loss_backward(const Stream& stream, const BalanceDims& dims, const double* loads, const T* dloss, T* dp, Accumulate mode) {
-  cv_backward(stream, dims, loads, 1 / static_cast<double>(dims.groups), dloss, UnitSlope{}, dp, mode, "importance_loss_backward");
+void importance_loss_backward(const Stream& stream, const BalanceDims& dims, const double* loads, const T* weights, const T* dloss, T* dp,
+                              Accumulate mode) {
+  cv_backward(stream, dims, loads, 1 / static_cast<double>(dims.groups), dloss, PresenceSlope{weights}, dp, mode,
+              "importance_loss_backward");
 }
 
 template <typename T>
-void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, T* thresholds, double* loads, T* loss,
-                       double* scratch) {
+void load_loss_forward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* noisy, const T* weights, T* thresholds,
+                       double* loads, T* loss, double* scratch) {
   threshold_kernel<<<warps_for(dims.rows), threads, 0, native(stream)>>>(dims, noisy, thresholds);
   cuda_check(cudaGetLastError(), "load_loss: thresholds");
-  column_partials<1>(stream, partial_dims(dims), Load{dims, clean, thresholds}, scratch, "load_loss: sums");
+  column_partials<1>(stream, partial_dims(dims), Load{dims, clean, weights, thresholds}, scratch, "load_loss: sums");
   sum_loads(stream, dims, 1 / static_cast<double>(dims.group_rows()), scratch, loads, loss, "load_loss_forward");
 }
 
 template <typename T>
-void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* thresholds, const double* loads,
-                        const T* dloss, T* dclean, Accumulate mode) {
+void load_loss_backward(const Stream& stream, const BalanceDims& dims, const T* clean, const T* weights, const T* thresholds,
+                        const double* loads, const T* dloss, T* dclean, Accumulate mode) {
   const double density_0 = 0.39894228040143268;  // φ(0) = 1/sqrt(2π)
   const double factor = density_0 / (dims.sigma * static_cast<double>(dims.rows));
-  cv_backward(stream, dims, loads, factor, dloss, LoadSlope{clean, thresholds}, dclean, mode, "load_loss_backward");
+  cv_backward(stream, dims, loads, factor, dloss, LoadSlope{clean, weights, thresholds}, dclean, mode, "load_loss_backward");
 }
 
-template void switch_balance_forward(const Stream&, const BalanceDims&, const float*, const int32_t*, float*, float*, double*);
-template void switch_balance_backward(const Stream&, const BalanceDims&, const float*, const float*, float*, Accumulate);
-template void z_loss_forward(const Stream&, const BalanceDims&, const float*, float*, float*, double*);
-template void z_loss_backward(const Stream&, const BalanceDims&, const float*, const float*, const float*, float*, Accumulate);
-template void importance_loss_forward(const Stream&, const BalanceDims&, const float*, double*, float*, double*);
-template void importance_loss_backward(const Stream&, const BalanceDims&, const double*, const float*, float*, Accumulate);
-template void load_loss_forward(const Stream&, const BalanceDims&, const float*, const float*, float*, double*, float*, double*);
-template void load_loss_backward(const Stream&, const BalanceDims&, const float*, const float*, const double*, const float*, float*,
-                                 Accumulate);
+template void switch_balance_forward(const Stream&, const BalanceDims&, const float*, const int32_t*, const float*, float*, float*,
+                                     double*);
+template void switch_balance_backward(const Stream&, const BalanceDims&, const float*, const float*, const float*, float*, Accumulate);
+template void z_loss_forward(const Stream&, const BalanceDims&, const float*, const float*, float*, float*, double*);
+template void z_loss_backward(const Stream&, const BalanceDims&, const float*, const float*, const float*, const float*, float*,
+                              Accumulate);
+template void importance_loss_forward(const Stream&, const BalanceDims&, const float*, const float*, double*, float*, double*);
+template void importance_loss_backward(const Stream&, const BalanceDims&, const double*, const float*, const float*, float*, Accumulate);
+template void load_loss_forward(const Stream&, const BalanceDims&, const float*, const float*, const float*, float*, double*, float*,
+                                double*);
+template void load_loss_backward(const Stream&, const BalanceDims&, const float*, const float*, const float*, const double*, const float*,
+                                 float*, Accumulate);
 
 }  // namespace ermoe::cuda

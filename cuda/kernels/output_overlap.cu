@@ -30,7 +30,7 @@ __device__ float product(int64_t width, const T* a, const T* b, int lane) {
 /// Lane 0 keeps the products, in a place that no other warp touches, and adds up the loss from what it wrote itself.
 template <int V, typename T>
 __global__ void __launch_bounds__(threads)
-    forward_kernel(OutputOverlapDims dims, const T* y, const int32_t* slot_row, float* products, double* losses) {
+    forward_kernel(OutputOverlapDims dims, const T* y, const int32_t* slot_row, const float* weights, float* products, double* losses) {
   const int64_t n = static_cast<int64_t>(blockIdx.x) * warps + threadIdx.x / warp_size;
   if (n >= dims.tokens) return;
   const int lane = static_cast<int>(threadIdx.x % warp_size);
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(threads)
       g[j * K + k] = g[k * K + j] = p;
       loss += static_cast<double>(p * p * (overlap_inverse(g[j * K + j]) + overlap_inverse(g[k * K + k])));
     }
-  if (lane == 0) losses[n] = loss;
+  if (lane == 0) losses[n] = weight_of(weights, n) * loss;
 }
 
 __global__ void __launch_bounds__(threads) mean_kernel(int64_t tokens, const double* losses, float* loss) {
@@ -69,7 +69,7 @@ struct Backward {
   const T* y;
   const float* products;
   const int32_t *slot_row, *row_slot;
-  const float* dloss;
+  const float *weights, *dloss;
   T* dy;
   Accumulate mode;
 
@@ -78,7 +78,7 @@ struct Backward {
   __device__ void run(int64_t n, int64_t j, int lane) const {
     const int64_t K = dims.slots, row = slot_row[n * K + j];
     if (row < 0) return;
-    const float scale = *dloss / static_cast<float>(dims.tokens);
+    const float scale = *dloss / static_cast<float>(dims.tokens) * static_cast<float>(weight_of(weights, n));
     const float* const g = products + n * K * K;
     const float own = scale * overlap_slope(K, g, j, j);
     for (int64_t column = lane * V; column < dims.width; column += warp_size * V) {
@@ -134,10 +134,10 @@ void in_packs(const OutputOverlapDims& dims, const Launch& launch, Pointers... p
 // Tokens are never none: the op refuses that.
 
 template <typename T>
-void output_overlap_forward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const int32_t* slot_row, Master<T>* products,
-                            Master<T>* loss, double* scratch) {
+void output_overlap_forward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const int32_t* slot_row,
+                            const Master<T>* weights, Master<T>* products, Master<T>* loss, double* scratch) {
   const auto launch = [&]<int V>(std::integral_constant<int, V>) {
-    forward_kernel<V><<<blocks_for(dims.tokens, warps), threads, 0, native(stream)>>>(dims, y, slot_row, products, scratch);
+    forward_kernel<V><<<blocks_for(dims.tokens, warps), threads, 0, native(stream)>>>(dims, y, slot_row, weights, products, scratch);
     cuda_check(cudaGetLastError(), "output_overlap: tokens");
   };
   in_packs<T>(dims, launch, y);
@@ -147,8 +147,9 @@ void output_overlap_forward(const Stream& stream, const OutputOverlapDims& dims,
 
 template <typename T>
 void output_overlap_backward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const Master<T>* products,
-                             const int32_t* slot_row, const int32_t* row_slot, const Master<T>* dloss, T* dy, Accumulate mode) {
-  const Backward<T> work{dims, y, products, slot_row, row_slot, dloss, dy, mode};
+                             const int32_t* slot_row, const int32_t* row_slot, const Master<T>* weights, const Master<T>* dloss, T* dy,
+                             Accumulate mode) {
+  const Backward<T> work{dims, y, products, slot_row, row_slot, weights, dloss, dy, mode};
   const auto launch = [&]<int V>(std::integral_constant<int, V>) {
     backward_kernel<V><<<blocks_for(dims.tokens, warps), threads, 0, native(stream)>>>(work);
     cuda_check(cudaGetLastError(), "output_overlap_backward");
@@ -156,11 +157,13 @@ void output_overlap_backward(const Stream& stream, const OutputOverlapDims& dims
   in_packs<T>(dims, launch, y, dy);
 }
 
-template void output_overlap_forward(const Stream&, const OutputOverlapDims&, const float*, const int32_t*, float*, float*, double*);
-template void output_overlap_forward(const Stream&, const OutputOverlapDims&, const bf16*, const int32_t*, float*, float*, double*);
+template void output_overlap_forward(const Stream&, const OutputOverlapDims&, const float*, const int32_t*, const float*, float*, float*,
+                                     double*);
+template void output_overlap_forward(const Stream&, const OutputOverlapDims&, const bf16*, const int32_t*, const float*, float*, float*,
+                                     double*);
 template void output_overlap_backward(const Stream&, const OutputOverlapDims&, const float*, const float*, const int32_t*, const int32_t*,
-                                      const float*, float*, Accumulate);
+                                      const float*, const float*, float*, Accumulate);
 template void output_overlap_backward(const Stream&, const OutputOverlapDims&, const bf16*, const float*, const int32_t*, const int32_t*,
-                                      const float*, bf16*, Accumulate);
+                                      const float*, const float*, bf16*, Accumulate);
 
 }  // namespace ermoe::cuda

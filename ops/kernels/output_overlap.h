@@ -4,6 +4,7 @@
 #include "core/accumulate.h"
 #include "core/bf16.h"
 #include "core/device.h"
+#include "ops/kernels/token_weights.h"
 
 #include <cstdint>
 
@@ -33,16 +34,18 @@ ERMOE_HD M overlap_slope(int64_t slots, const M* g, int64_t j, int64_t k) {
   return -2 * squares * inverse * inverse;
 }
 
+// `weights` (N) as ops/token_weights.h makes them, or null: all 1.
+
 namespace cpu {
 
-/// loss = 1/N Σ_n Σ_{j≠k} g_jk² / (g_kk + eps). Kept: g, the products of the rows of token n's slots, 0 where one is missing.
+/// loss = 1/N Σ_n weight_n Σ_{j≠k} g_jk² / (g_kk + eps). Kept: g, the products of the rows of token n's slots, 0 where one is missing.
 template <typename T>
 void output_overlap_forward(const OutputOverlapDims& dims, const T* y /* (N*K, D) */, const int32_t* slot_row /* (N*K) */,
-                            Master<T>* products /* (N, K, K) */, Master<T>* loss /* () */);
-/// dy_row(n,j) (+)= dloss/N Σ_k c_njk y_row(n,k); rows without a slot (-1) count as zero.
+                            const Master<T>* weights, Master<T>* products /* (N, K, K) */, Master<T>* loss /* () */);
+/// dy_row(n,j) (+)= dloss/N weight_n Σ_k c_njk y_row(n,k); rows without a slot (-1) count as zero.
 template <typename T>
 void output_overlap_backward(const OutputOverlapDims& dims, const T* y, const Master<T>* products, const int32_t* slot_row,
-                             const int32_t* row_slot /* (N*K) */, const Master<T>* dloss, T* dy, Accumulate mode);
+                             const int32_t* row_slot /* (N*K) */, const Master<T>* weights, const Master<T>* dloss, T* dy, Accumulate mode);
 
 }  // namespace cpu
 
@@ -50,11 +53,12 @@ namespace cuda {
 
 /// scratch: (N).
 template <typename T>
-void output_overlap_forward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const int32_t* slot_row, Master<T>* products,
-                            Master<T>* loss, double* scratch);
+void output_overlap_forward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const int32_t* slot_row,
+                            const Master<T>* weights, Master<T>* products, Master<T>* loss, double* scratch);
 template <typename T>
 void output_overlap_backward(const Stream& stream, const OutputOverlapDims& dims, const T* y, const Master<T>* products,
-                             const int32_t* slot_row, const int32_t* row_slot, const Master<T>* dloss, T* dy, Accumulate mode);
+                             const int32_t* slot_row, const int32_t* row_slot, const Master<T>* weights, const Master<T>* dloss, T* dy,
+                             Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

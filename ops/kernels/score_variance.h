@@ -3,6 +3,7 @@
 
 #include "core/accumulate.h"
 #include "core/device.h"
+#include "ops/kernels/token_weights.h"
 
 #include <cstdint>
 
@@ -13,15 +14,18 @@ struct ScoreVarianceDims {
   int64_t experts = 0;  // E
 };
 
+// `weights` (N) as ops/token_weights.h makes them, or null: all 1.
+
 namespace cpu {
 
-/// loss = -Σ_e 1/N Σ_n (s_ne - mean_e)²; the means are kept.
+/// loss = -Σ_e 1/N Σ_n weight_n (s_ne - mean_e)²; the means, weighted likewise, are kept.
 template <typename T>
-void score_variance_forward(const ScoreVarianceDims& dims, const T* scores /* (N, E) */, double* means /* (E) */, T* loss /* () */);
-/// dscores (+)= -dloss 2/N (s - mean).
+void score_variance_forward(const ScoreVarianceDims& dims, const T* scores /* (N, E) */, const T* weights, double* means /* (E) */,
+                            T* loss /* () */);
+/// dscores (+)= -dloss 2/N weight (s - mean).
 template <typename T>
-void score_variance_backward(const ScoreVarianceDims& dims, const T* scores, const double* means, const T* dloss /* () */, T* dscores,
-                             Accumulate mode);
+void score_variance_backward(const ScoreVarianceDims& dims, const T* scores, const T* weights, const double* means, const T* dloss /* () */,
+                             T* dscores, Accumulate mode);
 
 }  // namespace cpu
 
@@ -32,10 +36,11 @@ int64_t score_variance_scratch(const ScoreVarianceDims& dims);
 
 // Scores and losses are float on a GPU, whatever the rest of the model computes in.
 template <typename T>
-void score_variance_forward(const Stream& stream, const ScoreVarianceDims& dims, const T* scores, double* means, T* loss, double* scratch);
+void score_variance_forward(const Stream& stream, const ScoreVarianceDims& dims, const T* scores, const T* weights, double* means, T* loss,
+                            double* scratch);
 template <typename T>
-void score_variance_backward(const Stream& stream, const ScoreVarianceDims& dims, const T* scores, const double* means, const T* dloss,
-                             T* dscores, Accumulate mode);
+void score_variance_backward(const Stream& stream, const ScoreVarianceDims& dims, const T* scores, const T* weights, const double* means,
+                             const T* dloss, T* dscores, Accumulate mode);
 
 }  // namespace cuda
 }  // namespace ermoe

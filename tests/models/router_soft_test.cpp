@@ -168,7 +168,7 @@ TEST(Soft, AnEvaluationRecordsExpertsByTheirWeight) {
     EXPECT_NEAR(sum, 1, 1e-14);
   }
   RoutingCollector collector(tiny.model);
-  collector.add(pass.routes, {}, {}, 5);
+  collector.add(pass.routes, {}, std::vector<int64_t>{0, 1, 2, 3});
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   for (size_t e = 0; e < 4; ++e) EXPECT_NEAR(m.load[e], load[e], 1e-14);
   EXPECT_GT(m.gini, 0);

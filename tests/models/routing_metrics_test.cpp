@@ -2,9 +2,11 @@
 #include "models/routing_metrics.h"
 
 #include "models/svd.h"
+#include "tests/models/dual_fixture.h"
 #include "tests/models/tiny_model.h"
 
 #include <cmath>
+#include <numeric>
 
 namespace ermoe::testing {
 namespace {
@@ -111,6 +113,13 @@ TEST(SubspaceOverlap, IsNotNamedWhereRoutersHaveNoBases) {
   EXPECT_FALSE(names_overlap(RouterKind::vmoe));
 }
 
+/// A pass over samples of so many tokens each, numbered from 0.
+void add_pass(RoutingCollector& collector, const std::vector<RoutingRecord>& routes, std::span<const int32_t> labels, int64_t tokens_each) {
+  std::vector<int64_t> samples(static_cast<size_t>(routes.at(0).plan.tokens / tokens_each));
+  std::iota(samples.begin(), samples.end(), int64_t{0});
+  collector.add(routes, labels, samples);
+}
+
 class Collected : public ::testing::Test {
  protected:
   Collected() : tiny_(config()) {}
@@ -136,7 +145,7 @@ class Collected : public ::testing::Test {
 
   RoutingMetrics metrics_of(const std::vector<int32_t>& ids) {
     RoutingCollector collector(tiny_.model);
-    collector.add(pass(ids), {}, {}, static_cast<int64_t>(ids.size()) / 2);
+    add_pass(collector, pass(ids), {}, static_cast<int64_t>(ids.size()) / 2);
     return collector.metrics(nullptr).at(0);
   }
 
@@ -169,7 +178,7 @@ TEST_F(Collected, ASkewedLoad) {
 
 TEST_F(Collected, FreeMissingAndFallbackSlotsAreCountedApart) {
   RoutingCollector collector(tiny_.model);
-  collector.add(pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), {}, {}, 4);
+  add_pass(collector, pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), {}, 4);
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_EQ(m.load, (std::vector<double>{0.4, 0.2, 0.2, 0.2}));  // of the scored experts' five slots
   EXPECT_EQ(m.free_share, 2.0 / 8);
@@ -186,10 +195,11 @@ TEST(FloorShare, IsOfNormalizedEigenRoutersAlone) {
     config.moe.combine = combine;
     TinyModel tiny(config);
     RoutingRecord record;
+    record.block = 1;
     record.plan = make_plan(tiny.bench.ctx, Tensor::from<int32_t>(tiny.bench.allocator, {1, 2}, std::vector<int32_t>{0, 1}), 4);
     record.scores = Tensor::from<double>(tiny.bench.allocator, {1, 4}, std::vector<double>{0.4, 0.0005, 0.3, 0.2});
     RoutingCollector collector(tiny.model);
-    collector.add({record}, {}, {}, 1);
+    add_pass(collector, {record}, {}, 1);
     return collector.metrics(nullptr).at(0).floor_share;
   };
   EXPECT_EQ(floor_share(RouterKind::ermoe, Combine::normalized), 0.5);
@@ -203,7 +213,7 @@ TEST_F(Collected, SlotsWithoutARowAreNotMissing) {
   std::vector<RoutingRecord> routes = pass(ids);
   routes[0].plan = make_plan(tiny_.bench.ctx, routes[0].plan.expert_ids, 5, 5);  // room for one more
   RoutingCollector collector(tiny_.model);
-  collector.add(routes, {}, {}, 4);
+  add_pass(collector, routes, {}, 4);
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_EQ(m.missing_rate, 1.0 / 5);
   EXPECT_EQ(m.unrouted, 1.0 / 4);
@@ -215,7 +225,7 @@ TEST_F(Collected, OfSoftRoutingLoadIsWeight) {
   routes[0].plan = make_plan(tiny_.bench.ctx, ids_in_turn(tiny_.bench.ctx, {3, 4}, 4, 1), 5);
   routes[0].soft = true;
   RoutingCollector collector(tiny_.model);
-  collector.add(routes, {}, {}, 3);
+  add_pass(collector, routes, {}, 3);
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   const double load[] = {0.001, 0.199, 0.3, 0.5};
   for (size_t e = 0; e < 4; ++e) EXPECT_NEAR(m.load[e], load[e], 1e-15);
@@ -227,10 +237,10 @@ TEST_F(Collected, OfSoftRoutingLoadIsWeight) {
 
 TEST_F(Collected, ChurnIsTheShareOfTokensWhoseTopExpertChanged) {
   RoutingCollector before(tiny_.model), after(tiny_.model), shorter(tiny_.model);
-  before.add(pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, {}, 2);
-  after.add(pass({0, 2, 2, 1}), {}, {}, 2);  // second slots do not count
-  after.add(pass({0, 1, 3, 2}), {}, {}, 2);
-  shorter.add(pass({0, 1}), {}, {}, 1);
+  add_pass(before, pass({0, 1, 2, 3, 1, 0, 3, 2}), {}, 2);
+  add_pass(after, pass({0, 2, 2, 1}), {}, 2);  // second slots do not count
+  add_pass(after, pass({0, 1, 3, 2}), {}, 2);
+  add_pass(shorter, pass({0, 1}), {}, 1);
   EXPECT_EQ(after.metrics(&before).at(0).churn, 0.25);
   EXPECT_EQ(before.metrics(&before).at(0).churn, 0);
   EXPECT_EQ(shorter.metrics(&before).at(0).churn, -1);  // not the same tokens
@@ -240,7 +250,7 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
   RoutingCollector collector(tiny_.model);
   const std::vector<int32_t> labels = {0, 1, 2, 3};
   for (int batch = 0; batch < 8; ++batch) {  // four images of two tokens; the class names the first slot's expert
-    collector.add(pass({0, 1, 0, 2, 1, 0, 1, 3, 2, 0, 2, 1, 3, 0, 3, 1}), labels, {}, 2);
+    add_pass(collector, pass({0, 1, 0, 2, 1, 0, 1, 3, 2, 0, 2, 1, 3, 0, 3, 1}), labels, 2);
   }
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_NEAR(m.class_information, std::log(4.0), 1e-14);
@@ -254,7 +264,7 @@ TEST_F(Collected, ClassInformationStandsBesideItsNull) {
 TEST_F(Collected, ExpertsThatKnowNothingOfClassesHaveALargeP) {
   RoutingCollector collector(tiny_.model);
   const std::vector<int32_t> labels = {0, 1, 2, 3};
-  for (int batch = 0; batch < 8; ++batch) collector.add(pass({0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}), labels, {}, 2);
+  for (int batch = 0; batch < 8; ++batch) add_pass(collector, pass({0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}), labels, 2);
   const RoutingMetrics m = collector.metrics(nullptr).at(0);
   EXPECT_EQ(m.class_information, 0);  // each image has the same experts
   EXPECT_EQ(m.class_information_null_sd, 0);
@@ -263,7 +273,7 @@ TEST_F(Collected, ExpertsThatKnowNothingOfClassesHaveALargeP) {
 
 TEST_F(Collected, ChurnIsNamedWhereThereIsSomethingToCompareWith) {
   RoutingCollector first(tiny_.model), second(tiny_.model);
-  for (RoutingCollector* collector : {&first, &second}) collector->add(pass({0, 1, 2, 3}), {}, {}, 2);
+  for (RoutingCollector* collector : {&first, &second}) add_pass(*collector, pass({0, 1, 2, 3}), {}, 2);
   const auto names_churn = [](const RoutingMetrics& m) {
     const auto values = routing_values(m);
     return std::ranges::any_of(values, [](const auto& value) { return value.first == "churn"; });
@@ -275,21 +285,81 @@ TEST_F(Collected, ChurnIsNamedWhereThereIsSomethingToCompareWith) {
 TEST_F(Collected, TokensAreCountedByExpertAndClass) {
   RoutingCollector collector(tiny_.model);
   const std::vector<int32_t> labels = {2, 0};
-  const std::vector<int64_t> images = {0, 1};
-  collector.add(pass({0, 1, 0, 2, 3, 1, 4, 0}), labels, images, 2);  // first slots: 0 0 | 3 and the free 4
+  add_pass(collector, pass({0, 1, 0, 2, 3, 1, 4, 0}), labels, 2);  // first slots: 0 0 | 3 and the free 4
   const std::vector<double> counts = collector.class_counts(3).at(0);
   EXPECT_EQ(counts, (std::vector<double>{0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0}));
 }
 
 TEST_F(Collected, WithoutClassesNothingIsSaidOfThem) {
   RoutingCollector collector(tiny_.model);
-  collector.add(pass({0, 1, 2, 3}), {}, {}, 2);
+  add_pass(collector, pass({0, 1, 2, 3}), {}, 2);
   for (const auto& [name, value] : routing_values(collector.metrics(nullptr).at(0))) EXPECT_FALSE(name.starts_with("class")) << name;
 }
 
-TEST_F(Collected, AMismatchOfLayersIsAFault) {
+TEST_F(Collected, PaddingCountsNowhere) {
+  RoutingCollector plain(tiny_.model), padded(tiny_.model);
+  add_pass(plain, pass({0, 4, 1, -1, 2, 3, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 0, 1, 0, 1}), std::vector<int32_t>{0, 1}, 2);
+  std::vector<RoutingRecord> routes =
+      pass({0, 4, 1, -1, -1, -1, 2, 3, -1, -1, 0, 4}, {0.1, 0.2, 0.001, 0.4}, {0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 1});
+  routes[0].countable = Tensor::from<uint8_t>(tiny_.bench.allocator, {6, 4}, std::vector<uint8_t>{1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0,  //
+                                                                                                  1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1});
+  for (int64_t n : {2, 4})
+    for (int64_t e = 0; e < 4; ++e) routes[0].scores.data<double>()[4 * n + e] = 99;
+  add_pass(padded, routes, std::vector<int32_t>{0, 1}, 3);
+  const RoutingMetrics a = plain.metrics(nullptr).at(0), b = padded.metrics(&plain).at(0);
+  EXPECT_EQ(a.load, b.load);
+  EXPECT_EQ(b.churn, 0);
+  const auto values = routing_values(a), others = routing_values(b);
+  for (const auto& [name, value] : values) {
+    const auto same = std::ranges::find(others, name, [](const auto& other) { return other.first; });
+    ASSERT_NE(same, others.end()) << name;
+    EXPECT_EQ(value, same->second) << name;
+  }
+  EXPECT_EQ(plain.class_counts(2), padded.class_counts(2));
+}
+
+/// Towers see samples of their own, as many tokens a sample each; a pass of pairs has both.
+TEST(CollectedOfTwoTowers, LayersHaveTheSamplesOfTheirTower) {
+  TestBench bench;
+  const DualConfig config = small_dual("1", "0,1");
+  DualEncoder model(config, pair_loss);
+  model.allocate(bench.ctx, DType::f64);
+  model.init(bench.ctx, RngKey{1});
+  const Tensor images = random_input(bench.ctx, {input_shape(config.image, 4)}, DType::f64, RngKey{3});
+  const Tensor tokens = Tensor::from<int32_t>(bench.allocator, {4, 7}, four_captions());
+  ExecContext eval = bench.ctx;
+  eval.mode = Mode::eval;
+  ForwardPass of_images, of_texts, of_pairs;
+  model.image_features(eval, Variable(images.slice(0, 2)), of_images);
+  model.text_features(eval, tokens, of_texts);
+  model.run(eval, {.images = images, .allow = {}, .tokens = tokens}, of_pairs);
+
+  RoutingCollector apart(model), together(model);
+  apart.add(of_images.routes, std::vector<int32_t>{0, 1}, std::vector<int64_t>{7, 8});
+  apart.add(of_texts.routes, {}, std::vector<int64_t>{3, 1, 2, 0});
+  together.add(of_pairs.routes, {}, std::vector<int64_t>{0, 1, 2, 3});
+  const auto some = apart.metrics(nullptr), all = together.metrics(&apart);
+  ASSERT_EQ(some.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(some[i].block, static_cast<int64_t>(i) + 1);  // two blocks of images before those of texts
+  EXPECT_GE(some[0].class_information, 0);
+  EXPECT_EQ(some[1].class_information, -1);  // texts have no classes
+  EXPECT_EQ(all[0].churn, -1);               // four images, and two before
+  for (size_t i = 1; i < 3; ++i) {
+    EXPECT_EQ(all[i].churn, 0);
+    EXPECT_EQ(all[i].load, some[i].load);
+    EXPECT_EQ(all[i].missing_rate, 0);
+    EXPECT_EQ(all[i].unrouted, 0);
+  }
+  EXPECT_EQ(together.class_counts(2)[1].size(), 8u);
+}
+
+TEST_F(Collected, WhatDoesNotFitIsAFault) {
   RoutingCollector collector(tiny_.model);
-  EXPECT_THROW(collector.add({}, {}, {}, 1), Error);
+  EXPECT_THROW(collector.add(pass({0, 1, 2, 3, 0, 1}), {}, std::vector<int64_t>{0, 1}), Error);  // three tokens of two samples
+  EXPECT_THROW(collector.add(pass({0, 1, 2, 3}), std::vector<int32_t>{0}, std::vector<int64_t>{0, 1}), Error);
+  std::vector<RoutingRecord> other = pass({0, 1, 2, 3});
+  other[0].block = 5;
+  EXPECT_THROW(collector.add(other, {}, std::vector<int64_t>{0, 1}), Error);
 }
 
 TEST(RoutingValues, NameEveryNumberOnce) {

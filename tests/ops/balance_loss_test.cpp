@@ -2,6 +2,7 @@
 
 #include "tests/ops/expect_error.h"
 #include "tests/ops/op_case.h"
+#include "tests/ops/padded.h"
 #include "tests/ops/thread_case.h"
 
 #include <algorithm>
@@ -31,6 +32,20 @@ std::function<Variable(const ExecContext&, Vars)> run_load(int64_t k, double sig
   };
 }
 
+/// Beside padding.
+Variable run_padded_switch(const ExecContext& ctx, Vars x) {
+  const int64_t rows = x[0].shape()[0];
+  return switch_balance(ctx, x[0], random_ids(ctx, rows, 2, x[0].shape()[1]), some_weights(ctx, x[0], rows));
+}
+Variable run_padded_z(const ExecContext& ctx, Vars x) { return z_loss(ctx, x[0], some_weights(ctx, x[0], x[0].shape()[0])); }
+Variable run_padded_importance(const ExecContext& ctx, Vars x) {
+  return importance_loss(ctx, x[0], 3, some_weights(ctx, x[0], x[0].shape()[0], 3));
+}
+Variable run_padded_load(const ExecContext& ctx, Vars x) {
+  const Variable noisy(noisy_for(ctx, x[0].shape(), x[0].dtype()));
+  return load_loss(ctx, x[0], noisy, 2, 0.9, 3, some_weights(ctx, x[0], x[0].shape()[0], 3));
+}
+
 constexpr auto unit = OpInput::Fill::unit;
 
 /// What the losses are taken of is f32 also where the model computes in bf16.
@@ -50,7 +65,46 @@ OP_CASES(BalanceLossOp, {.name = "switch_balance", .inputs = {probabilities_of(3
          {.name = "load_top1", .inputs = {logits_of(37, 5)}, .run = run_load(1, 0.8, 1)},
          {.name = "load_top2_groups", .inputs = {logits_of(39, 7)}, .run = run_load(2, 1.3, 3)},
          {.name = "load_many", .inputs = {logits_of(600, 8)}, .run = run_load(2, 0.7, 2)},
-         {.name = "load_all_but_one", .inputs = {logits_of(10, 4)}, .run = run_load(3, 1, 2)});
+         {.name = "load_all_but_one", .inputs = {logits_of(10, 4)}, .run = run_load(3, 1, 2)},
+         {.name = "switch_balance_padded", .inputs = {probabilities_of(37, 5)}, .run = run_padded_switch},
+         {.name = "z_loss_padded", .inputs = {logits_of(37, 5)}, .run = run_padded_z},
+         {.name = "importance_padded", .inputs = {probabilities_of(39, 7)}, .run = run_padded_importance},
+         {.name = "load_padded", .inputs = {logits_of(39, 7)}, .run = run_padded_load});
+
+TEST(BalanceLoss, PaddingSaysNothing) {
+  const auto keep_all = [](const ExecContext& ctx, const Shape& s) { return random_input(ctx, {s}, DType::f64, RngKey{43}); };
+  expect_padding_says_nothing<int32_t>({30}, 5, [](const ExecContext& ctx, const Variable& p, const auto& keep, const Tensor& weights) {
+    const Tensor ids = random_ids(ctx, 30, 2, 5);
+    for (int64_t n = 0; n < 30; ++n)  // padding goes to no expert
+      for (int64_t k = 0; k < 2 && Padded{30}.is_padding(n); ++k) ids.data<int32_t>()[2 * n + k] = -1;
+    return switch_balance(ctx, p, keep(ids), weights);
+  });
+  expect_padding_says_nothing<double>(
+      {30}, 5, [](const ExecContext& ctx, const Variable& x, const auto&, const Tensor& weights) { return z_loss(ctx, x, weights); });
+  for (const int64_t groups : {1, 3}) {
+    expect_padding_says_nothing<double>({30, groups}, 5,
+                                        [&](const ExecContext& ctx, const Variable& p, const auto&, const Tensor& weights) {
+                                          return importance_loss(ctx, p, groups, weights);
+                                        });
+    expect_padding_says_nothing<double>({30, groups}, 5,
+                                        [&](const ExecContext& ctx, const Variable& x, const auto& keep, const Tensor& weights) {
+                                          return load_loss(ctx, x, Variable(keep(keep_all(ctx, {30, 5}))), 2, 0.7, groups, weights);
+                                        });
+  }
+}
+
+/// A group of padding alone has no loads that could differ, and no slope.
+TEST(BalanceLoss, AGroupOfPaddingCostsNothing) {
+  TestBench bench;
+  const Tensor x = random_input(bench.ctx, {{6, 4}, unit}, DType::f64, RngKey{1});
+  const Tensor mask = Tensor::from<uint8_t>(bench.allocator, {6, 1}, std::vector<uint8_t>{1, 1, 1, 0, 0, 0});
+  const Tensor weights = token_weights(bench.ctx, mask, 2, DType::f64), first = x.slice(0, 3);
+  const auto value_of = [](const Variable& v) { return to_doubles(v.value)[0]; };
+  EXPECT_NEAR(value_of(importance_loss(bench.ctx, Variable(x), 2, weights)), value_of(importance_loss(bench.ctx, Variable(first), 1)) / 2,
+              1e-12);
+  EXPECT_NEAR(value_of(load_loss(bench.ctx, Variable(x), Variable(x), 2, 1, 2, weights)),
+              value_of(load_loss(bench.ctx, Variable(first), Variable(first), 2, 1, 1)) / 2, 1e-12);
+}
 
 double value(const Variable& v) { return to_doubles(v.value)[0]; }
 
@@ -171,6 +225,8 @@ TEST(BalanceLoss, WrongShapesAreRefused) {
   wild.data<int32_t>()[3] = 4;
   expect_error([&] { switch_balance(bench.ctx, p, wild); }, {"[switch_balance]", "expert 4 of 4"});
   expect_error([&] { z_loss(bench.ctx, Variable(zeros({6}))); }, {"[z_loss]", "(6)"});
+  expect_error([&] { z_loss(bench.ctx, p, zeros({5})); }, {"[z_loss]", "(6, 4)", "weights f32 (5)"});
+  expect_error([&] { z_loss(bench.ctx, p, zeros({6}, DType::f64)); }, {"[z_loss]", "weights f64"});
   expect_error([&] { importance_loss(bench.ctx, p, 4); }, {"[importance_loss]", "6 rows in 4 groups"});
   expect_error([&] { importance_loss(bench.ctx, p, 0); }, {"[importance_loss]", "0 groups"});
   expect_error([&] { load_loss(bench.ctx, p, Variable(zeros({6, 3})), 1, 1, 1); }, {"[load_loss]", "(6, 4)", "(6, 3)"});

@@ -68,6 +68,7 @@ set(SOURCES
   spread_mlp_test.cpp
   step_results_test.cpp
   subspace_cosine_test.cpp
+  token_weights_test.cpp
   tokens_test.cpp
   transpose_test.cpp
 )

@@ -151,6 +151,26 @@ TEST(OpBench, RunsEveryOp) {
     EXPECT_TRUE(names.contains(op)) << op;
 }
 
+TEST(OpBench, TwoTowersAddTheTextTowersOps) {
+  const Engine engine(1, 1, DeviceChoice::cpu);
+  OpOptions options;
+  options.batch = 2;
+  options.workload = Workload::clip_tiny;
+  std::set<std::string> shapes;
+  const ExecContext& ctx = engine.ctx;
+  for_each_op(engine, options, [&](const OpCase& op) {
+    shapes.insert(op.name + " " + op.shapes);
+    if (op.name != "embedding" && op.name != "contrastive_loss" && op.name != "attention") return;
+    Tape tape;
+    std::vector<Variable> leaves;
+    for (const Tensor& input : op.inputs) leaves.push_back(tape.leaf(input));
+    EXPECT_TRUE(op.run(ctx.with_tape(&tape), leaves).defined()) << op.name;
+  });
+  for (const char* op : {"attention B 2 T 5 H 2 Dh 16", "attention B 2 T 9 H 2 Dh 8 causal", "embedding 18 of (100, 16)",
+                         "contrastive_loss (2, 16)", "mlp (18, 16) by 64", "linear (18, 16) to 48"})
+    EXPECT_TRUE(shapes.contains(op)) << op;
+}
+
 TEST(OpBench, AFilterNamesOneOp) {
   const Engine engine(1, 1, DeviceChoice::cpu);
   OpOptions options;

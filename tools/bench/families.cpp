@@ -75,6 +75,7 @@ constexpr Row table[] = {
     {"softmax", Family::routing},
     {"subspace_cosine", Family::routing},
     {"switch_balance", Family::routing},
+    {"token_weights", Family::routing},
     {"z_loss", Family::routing},
 
     {"combine", Family::dispatch},

@@ -9,8 +9,10 @@
 #include "ops/combine.h"
 #include "ops/combine_weights.h"
 #include "ops/context_cosine.h"
+#include "ops/contrastive_loss.h"
 #include "ops/cross_entropy.h"
 #include "ops/dispatch.h"
+#include "ops/embedding.h"
 #include "ops/gelu.h"
 #include "ops/grouped_linear.h"
 #include "ops/grouped_mlp.h"
@@ -36,7 +38,8 @@ using Run = std::function<Variable(const ExecContext&, In)>;
 
 class Cases {
  public:
-  Cases(const Engine& engine, const OpOptions& options, const VitConfig& model, const Visit& visit)
+  /// At the shapes of a tower's blocks over so many tokens.
+  Cases(const Engine& engine, const OpOptions& options, const VitConfig& model, int64_t tokens, const Visit& visit)
       : engine_(engine),
         ctx_(engine.ctx),
         model_(model),
@@ -44,7 +47,7 @@ class Cases {
         compute_(options.dtype),
         only_(options.only),
         B(options.batch),
-        T(Vit(model).tokens()),
+        T(tokens),
         D(model.width),
         F(expert_hidden(model)),
         E(model.moe.experts),
@@ -65,6 +68,15 @@ class Cases {
     experts();
     factors();
     optimizer();
+  }
+
+  /// What a dense text tower adds, and the loss over pairs.
+  void text(const DualConfig& towers) {
+    for (const auto& [in, out] : {std::pair{D, 3 * D}, {D, D}, {D, F}, {F, D}}) linear_case(in, out);
+    mlp_case();
+    attention_case(T, AttentionMask::causal);
+    embedding_case(towers.text.vocabulary);
+    contrastive_case(towers.retrieval.projection);
   }
 
  private:
@@ -113,15 +125,36 @@ class Cases {
                  [](const ExecContext& c, In x) { return mlp(c, x[0], {.w1 = x[1], .b1 = x[2], .w2 = x[3], .b2 = x[4]}); });
   }
 
-  void attention_case(int64_t tokens) {
+  /// Of a causal mask half the scores count.
+  void attention_case(int64_t tokens, AttentionMask mask = AttentionMask::none) {
     if (!wanted("attention")) return;
-    const double work = 2 * product(B * tokens, tokens, D);
+    const bool causal = mask == AttentionMask::causal;
+    const double work = (causal ? 1 : 2) * product(B * tokens, tokens, D);
     visit_({.name = "attention",
-            .shapes = fmt::format("B {} T {} H {} Dh {}", B, tokens, H, D / H),
+            .shapes = fmt::format("B {} T {} H {} Dh {}{}", B, tokens, H, D / H, causal ? " causal" : ""),
             .work = work,
             .backward_work = 2.5 * work,  // five products for two: the scores are made again
             .inputs = {random({B, tokens, 3 * D})},
-            .run = [heads = H](const ExecContext& c, In x) { return attention(c, x[0], heads); }});
+            .run = [heads = H, mask](const ExecContext& c, In x) { return attention(c, x[0], heads, mask); }});
+  }
+
+  /// The way back writes the whole table's gradient.
+  void embedding_case(int64_t vocabulary) {
+    if (!wanted("embedding")) return;
+    const Tensor ids = ctx_.empty({N}, DType::i32, "benchmark"), host = engine_.host_ctx().empty({N}, DType::i32);
+    for (int64_t i = 0; i < N; ++i)
+      host.data<int32_t>()[i] = static_cast<int32_t>(uniform_int(RngKey{9}, static_cast<uint64_t>(i), static_cast<uint64_t>(vocabulary)));
+    copy(host, ids);
+    memory_case("embedding", fmt::format("{} of ({}, {})", N, vocabulary, D), bytes(2 * N * D), bytes(N * D) + master_bytes(vocabulary * D),
+                {random({vocabulary, D})}, [ids](const ExecContext& c, In x) { return embedding(c, x[0], ids); });
+  }
+
+  /// Features are f32, as heads make them. Each side makes its products, and on the way back again, with a product for its features.
+  void contrastive_case(int64_t width) {
+    if (!wanted("contrastive_loss")) return;
+    compute_case("contrastive_loss", fmt::format("({}, {})", B, width), 2 * product(B, B, width), 2,
+                 {random_master({B, width}), random_master({B, width}), random_master({1})},
+                 [](const ExecContext& c, In x) { return contrastive_loss(c, x[0], x[1], x[2]); });
   }
 
   void patch_embed_case() {
@@ -304,7 +337,11 @@ int64_t table_batch(Workload workload) {
 
 void for_each_op(const Engine& engine, const OpOptions& options, const std::function<void(const OpCase&)>& visit) {
   const VitConfig model = workload_model({.workload = options.workload});
-  Cases(engine, options, model, visit).all();
+  Cases(engine, options, model, tokens_of(model), visit).all();
+  if (!has_text(options.workload)) return;
+  const DualConfig towers = workload_towers({.workload = options.workload});
+  const VitConfig blocks = text_blocks(towers.image, towers.text);
+  Cases(engine, options, blocks, towers.text.context, visit).text(towers);
 }
 
 }  // namespace ermoe

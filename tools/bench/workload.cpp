@@ -137,8 +137,10 @@ DualConfig workload_towers(const WorkloadOptions& options) {
   return towers;
 }
 
+bool has_text(Workload workload) { return texts(workload) != nullptr; }
+
 BenchTask make_task(const Engine& engine, const WorkloadOptions& options, int64_t images) {
-  if (texts(options.workload) != nullptr) return task_of_pairs(engine, workload_towers(options), images);
+  if (has_text(options.workload)) return task_of_pairs(engine, workload_towers(options), images);
   return task_of_classes(engine, workload_model(options), images);
 }
 

@@ -35,6 +35,8 @@ int64_t batch_of(Workload workload, int64_t asked);
 
 /// The model of a workload; of clip the image tower.
 VitConfig workload_model(const WorkloadOptions& options);
+/// Whether it trains a text tower beside the image tower.
+bool has_text(Workload workload);
 /// Both towers of clip and clip_tiny.
 DualConfig workload_towers(const WorkloadOptions& options);
 
