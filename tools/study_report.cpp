@@ -16,7 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 // What the first columns say already, or another column beside it.
-constexpr std::array not_columns = {"accuracy", "mae", "loss", "class_information_null"};
+constexpr std::array not_columns = {"accuracy", "mae", "rsum", "loss", "class_information_null"};
 
 std::string scaled(const FigureKind& kind, double value) { return fmt::format("{:.{}f}", kind.scale * value, kind.digits); }
 
@@ -178,7 +178,7 @@ std::string run_text(const RunFigures& run, const FigureKind& judged) {
   const std::filesystem::path folder(run.folder);
   const auto found = run.values.find(judged.key);
   return fmt::format("`{}`{}", (folder.parent_path().filename() / folder.filename()).string(),
-                     found == run.values.end() ? "" : " " + scaled(judged, found->second));
+                     found == run.values.end() ? "" : fmt::format(" {}", scaled(judged, found->second)));
 }
 
 std::string origins(const StudyTable& table) {
