@@ -189,8 +189,7 @@ RunFigures figures_of(const StudyRun& run, std::string_view evaluation) {
   join_layers(figures);
   read_metrics(metrics_of(run), figures);
   count_model(run.file("config.json"), figures.values);
-  if (!figures.values.contains("rsum"))
-    figures.by_sample = read_samples(run.file(predictions_file), figures.values.contains("mae"));
+  if (!figures.values.contains("rsum")) figures.by_sample = read_samples(run.file(predictions_file), figures.values.contains("mae"));
   return figures;
 }
 
