@@ -40,25 +40,25 @@ test_retrieval() {
   check "both towers are told" grep -qE "^experts +text tower, blocks 1: 4 scored" out
   expect "a recall table" 0 "^text to image +[0-9.]+ % +[0-9.]+ % +[0-9.]+ %" evaluate --run found --predictions found.csv --shuffle
   check "what each caption finds" test "$(wc -l <found.csv)" -eq 17
-  expect "routing of the text tower" 0 "^text 1 +0\.[0-9]+" evaluate --run found
+  expect "routing of the text tower" 0 "^ *text 1 +0\.[0-9]+" evaluate --run found
   run evaluate --run found --split val --json
   check "the same as JSON" json "d['images'] == 8 and d['captions'] == 16 and d['rsum'] > 300 and d['routing'][1]['tower'] == 'text'" out
   expect "on the training part" 0 "24 images, 48 captions" evaluate --run found --split train
-  cp -r "found/checkpoints/$(cat found/checkpoints/best)" alone && mkdir away && mv found away/found
-  expect "a checkpoint's folder is all that is needed" 0 "^rsum +[3-6]" evaluate --run alone
-  mv away/found found
+  cp -r "found/checkpoints/$(cat found/checkpoints/best)" pairs_alone && mkdir pairs_away && mv found pairs_away/found
+  expect "a checkpoint's folder is all that is needed" 0 "^rsum +[3-6]" evaluate --run pairs_alone
+  mv pairs_away/found found
   inspect found/checkpoints/latest >/dev/null 2>&1
   run inspect "$(checkpoint found)"
   report "the checkpoint is whole" $code
-  cp -r alone cut && sed -i '$d' cut/merges.txt
-  expect "a tokenizer that was damaged is told" 2 "merges.txt: is damaged" evaluate --run cut
-  rm cut/merges.txt
-  expect "one that is gone, too" 2 "merges.txt: " evaluate --run cut
+  cp -r pairs_alone pairs_cut && sed -i '$d' pairs_cut/merges.txt
+  expect "a tokenizer that was damaged is told" 2 "merges.txt: is damaged" evaluate --run pairs_cut
+  rm pairs_cut/merges.txt
+  expect "one that is gone, too" 2 "merges.txt: " evaluate --run pairs_cut
   expect "a program for classes says so" 2 "^ermoe-compress: .*is a dual encoder" compress --run found --prune 0.5 --out pruned
-  cp -r pairs others && sed -i 's/picture/painting of something else/' others/captions.csv
-  run train --data others "${pair_settings[@]}" --train.steps 2 --out begun --init found
+  cp -r pairs pairs_others && sed -i 's/picture/painting of something else/' pairs_others/captions.csv
+  run train --data pairs_others "${pair_settings[@]}" --train.steps 2 --out pairs_begun --init found
   check "a run starts from the weights of another" grep -qE "^step 1/2 \| loss [01]\." out
-  check "and has its tokenizer" cmp -s begun/tokenizer/merges.txt found/tokenizer/merges.txt
+  check "and has its tokenizer" cmp -s pairs_begun/tokenizer/merges.txt found/tokenizer/merges.txt
 }
 
 test_retrieval_kills() {
@@ -88,22 +88,22 @@ test_retrieval_kills() {
 
 test_retrieval_refusals() {
   section "images and captions that cannot be used"
-  cp -r pairs odd && printf 'lost.ppm,A picture that is not there,train\n' >>odd/captions.csv
-  refused_pairs "a caption for a missing image" "1 of 33 images that have captions are missing.*lost.ppm" odd
-  cp pairs/captions.csv odd/captions.csv && picture odd/images/bare.ppm 80 80 80
-  expect "an image without a caption is left out" 0 "1 images have no caption and are left out; for example odd/images/bare.ppm" train \
-    --data odd "${pair_settings[@]}" --train.steps 2 --out odd_1
-  { cat pairs/captions.csv; echo '3.ppm,"",train'; printf '4.ppm,%s,train\n' "$(head -c 10000 /dev/zero | tr '\0' x)"; printf '5.ppm,caf\xe9,train\n'; } >odd/captions.csv
-  run train --data odd "${pair_settings[@]}" --train.steps 2 --out odd_2
+  cp -r pairs pairs_odd && printf 'lost.ppm,A picture that is not there,train\n' >>pairs_odd/captions.csv
+  refused_pairs "a caption for a missing image" "1 of 33 images that have captions are missing.*lost.ppm" pairs_odd
+  cp pairs/captions.csv pairs_odd/captions.csv && picture pairs_odd/images/bare.ppm 80 80 80
+  expect "an image without a caption is left out" 0 "1 images have no caption and are left out; for example pairs_odd/images/bare.ppm" train \
+    --data pairs_odd "${pair_settings[@]}" --train.steps 2 --out pairs_odd_1
+  { cat pairs/captions.csv; echo '3.ppm,"",train'; printf '4.ppm,%s,train\n' "$(head -c 10000 /dev/zero | tr '\0' x)"; printf '5.ppm,caf\xe9,train\n'; } >pairs_odd/captions.csv
+  run train --data pairs_odd "${pair_settings[@]}" --train.steps 2 --out pairs_odd_2
   grep -q "1 captions are empty" out err && grep -qE "1 captions .*10,?000 characters" out err && grep -qE "1 captions .*UTF-8" out err
   report "captions that are empty, of 10,000 characters or no UTF-8 are named" $((code + $?))
-  printf 'image,caption,split\n0.ppm,"",train\n' >odd/captions.csv
-  refused_pairs "captions that are all empty" "there is no image with a caption in it" odd
+  printf 'image,caption,split\n0.ppm,"",train\n' >pairs_odd/captions.csv
+  refused_pairs "captions that are all empty" "there is no image with a caption in it" pairs_odd
   refused_pairs "a vocabulary that cannot be learnt" "text.vocabulary: .*514 tokens at least.*not 100" pairs --text.vocabulary 100
   refused_pairs "a vocabulary of another size than the tokenizer's" "text.vocabulary is 999, but the tokenizer found/tokenizer has [0-9]+ tokens" \
     pairs --text.tokenizer found/tokenizer --text.vocabulary 999
-  mkdir broken && cp found/tokenizer/vocab.json broken && echo '#version' >broken/merges.txt
-  refused_pairs "a tokenizer that does not hang together" "broken/" pairs --text.tokenizer broken --text.vocabulary 0
+  mkdir pairs_broken && cp found/tokenizer/vocab.json pairs_broken && echo '#version' >pairs_broken/merges.txt
+  refused_pairs "a tokenizer that does not hang together" "pairs_broken/" pairs --text.tokenizer pairs_broken --text.vocabulary 0
   refused_pairs "a tokenizer that is not there" "nowhere" pairs --text.tokenizer nowhere --text.vocabulary 0
   refused_pairs "a part that is not there" "the part test is to evaluate" pairs --data.part test
   refused_pairs "settings of classes" "loss.smoothing: captions know no classes" pairs --loss.smoothing 0.1

@@ -86,7 +86,8 @@ void add_text(std::vector<Setting>& table) {
            "number of blocks of a text tower, with which images and captions learn to find each other; 0: none, images alone");
   Section<RunConfig>(table, "text", [](RunConfig& c) -> RunConfig& { return c; })
       .add("tokenizer", &RunConfig::tokenizer,
-           "CLIP's vocab.json with merges.txt in a folder, tokenizer.json, a SentencePiece model, or a checkpoint; empty: one is learnt");
+           "CLIP's vocab.json with merges.txt in a folder, tokenizer.json, a SentencePiece model, or a checkpoint; empty: that beside "
+           "the weights of train.init, or else a vocabulary is learnt");
   text.add("vocabulary", &TextConfig::vocabulary, between(0, 1 << 24),
            "tokens: as many as the tokenizer has (0), or how many to learn from the training captions (0: 4096)");
   text.add("end_token", &TextConfig::end_token, between(-1, 1 << 24), "id that ends a caption; -1: as the tokenizer has");

@@ -39,13 +39,14 @@ std::string routing_table(const EvaluationReport& report) {
   const std::vector<RoutingMetrics>& layers = report.result.routing;
   if (layers.empty()) return {};
   const bool classes = layers[0].class_information >= 0;
-  std::string text = fmt::format("\n{:>6} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", "gini", "max/mean", "dead",
-                                 "entropy", "fallback", "free", "missing", "overlap", "churn",
+  const int width = report.result.retrieval ? 7 : 5;
+  std::string text = fmt::format("\n{:>{}} {:>7} {:>9} {:>5} {:>8} {:>9} {:>6} {:>8} {:>8} {:>6}{}\n", "block", width, "gini", "max/mean",
+                                 "dead", "entropy", "fallback", "free", "missing", "overlap", "churn",
                                  classes ? fmt::format(" {:>12} {:>16} {:>6}", "class info", "by chance", "p") : "");
   for (const RoutingMetrics& m : layers) {
     const auto figure = [](double value) { return value < 0 ? "n/a" : fmt::format("{:.3f}", value); };
-    text += fmt::format("{:>6} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8} {:>6}{}\n", block_name(report, m.block),
-                        m.gini, m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate,
+    text += fmt::format("{:>{}} {:>7.3f} {:>9.2f} {:>5} {:>8.3f} {:>9.3f} {:>6.3f} {:>8.3f} {:>8} {:>6}{}\n", block_name(report, m.block),
+                        width, m.gini, m.max_over_mean, m.dead_experts, m.entropy, m.fallback_rate, m.free_share, m.missing_rate,
                         figure(m.overlap), figure(m.churn), classes ? class_figures(m) : "");
   }
   return text;

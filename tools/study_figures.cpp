@@ -5,8 +5,8 @@
 #include "core/json.h"
 #include "data/csv.h"
 #include "models/summary.h"
-#include "models/vit.h"
 #include "tools/config_io.h"
+#include "tools/model_choice.h"
 
 #include <nlohmann/json.hpp>
 
@@ -26,6 +26,9 @@ constexpr size_t largest_table = size_t{256} << 20;
 constexpr std::array kinds = {
     FigureKind{"accuracy", "accuracy, %", 100, 2},
     FigureKind{"mae", "MAE", 1, 3},
+    FigureKind{"rsum", "rsum", 1, 1},
+    FigureKind{"i2t_r10", "R@10 image to text, %", 1, 1},
+    FigureKind{"t2i_r10", "R@10 text to image, %", 1, 1},
     FigureKind{"loss", "loss", 1, 4},
     FigureKind{"gini", "Gini", 1, 3},
     FigureKind{"max_over_mean", "max/mean", 1, 2},
@@ -74,6 +77,8 @@ void read_evaluation(const std::string& path, RunFigures& run) {
   if (is_number(report, "loss")) run.values["loss"] = report["loss"].get<double>();  // null where it is not finite
   if (report.contains("regression"))
     run.values["mae"] = number_at(report["regression"].value("as_predicted", json::object()), "mae", path);
+  else if (report.contains("rsum"))
+    for (const char* key : {"rsum", "i2t_r10", "t2i_r10"}) run.values[key] = number_at(report, key, path);
   else
     run.values["accuracy"] = number_at(report, "accuracy", path);
   for (const json& layer : report["routing"]) {
@@ -139,8 +144,8 @@ void read_metrics(const std::vector<json>& rows, RunFigures& run) {
 void count_model(const std::string& path, Figures& figures) {
   RunConfig config;
   apply_json(config, read_json(path, kSettingsLimits), path);
-  Vit model(config.model);
-  const ModelSummary cost = summarize(model);
+  const std::unique_ptr<Model> model = make_model(config);
+  const ModelSummary cost = summarize(*model);
   figures["parameters"] = static_cast<double>(cost.parameters);
   figures["active_parameters"] = static_cast<double>(cost.active_parameters);
   figures["forward_flops"] = cost.forward_flops;
@@ -184,11 +189,12 @@ RunFigures figures_of(const StudyRun& run, std::string_view evaluation) {
   join_layers(figures);
   read_metrics(metrics_of(run), figures);
   count_model(run.file("config.json"), figures.values);
-  figures.by_sample = read_samples(run.file(predictions_file), figures.values.contains("mae"));
+  if (!figures.values.contains("rsum")) figures.by_sample = read_samples(run.file(predictions_file), figures.values.contains("mae"));
   return figures;
 }
 
 std::string figure_text(const RunFigures& figures) {
+  if (const auto rsum = figures.values.find("rsum"); rsum != figures.values.end()) return fmt::format("rsum {:.1f}", rsum->second);
   const auto accuracy = figures.values.find("accuracy");
   return accuracy != figures.values.end() ? fmt::format("accuracy {:.2f} %", 100 * accuracy->second)
                                           : fmt::format("MAE {:.3f}", figures.values.at("mae"));

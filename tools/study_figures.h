@@ -21,7 +21,7 @@ struct FigureKind {
   int digits;         // behind the point there
 };
 
-/// Those that every run has, or may have, in the table's order; the first two are what rows are judged by.
+/// Those that every run has, or may have, in the table's order; the first three are what rows are judged by.
 std::span<const FigureKind> figure_kinds();
 /// By its key. Throws `Error` where there is none.
 const FigureKind& figure_kind(const std::string& key);
@@ -50,14 +50,14 @@ struct RunFigures {
   std::vector<LayerFigures> layers;
   Courses courses;
   int64_t at_once = 1;                      // runs beside each other while it was timed
-  std::map<std::string, double> by_sample;  // by image or subject: 1 where it was right, else 0; or the absolute error
+  std::map<std::string, double> by_sample;  // by image or subject: 1 where it was right, else 0; or the absolute error; of captions none
 };
 
 /// Of a run that is done, or whose evaluation still has another name. Throws InputError where a file is not as ermoe-train and ermoe-eval
 /// leave it.
 RunFigures figures_of(const StudyRun& run, std::string_view evaluation = evaluation_file);
 
-/// "accuracy 91.32 %", "MAE 6.51".
+/// "accuracy 91.32 %", "MAE 6.51", "rsum 212.4".
 std::string figure_text(const RunFigures& figures);
 
 }  // namespace ermoe

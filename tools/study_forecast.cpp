@@ -1,8 +1,10 @@
 #include "tools/study_forecast.h"
 
 #include "core/error.h"
+#include "data/captions.h"
 #include "data/dataset.h"
 #include "tools/config_check.h"
+#include "tools/model_choice.h"
 #include "tools/progress.h"
 
 #include <algorithm>
@@ -68,9 +70,21 @@ int64_t steps_of(const RunConfig& config, int64_t training_samples) {
 
 std::optional<int64_t> training_images(const RunConfig& config) {
   if (config.model.dimensions == 3) return std::nullopt;
-  const DatasetSplits splits = open_dataset(config.data.path, {.holdout = config.data.val_share, .seed = config.train.seed, .warn = {}});
-  int64_t count = splits.train ? splits.train->size() : 0;
-  for (const int64_t most : {config.data.limit, config.data.overfit})
+  const DataConfig& data = config.data;
+  int64_t count = 0;
+  if (task_of(config) == Task::pairs) {
+    const CaptionOptions options{.part = data.part,
+                                 .training = TrainingPart::optional,
+                                 .holdout = data.val_share,
+                                 .seed = config.train.seed,
+                                 .max_bad = data.max_bad};
+    const CaptionSplits splits = open_captions(data.path, options);
+    count = splits.train ? splits.train->size() : 0;
+  } else {
+    const DatasetSplits splits = open_dataset(data.path, {.holdout = data.val_share, .seed = config.train.seed, .warn = {}});
+    count = splits.train ? splits.train->size() : 0;
+  }
+  for (const int64_t most : {data.limit, data.overfit})
     if (most > 0) count = std::min(count, most);
   return count;
 }

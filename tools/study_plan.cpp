@@ -7,6 +7,7 @@
 #include "tools/config_check.h"
 #include "tools/config_io.h"
 #include "tools/config_table.h"
+#include "tools/model_choice.h"
 #include "tools/presets.h"
 
 #include <nlohmann/json.hpp>
@@ -186,6 +187,8 @@ class Parser {
       validate(row.config);
       check_input(row.config.data.folds == 0 || row.config.data.fold > 0,
                   "data.folds: a row is single runs; say which part is held out by data.fold");
+      check_input((task_of(row.config) == Task::pairs) == (task_of(baseline.config) == Task::pairs),
+                  "text.depth: it and the baseline {} do not learn the same", baseline.name);
       check_input(is_regression(row.config.loss.kind) == is_regression(baseline.config.loss.kind),
                   "loss.kind: it and the baseline {} do not predict the same", baseline.name);
     } catch (const InputError& fault) {

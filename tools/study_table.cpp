@@ -131,7 +131,8 @@ StudyTable make_table(const Study& study, const std::vector<StudyRun>& runs) {
     row.values = spreads(row.runs);
     row.layers = mean_layers(row.runs);
     row.courses = mean_courses(row.runs);
-    if (row.values.contains("mae")) table.judged_by = "mae";
+    for (const char* key : {"mae", "rsum"})
+      if (row.values.contains(key)) table.judged_by = key;
   }
   for (TableRow& row : table.rows) {
     if (row.name != table.baseline) row.difference = compare(row.runs, baseline, table.judged_by);

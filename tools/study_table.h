@@ -27,7 +27,7 @@ struct TableRow {
 struct StudyTable {
   std::string name, about, baseline;
   std::string base_row;           // the row that sets nothing, with which families are compared; the baseline where there is none
-  std::string judged_by;          // "accuracy" or "mae"
+  std::string judged_by;          // "accuracy", "mae" or "rsum"
   std::vector<SettingText> base;  // what the base has otherwise than the program's defaults
   std::vector<TableRow> rows;
   std::vector<std::string> unread;  // runs that are done but left out, each with why

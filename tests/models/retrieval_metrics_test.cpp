@@ -285,5 +285,35 @@ TEST(RetrievalMetrics, Refusals) {
   EXPECT_THROW(retrieval_metrics(Tensor(), two, std::vector<int64_t>{0, 1}), Error);
 }
 
+TEST(RetrievalMetrics, EachCaptionFindsAnImage) {
+  const Gallery g = whole_numbers({1, 3, 2, 1, 4}, 3, RngKey{31});
+  const auto scores = all_scores(g);
+  const std::vector<FoundImage> found = found_images(g.image, g.text, g.owner);
+  ASSERT_EQ(std::ssize(found), g.captions());
+  int64_t first = 0;
+  for (int64_t c = 0; c < g.captions(); ++c) {
+    const auto at = static_cast<size_t>(c), own = static_cast<size_t>(g.owner[at]);
+    int64_t rank = 1, top = 0;
+    for (size_t i = 0; i < scores.size(); ++i) {
+      rank += i != own && scores[i][at] >= scores[own][at];
+      if (scores[i][at] > scores[static_cast<size_t>(top)][at]) top = static_cast<int64_t>(i);
+    }
+    EXPECT_EQ(found[at].rank, rank) << c;
+    EXPECT_EQ(found[at].top, top) << c;
+    first += rank == 1;
+  }
+  EXPECT_NEAR(g.metrics().to_image.recall_1, static_cast<double>(first) / static_cast<double>(g.captions()), 1e-12);
+}
+
+TEST(RetrievalMetrics, ACaptionWithoutScoresFindsNothing) {
+  const Tensor image = features({{1, 0}, {0, 1}}), text = features({{not_a_number, 0}, {0, 1}});
+  const std::vector<int64_t> owner = {0, 1};
+  const std::vector<FoundImage> found = found_images(image, text, owner);
+  EXPECT_EQ(found[0].top, -1);
+  EXPECT_EQ(found[0].rank, 2);
+  EXPECT_EQ(found[1].top, 1);
+  EXPECT_EQ(found[1].rank, 1);
+}
+
 }  // namespace
 }  // namespace ermoe::testing

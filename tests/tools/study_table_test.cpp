@@ -115,6 +115,21 @@ TEST_F(StudyTableTest, CsvAndJsonHoldEverything) {
   EXPECT_TRUE(json["rows"][2]["runs"].empty());
 }
 
+TEST_F(StudyTableTest, ImagesWithCaptionsAreJudgedByRsum) {
+  for (const char* name : {"a, seed 0", "b, seed 0"}) {
+    make_done(folder, run(name), 0, "image,caption,rank,top_image\n1.jpg,a dog,3,2.jpg\n");
+    folder.file(run(name).folder.substr(folder.path().string().size() + 1) + "/evaluation.json",
+                R"({"loss":0.1,"rsum":212.4,"i2t_r10":41,"t2i_r10":38.5,"routing":[]})");
+  }
+  const StudyTable made = table();
+  EXPECT_EQ(made.judged_by, "rsum");
+  EXPECT_EQ(made.rows[0].runs[0].values.at("t2i_r10"), 38.5);
+  EXPECT_TRUE(made.rows[0].runs[0].by_sample.empty());
+  EXPECT_TRUE(holds(table_markdown(made), "| row | seeds | rsum | difference to b |"));
+  EXPECT_TRUE(holds(table_markdown(made), "R@10 text to image, %"));
+  EXPECT_EQ(figure_text(made.rows[0].runs[0]), "rsum 212.4");
+}
+
 TEST_F(StudyTableTest, RegressionsAreJudgedByTheirMeanError) {
   for (const char* name : {"a, seed 0", "b, seed 0"}) {
     make_done(folder, run(name), 0, "participant_id,age,predicted\ns1,40,42\ns2,50,45\n");
