@@ -30,8 +30,7 @@ constexpr std::string_view kFashionMnist = R"({
 constexpr std::string_view kCifar10Small = R"({
   "model": {"image_size": 32, "channels": 3, "classes": 10, "patch": 4, "width": 64, "depth": 4, "heads": 4, "pool": "average",
             "positions": "sincos"},
-  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128,
-          "basis": "leading", "score": "context_cosine", "combine": "normalized"},
+  "moe": {"layers": "every:2", "experts": 8, "top_k": 2, "hidden": 128},
   "optim": {"lr": 1.5e-3, "min_lr": 1e-5, "beta2": 0.99, "weight_decay": 0.2, "warmup_steps": 100, "schedule": "cosine"},
   "loss": {"smoothing": 0.1},
   "augment": {"crop_padding": 2, "flip": true},

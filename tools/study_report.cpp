@@ -16,7 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 // What the first columns say already, or another column beside it.
-constexpr std::array not_columns = {"accuracy", "mae", "loss", "class_information_null"};
+constexpr std::array not_columns = {"accuracy", "mae", "rsum", "loss", "class_information_null"};
 
 std::string scaled(const FigureKind& kind, double value) { return fmt::format("{:.{}f}", kind.scale * value, kind.digits); }
 
