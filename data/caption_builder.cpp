@@ -195,7 +195,8 @@ Part CaptionBuilder::evaluation_part(const std::array<int64_t, 3>& counts) const
   const bool asked = options_.part != EvaluationPart::auto_;
   Part part = val > 0 ? Part::validation : Part::test;
   if (asked) part = options_.part == EvaluationPart::val ? Part::validation : Part::test;
-  check_input(!asked || counts[static_cast<size_t>(part)] > 0,
+  const bool held_out = part == Part::validation && options_.holdout > 0;  // takes its place
+  check_input(!asked || held_out || counts[static_cast<size_t>(part)] > 0,
               "{}: the part {} is to evaluate, but it has no image with a caption ({} in train, {} in val, {} in test)", source_,
               word_of(part), counts[0], val, test);
   if (!asked && val > 0 && test > 0)
@@ -232,6 +233,7 @@ CaptionSplits CaptionBuilder::build() {
   CaptionSplits splits;
   splits.train = dataset_of(Part::train);
   splits.test = dataset_of(evaluation);
+  splits.evaluated = word_of(evaluation);
   return splits;
 }
 

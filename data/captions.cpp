@@ -68,12 +68,14 @@ Source source_at(const std::string& path) {
 void hold_out(CaptionSplits& splits, const std::string& path, const CaptionOptions& options) {
   if (splits.test || !splits.train) return;
   if (options.holdout <= 0) {
-    warn_with(options.warn, fmt::format("{}: has no part to evaluate on; set a share to hold out of the training images", path));
+    warn_with(options.warn,
+              fmt::format("{}: has no part to evaluate on, and no share of the training images is held out (data.val_share)", path));
     return;
   }
   const IndexSplit split = holdout_indices(*splits.train, options.holdout, options.seed);
   check_input(!split.held_out.empty(), "{}: has a single image, so none can be held out", path);
   splits.test = splits.train->pick(split.held_out);
+  splits.evaluated = "held out";
   splits.train = splits.train->pick(split.kept);
 }
 

@@ -47,6 +47,7 @@ class CaptionDataset final : public ImageDataset {
 /// Either may be null: without a held-out part, or (where training is not asked for) for evaluation alone.
 struct CaptionSplits {
   std::unique_ptr<CaptionDataset> train, test;
+  std::string evaluated;  // what `test` is: "val", "test", or "held out" of the training images
 };
 
 /// The part that evaluates. `auto_`: the validation part, or the test part where there is none, as for classes.

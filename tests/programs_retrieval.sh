@@ -84,6 +84,8 @@ test_retrieval_kills() {
   report "killed twice and resumed, it ends with the bits of a run never killed" $?
   expect "another size of vocabulary is refused" 2 "text.vocabulary is 599, but the tokenizer of .* has [0-9]+ tokens" train \
     --resume pairs_killed --text.vocabulary 599 --train.steps 61
+  expect "another tokenizer is refused" 2 "text.tokenizer: a resumed run keeps its own, which lies in pairs_killed/" train \
+    --resume pairs_killed --text.tokenizer found/tokenizer --train.steps 61
 }
 
 test_retrieval_refusals() {

@@ -33,15 +33,15 @@ test_upcycling() {
 # Two towers: a dense run becomes one with experts in both, also by way of CLIP's names, and the tower of a classifier is taken.
 test_upcycling_towers() {
   section "two towers from others' weights"
-  mkdir -p colours/images
+  mkdir -p shades/images
   local shade names
-  echo image,caption,split >colours/captions.csv
+  echo image,caption,split >shades/captions.csv
   for shade in 0 1 2 3 4 5 6 7 8 9 a b; do
-    picture colours/images/$shade.ppm ${shade}0 40 c0
-    echo "$shade.ppm,a picture of shade $shade,$([[ $shade =~ [89ab] ]] && echo val || echo train)" >>colours/captions.csv
+    picture shades/images/$shade.ppm ${shade}0 40 c0
+    echo "$shade.ppm,a picture of shade $shade,$([[ $shade =~ [89ab] ]] && echo val || echo train)" >>shades/captions.csv
   done
   local form=(--model.pre_norm true --model.patch_bias off --model.norm_eps 1e-5)
-  local towers=(--data colours --model.image_size 16 --model.patch 8 --model.width 16 --model.depth 2 --model.heads 2 --text.depth 2 --text.width 16
+  local towers=(--data shades --model.image_size 16 --model.patch 8 --model.width 16 --model.depth 2 --model.heads 2 --text.depth 2 --text.width 16
     --text.heads 2 --text.context 12 --retrieval.projection 8 --train.batch 4)
   local still=(--train.steps 1 --optim.lr 1e-12 --optim.min_lr 0) own=(--text.tokenizer towers/checkpoints/step-6)
   local experts=(--moe.layers every:2 --text.moe_layers last:1 --moe.experts 4 --moe.combine softmax)
@@ -49,7 +49,10 @@ test_upcycling_towers() {
   expect "a dense run" 0 "done" train "${towers[@]}" "${form[@]}" --moe.layers none --train.steps 6 --out towers
   expect "becomes one with experts in both" 0 "$made" train "${towers[@]}" "${form[@]}" "${own[@]}" "${experts[@]}" "${still[@]}" --init towers --out both
   check "whose first evaluation is the dense one's last" begins_as both towers
-  refused "another vocabulary" "text.token_embed: .*\(text.vocabulary\)" "${towers[@]}" "${form[@]}" --text.vocabulary 514 --init towers
+  expect "the vocabulary of the weights" 0 "text.tokenizer: that of towers/" train "${towers[@]}" "${form[@]}" "${still[@]}" --text.vocabulary 514 --init towers --out worded
+  expect "a run of other words" 0 "done" train "${towers[@]}" "${form[@]}" "${still[@]}" --text.vocabulary 514 --out wordless
+  refused "another vocabulary" "text.tokenizer: wordless/tokenizer numbers tokens otherwise than the one in towers/" "${towers[@]}" "${form[@]}" \
+    --text.tokenizer wordless/tokenizer --init towers
   expect "a classifier's tower" 0 "[0-9]+ not in the file \(image.head.weight, text.*2 not in the model \(head.bias, head.weight\)" \
     train "${towers[@]}" --model.width 32 --model.patch 4 --moe.layers none --train.steps 1 --init dense --out taken
   if ! /usr/bin/python3 -c "import torch" 2>/dev/null; then

@@ -46,20 +46,22 @@ void CaptionPipeline::open() {
   if (wanted > 0 && splits_.train) splits_.train = splits_.train->pick(first_indices(std::min(wanted, splits_.train->size())));
   if (data.overfit == 0) return;
   splits_.test = splits_.train->pick(first_indices(splits_.train->size()));
+  splits_.evaluated = "train";
   config_->augment = {};
 }
 
 std::string CaptionPipeline::description() const {
   const VitConfig& model = config_->model;
   const auto captions = [](const CaptionDataset* set) { return set != nullptr ? std::ssize(set->all_captions()) : 0; };
-  return fmt::format("{} training and {} evaluation images with {} and {} captions, {}x{}x{}; {} tokens", training_size(),
-                     evaluation_size(), captions(splits_.train.get()), captions(splits_.test.get()), model.image_size, model.image_size,
-                     model.channels, tokenizer_->vocabulary_size());
+  return fmt::format("{} training and {} evaluation images{} with {} and {} captions, {}x{}x{}; {} tokens", training_size(),
+                     evaluation_size(), splits_.test ? fmt::format(" ({})", splits_.evaluated) : "", captions(splits_.train.get()),
+                     captions(splits_.test.get()), model.image_size, model.image_size, model.channels, tokenizer_->vocabulary_size());
 }
 
 void CaptionPipeline::evaluate_on_training() {
   check_input(splits_.train != nullptr, "{} has no training images", config_->data.path);
   splits_.test = splits_.train->pick(first_indices(splits_.train->size()));
+  splits_.evaluated = "train";
   images_.use(splits_.train.get(), splits_.test.get());
 }
 

@@ -23,6 +23,7 @@ class CaptionPipeline final : public Pipeline {
   int64_t evaluation_size() const override { return splits_.test ? splits_.test->size() : 0; }
   const CaptionDataset& evaluation() const { return *splits_.test; }
   std::string description() const override;
+  std::string evaluated_part() const override { return splits_.evaluated; }
   std::string sample_name(int64_t i) const override { return splits_.test->name(i); }
   /// There are no classes: no names.
   const std::vector<std::string>& class_names() const override { return no_names_; }

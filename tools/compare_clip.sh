@@ -16,6 +16,7 @@ variables
   PEER         tools/torch_clip_peer.py
   KINDS        "ermoe", or "dense", or both
   ROUNDS 3  BATCH 256  STEPS 20  WARMUP 8  TARGET 1.5
+  MODE         default: of torch.compile (reduce-overhead, max-autotune)
   LIMIT        540: seconds for all; rounds that would not fit are left out
 TEXT
 }
@@ -71,13 +72,19 @@ hear() {
   die "PyTorch's side said nothing: it failed, or $limit s (LIMIT) were not enough"
 }
 
-one_round() { # kind, round
-  local theirs_rate ours_rate
+ask_peer() { # kind
   echo go >&"$to_peer" || die "PyTorch's side has ended"
   hear
   echo "$answer" >>"$scratch/$1.torch"
+}
+
+# Who is second finds a warmer machine: they take turns.
+one_round() { # kind, round
+  local theirs_rate ours_rate
+  if (($2 % 2 == 1)); then ask_peer "$1"; fi
   ours "$1" --json --steps-only >"$scratch/ours.json" || die "$bench failed, or $limit s (LIMIT) were not enough"
   "$python" -c 'import json, sys; print(json.dumps(json.load(sys.stdin)))' <"$scratch/ours.json" >>"$scratch/$1.ours"
+  if (($2 % 2 == 0)); then ask_peer "$1"; fi
   theirs_rate=$(field img_s <<<"$answer") ours_rate=$(field results.0.images_per_second <"$scratch/ours.json")
   printf '  round %s  %-6s PyTorch %9.2f images/s, ERMoE %9.2f\n' "$2" "$1" "$theirs_rate" "$ours_rate"
 }
@@ -85,7 +92,7 @@ one_round() { # kind, round
 all_rounds() { # kind
   local round begun took=0
   coproc PEER_SIDE { exec "$python" "$peer" --serve --device "$device" --moe "$1" --batch "$batch" --steps "$steps" --warmup "$warmup" \
-    "${peer_flags[@]}" 2>"$scratch/peer.log"; }
+    "${peer_flags[@]}" ${MODE:+--mode "$MODE"} 2>"$scratch/peer.log"; }
   from_peer=${PEER_SIDE[0]} to_peer=${PEER_SIDE[1]} peer_id=$PEER_SIDE_PID
   hear
   echo "  $1: PyTorch's side is ready after $SECONDS s"

@@ -145,6 +145,10 @@ std::vector<std::string> check_task(const RunConfig& config) {
   }
   check_pairs(config);
   auto warnings = check_text(config.model, config.text);
+  check_input(
+      config.train.accumulate == 1 || !means_over_captions(config),
+      "moe.z_weight, moe.orthogonal_output_weight: with experts in the text tower they are means over the tokens of a whole batch but its "
+      "padding, which micro-batches (train.accumulate) do not put together");
   if (config.train.accumulate > 1)
     warnings.push_back(fmt::format("train.accumulate {}: captions are told apart within micro-batches of {} images, not among all {}",
                                    config.train.accumulate, config.train.batch / config.train.accumulate, config.train.batch));
@@ -152,6 +156,12 @@ std::vector<std::string> check_task(const RunConfig& config) {
 }
 
 }  // namespace
+
+bool means_over_captions(const RunConfig& config) {
+  const MoeConfig& moe = config.model.moe;
+  if (moe.z_weight == 0 && moe.orthogonal_output_weight == 0) return false;
+  return task_of(config) == Task::pairs && !moe_blocks(config.text.moe_layers, config.text.depth).empty();
+}
 
 std::vector<std::string> validate(const RunConfig& config) {
   check_data(config);

@@ -13,6 +13,9 @@ namespace ermoe {
 /// off the data (0) are taken as fitting: call it again once they are filled in.
 std::vector<std::string> validate(const RunConfig& config);
 
+/// True where a loss term is a mean over the tokens of captions: their number, without padding, is known to the whole batch alone.
+bool means_over_captions(const RunConfig& config);
+
 /// Throws InputError where the model takes volumes or the loss wants numbers: what is read from disk are classes of images.
 void require_classes_of_images(const RunConfig& config, std::string_view source);
 

@@ -130,6 +130,7 @@ std::unique_ptr<OpenedData> open_data(Engine& engine, LoadedModel& model, const 
   if (options.batch > 0) config.train.eval_batch = options.batch;
   data->foreign = take_other_data(config, options.data);
   if (config.data.decoder == DecoderChoice::gpu) config.data.decoder = DecoderChoice::auto_;  // the run's wish, on another machine
+  if (!options.split.empty() && model.tokenizer()) config.data.overfit = 0;  // it would put training images in the place of any part
   if (options.split == "val") config.data.part = EvaluationPart::val;
   if (options.split == "test" && model.tokenizer()) config.data.part = EvaluationPart::test;
   data->pipeline = open_pipeline(config, engine.staging, threads, note, 0, 1, model.tokenizer());
@@ -158,13 +159,14 @@ int evaluate_captions(Engine& engine, LoadedModel& model, OpenedData& data, cons
   auto& pipeline = dynamic_cast<CaptionPipeline&>(*data.pipeline);
   if (options.split == "train" || (options.split.empty() && !pipeline.has_evaluation())) pipeline.evaluate_on_training();
   const auto run = [&](ExpertOrder order) {
-    return evaluate_pairs(engine.ctx, model.dual(), pipeline, evaluation_batch(data.config.train), {}, order);
+    return evaluate_pairs(engine.ctx, model.dual(), pipeline, pair_batches(data.config.train), {}, order);
   };
   PairEvaluation result = run(ExpertOrder::own);
   if (!options.predictions.empty()) write_file(options.predictions, found_csv(result.features, pipeline));
   EvaluationReport report = report_of(model, data.config);
   report.result = std::move(result.evaluation);
   report.image_blocks = data.config.model.depth;
+  report.part = pipeline.evaluated_part();
   if (options.shuffle) report.shuffled_rsum = run(ExpertOrder::shuffled).evaluation.retrieval->all.rsum();
   return print(report, options);
 }

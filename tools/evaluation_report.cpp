@@ -107,6 +107,7 @@ void add_classes(const EvaluationReport& report, ordered_json& out) {
 /// Recalls in percent, of all images and of folds of 1,000.
 void add_retrieval(const EvaluationReport& report, ordered_json& out) {
   const RetrievalReport& retrieval = *report.result.retrieval;
+  out["part"] = report.part;
   out["images"] = retrieval.all.images;
   out["captions"] = retrieval.all.captions;
   out["loss"] = report.result.loss;
@@ -119,8 +120,8 @@ void add_retrieval(const EvaluationReport& report, ordered_json& out) {
 
 std::string retrieval_text(const EvaluationReport& report) {
   const RetrievalReport& retrieval = *report.result.retrieval;
-  std::string text = fmt::format("data       {}: {} images, {} captions\nloss       {:.4f}\n", report.data, retrieval.all.images,
-                                 retrieval.all.captions, report.result.loss);
+  std::string text = fmt::format("data       {}, part \"{}\": {} images, {} captions\nloss       {:.4f}\n", report.data, report.part,
+                                 retrieval.all.images, retrieval.all.captions, report.result.loss);
   if (report.shuffled_rsum)
     text += fmt::format("shuffled   rsum {:.2f} with every token at the wrong experts: {:.2f} lost\n", *report.shuffled_rsum,
                         retrieval.all.rsum() - *report.shuffled_rsum);

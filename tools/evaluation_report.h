@@ -22,6 +22,7 @@ struct EvaluationReport {
   std::optional<RegressionReport> regression = {};  // of a model that predicts a number: then nothing is said of classes
   // Of images and captions, for which `result.retrieval` stands in the place of classes
   std::optional<double> shuffled_rsum = {};
+  std::string part = {};     // of the data set: "val", "test", "train", "held out"
   int64_t image_blocks = 0;  // those behind are the text tower's
 };
 

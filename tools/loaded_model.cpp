@@ -49,6 +49,8 @@ void require_towers(const RunConfig& config, Towers wanted, const std::string& f
 
 }  // namespace
 
+RunConfig config_of_checkpoint(const std::string& folder) { return config_of(read_progress(folder), folder); }
+
 LoadedModel::LoadedModel(Engine& engine, const std::string& path, const WarnFn& note, Precision precision, Towers wanted)
     : engine_(engine) {
   check_input(engine.gpu || precision != Precision::bf16, "--precision bf16 wants a GPU: a CPU computes in f32");

@@ -17,6 +17,9 @@ namespace ermoe {
 /// What a program can use: a model of images (or volumes) alone, a dual encoder of images and texts, or either.
 enum class Towers { one, two, any };
 
+/// The settings that a checkpoint was trained with, complete. Throws InputError where they are damaged.
+RunConfig config_of_checkpoint(const std::string& folder);
+
 class LoadedModel {
  public:
   /// `path`: a run folder (its best checkpoint, else its latest) or a checkpoint's own folder. Its manifest is verified and

@@ -102,7 +102,8 @@ class ImagesAndCaptions final : public Objective {
     model_.text_features(ctx, batch.tokens, text);
   }
   Evaluation evaluate(int64_t batch, const EvaluationProgress& progress) override {
-    PairEvaluation result = evaluate_pairs(engine_.ctx, model_, pipeline_, batch, last_, ExpertOrder::own, progress);
+    PairEvaluation result = evaluate_pairs(engine_.ctx, model_, pipeline_, {.images = batch, .loss = pair_batches(config_.train).loss},
+                                           last_, ExpertOrder::own, progress);
     last_ = result.routing;
     return std::move(result.evaluation);
   }

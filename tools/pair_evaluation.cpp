@@ -138,7 +138,8 @@ Tensor rows_on_device(const ExecContext& ctx, CachingAllocator& host, const Tens
   return on_device_of(ctx, picked);
 }
 
-/// The training loss, as of one process: the mean over images, `batch` of them at a time, each with its first caption.
+/// The training loss, as of one process: the mean over images, about `batch` of them at a time, each with its first caption. A rest of a
+/// few images would be too easy, so all batches are as large but for one image.
 double loss_of(const ExecContext& outer, CachingAllocator& host, DualEncoder& model, const PairFeatures& features, int64_t batch) {
   SelfCommunicator alone;
   ExecContext ctx = outer;
@@ -148,8 +149,9 @@ double loss_of(const ExecContext& outer, CachingAllocator& host, DualEncoder& mo
   std::vector<int64_t> rows, captions(features.samples.size());
   for (int64_t c = std::ssize(features.owners) - 1; c >= 0; --c) captions[static_cast<size_t>(features.owners[static_cast<size_t>(c)])] = c;
   double sum = 0;
-  for (int64_t first = 0; first < images; first += batch) {
-    const int64_t count = std::min(batch, images - first);
+  const auto pieces = static_cast<int>((images + batch - 1) / batch);
+  for (int piece = 0; piece < pieces; ++piece) {
+    const auto [first, count, all] = part_of_batch(images, piece, pieces);
     rows.resize(static_cast<size_t>(count));
     std::iota(rows.begin(), rows.end(), first);
     const Variable image(rows_on_device(ctx, host, features.image, rows));
@@ -162,14 +164,16 @@ double loss_of(const ExecContext& outer, CachingAllocator& host, DualEncoder& mo
 
 }  // namespace
 
-PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipeline& pipeline, int64_t batch, const PairRouting& previous,
-                              ExpertOrder order, const EvaluationProgress& progress) {
+PairBatches pair_batches(const TrainConfig& train) { return {.images = evaluation_batch(train), .loss = train.batch / train.accumulate}; }
+
+PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipeline& pipeline, const PairBatches& batches,
+                              const PairRouting& previous, ExpertOrder order, const EvaluationProgress& progress) {
   ExecContext ctx = outer.with_tape(nullptr);
   ctx.mode = Mode::eval;
   CachingAllocator& host = ctx.host != nullptr ? *ctx.host : *ctx.allocator;
   model.refresh_if_stale(ctx);  // together: a rank without images in the first batch would not come to it there
-  PairCollector collector(ctx, model, most_images_a_part(batch, ctx.comm->size()), order);
-  pipeline.for_each_evaluation_batch(ctx, batch, [&](const EvaluationBatch& in) {
+  PairCollector collector(ctx, model, most_images_a_part(batches.images, ctx.comm->size()), order);
+  pipeline.for_each_evaluation_batch(ctx, batches.images, [&](const EvaluationBatch& in) {
     collector.add(in);
     if (progress) progress(std::ssize(collector.images().keys));
   });
@@ -178,7 +182,7 @@ PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipe
   e.images = std::ssize(result.features.samples);
   check_input(e.images > 0, "not one image to evaluate on could be read");
   e.retrieval = retrieval_report(result.features.image, result.features.text, result.features.owners);
-  e.loss = loss_of(ctx, host, model, result.features, batch);
+  e.loss = loss_of(ctx, host, model, result.features, batches.loss);
   e.routing = result.routing.image->metrics(previous.image.get());
   for (RoutingMetrics& m : result.routing.text->metrics(previous.text.get())) e.routing.push_back(std::move(m));
   return result;

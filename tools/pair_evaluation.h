@@ -24,15 +24,24 @@ struct PairRouting {
 };
 
 struct PairEvaluation {
-  Evaluation evaluation;  // `loss` is the training loss of `batch` images at a time, each with its first caption
+  Evaluation evaluation;  // `loss` is the training loss of batches as equal as can be, each image with its first caption
   PairFeatures features;
   PairRouting routing;
 };
 
-/// Runs the whole evaluation split, `batch` images at a time, of which this rank has its part; as many captions go through the text tower
+/// How many images an evaluation takes at a time: through the towers, as memory allows; and into the loss, since a caption is harder to
+/// tell from many others.
+struct PairBatches {
+  int64_t images = 1, loss = 1;
+};
+
+/// The loss as in training, of a micro-batch.
+PairBatches pair_batches(const TrainConfig& train);
+
+/// Runs the whole evaluation split, batches of which this rank has its part; as many captions go through the text tower
 /// at once. Of several ranks all call it, and all return the same. `shuffled` sends every token, of images and texts, to the experts next
 /// to its own. Throws InputError where not one image could be read.
-PairEvaluation evaluate_pairs(const ExecContext& ctx, DualEncoder& model, Pipeline& pipeline, int64_t batch,
+PairEvaluation evaluate_pairs(const ExecContext& ctx, DualEncoder& model, Pipeline& pipeline, const PairBatches& batches,
                               const PairRouting& previous = {}, ExpertOrder order = ExpertOrder::own,
                               const EvaluationProgress& progress = {});
 

@@ -45,6 +45,8 @@ class Pipeline {
   bool has_evaluation() const { return evaluation_size() > 0; }
   /// What there is, for the user.
   virtual std::string description() const = 0;
+  /// What the samples to evaluate on are: "test", or the name of another part.
+  virtual std::string evaluated_part() const { return "test"; }
   /// One a model output; of a regression, what is predicted.
   virtual const std::vector<std::string>& class_names() const = 0;
   /// Numbers the classes as a model does whose outputs have these names. False, and all stays, where a class is not among them.

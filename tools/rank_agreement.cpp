@@ -42,6 +42,10 @@ void require_parts_of_batches(const RunConfig& config, int ranks) {
   check_input(moe.extra_balance == 0, "moe.extra_balance: a balance loss is of a whole batch, which several ranks do not put together yet");
   check_input(moe.variance_weight == 0,
               "moe.variance_weight: the scores' variance is of a whole batch, which several ranks do not put together yet");
+  check_input(
+      !means_over_captions(config),
+      "moe.z_weight, moe.orthogonal_output_weight: with experts in the text tower they are means over the tokens of a whole batch but its "
+      "padding, which several ranks do not put together yet");
   const int64_t images = config.train.batch / config.train.accumulate;
   check_input(
       moe.router != RouterKind::expert_choice || moe.choice_images == 1,

@@ -165,9 +165,9 @@ class RunReport {
 
   void evaluate_pairs_on(Pipeline& pipeline) {
     model_.use_average(options_.data.empty() && pipeline.has_training() ? &pipeline : nullptr, note_);
-    const PairEvaluation result = evaluate_pairs(engine_.ctx, model_.dual(), pipeline, evaluation_batch(config_.train));
+    const PairEvaluation result = evaluate_pairs(engine_.ctx, model_.dual(), pipeline, pair_batches(config_.train));
     out_["data"] = config_.data.path;
-    out_["split"] = split_;
+    out_["split"] = pipeline.evaluated_part();
     out_["images"] = result.evaluation.images;
     out_["loss"] = brief(result.evaluation.loss);
     out_["recall"] = report_recall(*result.evaluation.retrieval);

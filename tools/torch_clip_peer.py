@@ -3,8 +3,8 @@
 shape. Image tower: ViT-B/16 at 224 px, every second block's feed-forward network 8 experts W = U diag(s) Vᵀ of which a token takes 2, by
 the cosine of token and context in each expert's leading directions; after the optimizer U and V are retracted by one cubic Newton-Schulz
 step. Text tower: 12 dense blocks, width 512, 8 heads, 77 tokens. Contrastive loss with a learned, clamped temperature. bf16 autocast with
-tokens kept in bf16 between layers, torch.compile, fused AdamW, TF32 where a product is in float32. Inputs are random and lie on the device. Prints one JSON line; with --serve one for each line that it reads,
-and "ready" before, so that others can have the device in between (tools/compare_clip.sh).
+tokens kept in bf16 between layers, torch.compile, fused AdamW, TF32 where a product is in float32. Inputs are random and lie on the
+device. Prints one JSON line; with --serve one for each line that it reads, and "ready" before, so that others can have the device in between (tools/compare_clip.sh).
 
   tools/torch_clip_peer.py --batch 256               needs a GPU and PyTorch 2.8 or newer (torch._grouped_mm)
   tools/torch_clip_peer.py --device cpu --small      that it runs at all; PyTorch 1.13 will do
@@ -27,6 +27,7 @@ parser.add_argument("--hidden", type=int, default=0, help="width of an expert; 0
 parser.add_argument("--rank", type=int, default=0, help="of a routing basis; 0: an eighth of the tower's width")
 parser.add_argument("--steps", type=int, default=20)
 parser.add_argument("--warmup", type=int, default=8)
+parser.add_argument("--mode", default="default", help="of torch.compile: default, reduce-overhead, max-autotune")
 parser.add_argument("--no-compile", dest="compile", action="store_false")
 parser.add_argument("--device", default="cuda")
 parser.add_argument("--serve", action="store_true", help="compile and warm up, then measure once for each line of the standard input")
@@ -206,7 +207,7 @@ def trainer():
     """A function that makes one step and returns the loss, and the model."""
     device = torch.device(args.device)
     model = DualEncoder().to(device)
-    loss_of = torch.compile(model) if compiled else model
+    loss_of = torch.compile(model, mode=args.mode) if compiled else model
     retract_all = torch.no_grad()(torch.compile(retract) if compiled else retract)
     factors = [p for name, p in model.named_parameters() if name.rsplit(".", 1)[-1] in ("U1", "V1", "U2", "V2")]
     optimizer = torch.optim.AdamW(model.parameters(), 5e-4, weight_decay=0.2, **(dict(fused=True) if cuda else {}))
@@ -246,6 +247,8 @@ def seconds_of(step, steps):
 
 
 def measured(step, model):
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()  # compiling is over
     times = seconds_of(step, args.steps)
     median = statistics.median(times)
     result = dict(torch=torch.__version__, moe=args.moe, compile=compiled, batch=args.batch, img_s=round(args.batch / median, 2),

@@ -4,6 +4,7 @@
 #include "models/summary.h"
 #include "tools/config_io.h"
 #include "tools/link_probe.h"
+#include "tools/loaded_model.h"
 #include "tools/model_choice.h"
 #include "tools/parallel_choice.h"
 #include "tools/vocabulary.h"
@@ -42,7 +43,11 @@ Trainer::Trainer(RunConfig config, Ranks* ranks)
   FoundCheckpoint found;
   if (!config_.train.resume.empty()) found = find_checkpoint(config_.train.resume, "latest");
   std::shared_ptr<const Tokenizer> tokenizer;
-  if (!found.folder.empty() && task_of(config_) == Task::pairs) tokenizer = saved_tokenizer(found.folder, config_);
+  if (!found.folder.empty() && task_of(config_) == Task::pairs) {
+    const RunConfig saved = config_of_checkpoint(found.folder);
+    check_input(saved.tokenizer == config_.tokenizer, "text.tokenizer: a resumed run keeps its own, which lies in {}", found.folder);
+    tokenizer = saved_tokenizer(found.folder, config_);
+  }
   session_ = std::make_unique<Session>(
       config_, [this](const std::string& text) { note(text); }, ranks_, tokenizer);
   if (!found.folder.empty()) {
@@ -302,8 +307,8 @@ void Trainer::evaluate() {
     gini += fmt::format(" {:.3f}", m.gini);
   }
   if (folder_) folder_->write(row);
-  say(fmt::format("epoch {:.1f}: test {}, loss {:.4f}{}{}", session_->epoch(), objective.figure(e), e.loss,
-                  gini.empty() ? "" : ", load Gini by layer", gini));
+  say(fmt::format("epoch {:.1f}: {} {}, loss {:.4f}{}{}", session_->epoch(), session_->pipeline().evaluated_part(), objective.figure(e),
+                  e.loss, gini.empty() ? "" : ", load Gini by layer", gini));
   const double value = config_.checkpoint.best == BestMetric::accuracy ? objective.merit(e) : -e.loss;
   const bool best = !now.has_best || value > now.best;
   if (best) {
@@ -340,7 +345,8 @@ void Trainer::finish() {
     say(fmt::format("data     steps waited for images {:.1f} % of their time: more data.workers may help",
                     100 * all_wait_seconds_ / all_seconds_));
   if (last_evaluation_)
-    say(fmt::format("done     test {}, best checkpoint {}/checkpoints/best", session_->objective().figure(*last_evaluation_), path()));
+    say(fmt::format("done     {} {}, best checkpoint {}/checkpoints/best", session_->pipeline().evaluated_part(),
+                    session_->objective().figure(*last_evaluation_), path()));
 }
 
 }  // namespace ermoe

@@ -5,6 +5,7 @@
 #include "data/text/bpe_trainer.h"
 #include "models/checkpoint_store.h"
 
+#include <algorithm>
 #include <filesystem>
 
 namespace ermoe {
@@ -36,6 +37,25 @@ std::string tokenizer_beside(const std::string& init) {
   return {};
 }
 
+/// Ids of the weights that the run starts from must mean the same words to it.
+void require_same_words(const Tokenizer& tokenizer, const std::string& path, const std::string& beside, const CaptionDataset* captions,
+                        int64_t context) {
+  constexpr size_t enough = 1000;
+  if (captions == nullptr) return;
+  std::shared_ptr<const Tokenizer> other;
+  try {
+    other = open_tokenizer(beside, context);
+  } catch (const InputError&) {
+    return;  // whatever lies there, it numbers no words
+  }
+  const auto& all = captions->all_captions();
+  for (size_t i = 0; i < std::min(all.size(), enough); ++i)
+    check_input(tokenizer.encode(all[i]) == other->encode(all[i]),
+                "text.tokenizer: {} numbers tokens otherwise than the one in {}, beside the weights of train.init, whose embeddings would "
+                "belong to other words; without text.tokenizer that one is taken",
+                path, beside);
+}
+
 }  // namespace
 
 void settle_text(RunConfig& config, const Tokenizer& tokenizer, const std::string& source) {
@@ -56,6 +76,7 @@ std::shared_ptr<const Tokenizer> choose_tokenizer(RunConfig& config, const Capti
     config.text.vocabulary = tokenizer->vocabulary_size();  // at most what was asked for
   } else {
     tokenizer = open_tokenizer(path, config.text.context);
+    if (!config.tokenizer.empty() && !beside.empty()) require_same_words(*tokenizer, path, beside, training, config.text.context);
     if (config.tokenizer.empty()) config.text.vocabulary = tokenizer->vocabulary_size();  // what would have been learnt counts no more
     if (warn && config.tokenizer.empty()) warn(fmt::format("text.tokenizer: that of {}, whose weights the run starts from", path));
   }

@@ -64,6 +64,19 @@ TEST(RankAgreement, VmoesGroupsAreWhole) {
   EXPECT_EQ(refusal(config, 1), "accepted");
 }
 
+/// How many tokens of captions are no padding only the whole batch knows.
+TEST(RankAgreement, MeansOverCaptionsAreOfAWholeBatch) {
+  RunConfig config;
+  config.text.depth = 2;
+  config.text.moe_layers = "last:1";
+  EXPECT_EQ(refusal(config, 2), "accepted");
+  config.model.moe.z_weight = 0.1;
+  EXPECT_TRUE(refusal(config, 2).starts_with("moe.z_weight, moe.orthogonal_output_weight: with experts in the text tower"));
+  EXPECT_EQ(refusal(config, 1), "accepted");
+  config.text.moe_layers = "none";
+  EXPECT_EQ(refusal(config, 2), "accepted");
+}
+
 TEST(RankAgreement, ExpertsChooseAmongWholeGroups) {
   RunConfig config;
   config.model.moe.router = RouterKind::expert_choice;
