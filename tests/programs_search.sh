@@ -61,7 +61,10 @@ test_search() {
   expect "a dual encoder learns colours" 0 "done" train --data colours --model.image_size 16 --model.patch 8 --model.width 32 --model.depth 2 \
     --model.heads 2 --moe.experts 4 --moe.hidden 32 --text.depth 2 --text.moe_layers every:2 --text.width 32 --text.heads 2 --text.context 8 --retrieval.projection 16 \
     --train.batch 4 --train.steps 120 --optim.lr 3e-3 --out colourful
-  cp out colourful.log
+  expect "a step names a block of the text tower as the log does" 0 "^step 1/1 .* \(text_block1, expert [0-9]+\)" train --data colours \
+    --model.image_size 16 --model.patch 8 --model.width 32 --model.depth 2 --model.heads 2 --moe.layers none --moe.experts 32 --moe.hidden 32 \
+    --text.depth 2 --text.moe_layers every:2 --text.width 32 --text.heads 2 --text.context 8 --retrieval.projection 16 --train.batch 4 \
+    --train.steps 1 --train.log_every 1 --out lopsided
   mkdir -p strangers && cp colours/images/*9.ppm strangers
   expect "words find images" 0 "^query,rank,score,file" predict --run colourful --query "a red picture" --query "all of it is blue" strangers --sheet found.html
   check "the right ones" found "a red picture" red
@@ -78,7 +81,6 @@ test_search() {
   yes a | head -n 1000001 >many.txt
   expect "a million captions are the most" 2 "many.txt: holds more than 1000000 captions" predict --run colourful --captions many.txt strangers
   printf 'a red picture\n\na green picture\na blue picture\n' >words.txt
-  check "steps name the text tower's block as the log does" grep -qE "load [0-9.]+ \((text_)?block1, expert [0-3]\)" colourful.log
   expect "captions for images" 0 "^strangers/green9.ppm,1,[-0-9.]+,a green picture$" predict --run colourful --captions words.txt strangers
   expect "a query of many words is cut, and a note says so" 0 "longer than the 8 tokens" predict --run colourful --query "a red picture, and then all of it is blue" strangers
   cp photos/cut.ppm strangers/'<script>alert(1)<'$'\xff''.ppm'
