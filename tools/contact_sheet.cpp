@@ -1,9 +1,11 @@
 #include "tools/contact_sheet.h"
 
 #include "core/error.h"
+#include "core/file_io.h"
 #include "tools/html.h"
 
 #include <algorithm>
+#include <filesystem>
 
 namespace ermoe {
 namespace {
@@ -93,6 +95,23 @@ std::string contents_of(const std::vector<SheetSection>& sections) {
   return text + "</ul></nav>\n";
 }
 
+/// Whether `other` is the file at `path`, by whatever name; where there is none yet, only the name tells.
+bool is_file(const std::filesystem::path& path, bool exists, const std::filesystem::path& other) {
+  std::error_code ignored;
+  if (exists) return std::filesystem::equivalent(path, other, ignored);
+  return absolute(path, ignored).lexically_normal() == absolute(other, ignored).lexically_normal();
+}
+
+bool begins_as_page(const std::string& path) {
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) return false;
+  const FileReader file(path);
+  std::string beginning(sheet_beginning.size(), ' ');
+  if (file.size() < beginning.size()) return false;
+  file.read(0, beginning.data(), beginning.size());
+  return beginning == sheet_beginning;
+}
+
 }  // namespace
 
 std::string contact_sheet_page(const ContactSheet& sheet) {
@@ -107,6 +126,17 @@ std::string contact_sheet_page(const ContactSheet& sheet) {
                              {"contents", several ? contents_of(sheet.sections) : ""},
                              {"sections", sections},
                              {"source", html_text(sheet.source)}});
+}
+
+void check_sheet(const std::string& path, const ImageDataset& searched) {
+  std::error_code ignored;
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  check_input(!std::filesystem::is_directory(path, ignored), "--sheet {}: is a folder, and the contact sheet is a file", path);
+  check_input(folder.empty() || std::filesystem::is_directory(folder, ignored), "--sheet {}: there is no folder {}", path, folder.string());
+  const bool exists = path_exists(path);
+  for (int64_t i = 0; i < searched.size(); ++i)
+    check_input(!is_file(path, exists, searched.name(i)), "--sheet {}: is one of the files that are searched, and would be replaced", path);
+  check_input(!exists || begins_as_page(path), "--sheet {}: exists and is no contact sheet, so it is not replaced", path);
 }
 
 std::string thumbnail(const ImageDataset& images, int64_t i, int64_t side) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace ermoe {
@@ -29,6 +30,13 @@ struct ContactSheet {
 
 /// The whole page. Throws `Error` without a section.
 std::string contact_sheet_page(const ContactSheet& sheet);
+
+/// What every page begins with.
+constexpr std::string_view sheet_beginning = "<!doctype html";
+
+/// Whether a page may be written at `path` after `searched`, files by their names, were searched. Throws `InputError`, one sentence: for a
+/// folder, one that is missing on the way, a file that is searched, and one that exists and does not begin as a page does.
+void check_sheet(const std::string& path, const ImageDataset& searched);
 
 /// Pixels a side of the sheet's pictures: twice what a column is wide, for screens with fine pixels.
 constexpr int64_t sheet_picture_side = 384;

@@ -21,7 +21,6 @@
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
-#include <filesystem>
 
 namespace ermoe {
 namespace {
@@ -72,6 +71,11 @@ int64_t search_images(const Searcher& searcher, const LoadedModel& model, const 
     print(writer.entry(options.queries[q], best));
   }
   print(writer.foot());
+  if (found.unread == images.size()) {
+    complain(fmt::format("no image could be read, so no contact sheet is written{}",
+                         path_exists(options.sheet) ? fmt::format(": {} stays as it was", options.sheet) : ""));
+    return found.unread;
+  }
   const std::string source = fmt::format("{} images were searched by {}{}.", images.size() - found.unread, model.folder(),
                                          found.unread > 0 ? fmt::format("; {} could not be read", found.unread) : "");
   const FoundSheet made = sheet_of(options.queries, found, images, source, complain);
@@ -122,8 +126,6 @@ void check_options(Options& options) {
   check_input(options.sheet.empty() || !options.queries.empty(), "--sheet shows what --query finds, and no --query is given");
   for (const std::string& query : options.queries) check_words(query, "--query");
   if (options.sheet.empty()) options.sheet = "found.html";
-  const std::filesystem::path folder = std::filesystem::path(options.sheet).parent_path();
-  check_input(folder.empty() || path_exists(folder.string()), "--sheet {}: there is no folder {}", options.sheet, folder.string());
 }
 
 /// A dual encoder is asked by words and everything else is not.
@@ -135,22 +137,24 @@ void check_towers(const RunConfig& config, const std::string& folder, const Opti
               "{}: is a dual encoder, which predicts no classes: give --query \"some words\" or --captions FILE", folder);
 }
 
-int64_t answer(Engine& engine, std::vector<LoadedModel>& models, const Options& options, int threads) {
+/// `searched`: the images of a search.
+int64_t answer(Engine& engine, std::vector<LoadedModel>& models, const Options& options, const ImageDataset* searched, int threads) {
   LoadedModel& model = models.front();
   if (model.config().model.dimensions == 3) return predict_volumes(engine, models, options);
-  const auto images = open_image_files(options.files);
-  if (!options.searches()) return predict_all(engine, model, *images, options, threads);
+  if (searched == nullptr) return predict_all(engine, model, *open_image_files(options.files), options, threads);
   const Searcher searcher{.engine = engine,
                           .model = model.dual(),
                           .tokenizer = *model.tokenizer(),
                           .config = model.config(),
                           .threads = threads,
                           .note = complain};
-  return options.captions.empty() ? search_images(searcher, model, *images, options) : choose_captions(searcher, *images, options);
+  return options.captions.empty() ? search_images(searcher, model, *searched, options) : choose_captions(searcher, *searched, options);
 }
 
 int predict(Options options) {
   check_options(options);
+  const auto searched = options.searches() ? open_image_files(options.files) : nullptr;
+  if (!options.queries.empty()) check_sheet(options.sheet, *searched);  // before any work: nobody waits for a search that cannot end well
   const int threads = resolve_threads(options.threads);
   Engine engine(threads, 0, options.device);
   if (!engine.gpu && !engine.device_note.empty()) complain("computing on the CPU: " + engine.device_note);
@@ -163,7 +167,7 @@ int predict(Options options) {
     check_towers(models.back().config(), models.back().folder(), options);
     models.back().use_average(nullptr, complain);
   }
-  return answer(engine, models, options, threads) > 0 ? 1 : 0;
+  return answer(engine, models, options, searched.get(), threads) > 0 ? 1 : 0;
 }
 
 int run(int argc, char** argv) {

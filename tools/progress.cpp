@@ -23,10 +23,10 @@ std::string ms_text(double ms) { return ms < 10 ? fmt::format("{:.1f} ms", ms) :
 
 std::string wait_text(double share) { return fmt::format("data wait {:.0f}%", share * 100); }
 
-/// "load 1.31", "load 2.62 (block 3, expert 5)".
+/// "load 1.31", "load 2.62 (block3, expert 5)".
 std::string load_text(const ProgressState& s) {
   const std::string load = fmt::format("load {:.2f}", *s.load_max_mean);
-  return *s.load_max_mean < kToldLoad ? load : fmt::format("{} (block {}, expert {})", load, s.loaded_block, s.loaded_expert);
+  return *s.load_max_mean < kToldLoad ? load : fmt::format("{} ({}, expert {})", load, s.loaded_block, s.loaded_expert);
 }
 
 bool tells_slowest(const ProgressState& s) { return s.slowest_rank && s.slowest_over_mean > kToldSlowness; }

@@ -21,7 +21,8 @@ struct ProgressState {
   std::optional<double> data_wait_share = {};  // of the step's time, 0 to 1
   std::optional<double> mfu = {};              // share of the machine's measured peak, 0 to 1
   std::optional<double> load_max_mean = {}, gini = {};
-  int64_t loaded_block = 0, loaded_expert = 0;  // where load_max_mean is; told where it is much
+  std::string loaded_block = {};  // where load_max_mean is, by its name in logs; told where it is much
+  int64_t loaded_expert = 0;
   std::optional<int64_t> slowest_rank = {};
   double slowest_over_mean = 1;  // its own work over the mean of all ranks'; told where it is more than a little
   std::optional<int64_t> memory_bytes = {};

@@ -17,6 +17,7 @@ namespace ermoe {
 namespace {
 
 constexpr size_t most_captions_bytes = size_t{64} << 20;
+constexpr int64_t most_captions = 1'000'000;
 
 ExecContext evaluation_context(const Engine& engine) {
   ExecContext ctx = engine.ctx.with_tape(nullptr);
@@ -54,6 +55,18 @@ void note_if_not_numbers(const Searcher& searcher, const std::vector<Match>& mat
   told = true;
 }
 
+/// One note, however many they are: a file of captions may have a million.
+void note_if_cut(const Searcher& searcher, const std::vector<std::string>& texts) {
+  const auto cut = [&](const std::string& text) { return searcher.tokenizer.cuts(text); };
+  const auto first = std::ranges::find_if(texts, cut);
+  if (first == texts.end()) return;
+  const auto more = std::count_if(first + 1, texts.end(), cut);
+  const std::string subject =
+      more > 0 ? fmt::format("\"{}\" and {} more are", printable(*first), more) : fmt::format("\"{}\" is", printable(*first));
+  searcher.note(fmt::format("{} longer than the {} tokens that the model reads: {} not searched for", subject, searcher.tokenizer.length(),
+                            more > 0 ? "their ends are" : "its end is"));
+}
+
 }  // namespace
 
 void check_words(const std::string& words, const std::string& name) {
@@ -73,6 +86,7 @@ std::vector<std::string> read_captions_file(const std::string& path) {
     rest.remove_prefix(std::min(end + 1, rest.size()));
     if (caption.empty()) continue;
     check_words(caption, fmt::format("{}, line {}", path, line));
+    check_input(std::ssize(captions) < most_captions, "{}: holds more than {} captions, and so many are the most", path, most_captions);
     captions.push_back(caption);
   }
   check_input(!captions.empty(), "{}: holds no caption; one a line is expected", path);
@@ -83,10 +97,7 @@ Tensor text_features(const Searcher& searcher, const std::vector<std::string>& t
   const ExecContext ctx = evaluation_context(searcher.engine);
   const ExecContext& host = searcher.engine.host_ctx();
   const auto total = std::ssize(texts), most = evaluation_batch(searcher.config.train);
-  for (const std::string& text : texts)
-    if (searcher.tokenizer.cuts(text))
-      searcher.note(fmt::format("\"{}\" is longer than the {} tokens that the model reads: its end is not searched for", printable(text),
-                                searcher.tokenizer.length()));
+  note_if_cut(searcher, texts);
   const Tensor all = Tensor::empty(*host.allocator, {total, searcher.model.config().retrieval.projection}, DType::f32, "text features");
   for (int64_t first = 0; first < total; first += most) {
     const int64_t here = std::min(most, total - first);

@@ -32,10 +32,10 @@ struct Searcher {
 void check_words(const std::string& words, const std::string& name);
 
 /// The captions in a text file, one a line, without blanks at their ends; empty lines are left out. Throws InputError that names the file,
-/// and the line where one is at fault, or where there is none.
+/// and the line where one is at fault, or where there is none or more than 1,000,000.
 std::vector<std::string> read_captions_file(const std::string& path);
 
-/// Features (Q, P) f32 on the host, each of length 1. A note says which texts are longer than the model reads.
+/// Features (Q, P) f32 on the host, each of length 1. One note says of texts that are longer than the model reads: the first, and how many.
 Tensor text_features(const Searcher& searcher, const std::vector<std::string>& texts);
 
 /// Matches of each query among the images, best first; indices are those of `images`.

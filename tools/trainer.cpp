@@ -243,7 +243,7 @@ void Trainer::show(const SessionStep& step, double loss, const StepLoad& load) {
   if (wait_seconds_ > told_wait_share * seconds_) state.data_wait_share = wait_seconds_ / seconds_;
   if (!step.report.routes.empty()) {
     state.load_max_mean = load.max_over_mean;
-    state.loaded_block = load.block;
+    state.loaded_block = session_->objective().block_name(load.block);
     state.loaded_expert = load.expert;
     state.gini = load.gini;
   }

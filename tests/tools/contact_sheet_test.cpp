@@ -100,6 +100,61 @@ TEST(Thumbnail, IsNeverTheFileAndNeverEnlarged) {
   EXPECT_TRUE(thumbnail(*images, 3, 384).starts_with("data:image/png;base64,"));
 }
 
+class SheetPlace : public ::testing::Test {
+ protected:
+  /// What is said of a sheet at `path` beside a search of photos/ and extra.png; empty where it may be written.
+  std::string fault_at(const std::string& path) const {
+    try {
+      check_sheet(path, *open_image_files({folder_ / "photos", folder_ / "extra.png", folder_ / "gone.png"}));
+    } catch (const InputError& fault) {
+      return fault.what();
+    }
+    return "";
+  }
+  void expect_searched(const std::string& path) const {
+    EXPECT_EQ(fault_at(path), "--sheet " + path + ": is one of the files that are searched, and would be replaced");
+  }
+  void expect_kept(const std::string& path) const {
+    EXPECT_EQ(fault_at(path), "--sheet " + path + ": exists and is no contact sheet, so it is not replaced");
+  }
+
+  TempFolder folder_;
+  std::string inner_ = folder_.file("photos/far/a.png", encode_png(plain_image(20, 16)));
+  std::string extra_ = folder_.file("extra.png", encode_png(plain_image(20, 16)));
+};
+
+TEST_F(SheetPlace, IsNewOrHoldsASheet) {
+  EXPECT_EQ(fault_at(folder_ / "new.html"), "");
+  EXPECT_EQ(fault_at(folder_ / "photos/new.html"), "");
+  EXPECT_EQ(fault_at(folder_.file("photos/old.html", contact_sheet_page(sheet_of("a dog", "dog.jpg")))), "");
+}
+
+TEST_F(SheetPlace, IsNoFileThatIsSearched) {
+  expect_searched(inner_);
+  expect_searched(extra_);
+  expect_searched(folder_ / "photos/../extra.png");
+  expect_searched(folder_ / "photos/../gone.png");
+  std::filesystem::create_symlink(extra_, folder_ / "link.html");
+  expect_searched(folder_ / "link.html");
+  folder_.file("extra.png", contact_sheet_page(sheet_of("a dog", "dog.jpg")));  // whatever it holds
+  expect_searched(extra_);
+}
+
+TEST_F(SheetPlace, IsNoOtherFile) {
+  expect_kept(folder_.file("mine.jpg", encode_jpeg(plain_image(20, 16), 95)));
+  expect_kept(folder_.file("empty.html", ""));
+  expect_kept(folder_.file("short.html", "<!doctype"));
+  expect_kept(folder_.file("foreign.html", "<!DOCTYPE html>\n<p>Somebody else's page."));
+  expect_kept("/dev/null");
+}
+
+TEST_F(SheetPlace, IsNoFolderAndLiesInOne) {
+  for (const std::string& path : {folder_ / "photos", folder_ / "photos/"})
+    EXPECT_EQ(fault_at(path), "--sheet " + path + ": is a folder, and the contact sheet is a file");
+  EXPECT_EQ(fault_at(folder_ / "no/x.html"), "--sheet " + (folder_ / "no/x.html") + ": there is no folder " + (folder_ / "no"));
+  EXPECT_EQ(fault_at(extra_ + "/x.html"), "--sheet " + extra_ + "/x.html: there is no folder " + extra_);
+}
+
 TEST(Thumbnail, OfABrokenFileIsRefusedByName) {
   const TempFolder folder;
   const std::string path = folder.file("broken.jpg", "\xff\xd8\xff nothing");

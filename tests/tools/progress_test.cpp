@@ -69,7 +69,7 @@ TEST(Progress, NamesTheSlowestRankAndTheMostLoadedExpertWhereTheyStandOut) {
   s.step = 1;
   s.steps = 2;
   s.load_max_mean = 1.99;
-  s.loaded_block = 3;
+  s.loaded_block = "text_block1";
   s.loaded_expert = 5;
   s.slowest_rank = 3;
   s.slowest_over_mean = 1.1;
@@ -77,8 +77,8 @@ TEST(Progress, NamesTheSlowestRankAndTheMostLoadedExpertWhereTheyStandOut) {
   EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | load 1.99");
   s.load_max_mean = 2.622;
   s.slowest_over_mean = 1.224;
-  EXPECT_EQ(plain_line(s), "step 1/2 | rank 3 +22 % | load 2.62 (block 3, expert 5)");
-  EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | rank 3 +22 % | load 2.62 (block 3, expert 5)");
+  EXPECT_EQ(plain_line(s), "step 1/2 | rank 3 +22 % | load 2.62 (text_block1, expert 5)");
+  EXPECT_EQ(terminal_line(s, 80), "step 1/2  50% | rank 3 +22 % | load 2.62 (text_block1, expert 5)");
 }
 
 TEST(Progress, DurationsAndRates) {

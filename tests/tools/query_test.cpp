@@ -110,6 +110,16 @@ TEST(CaptionsFile, IsOneALine) {
   EXPECT_NE(fault_of([&] { read_captions_file(folder / "nowhere"); }), "");
 }
 
+TEST(CaptionsFile, HasAMillionCaptionsAtMost) {
+  const TempFolder folder;
+  std::string text;
+  for (int i = 0; i < 1'000'000; ++i) text += "a\n\n";  // empty lines are none
+  const std::string path = folder.file("c.txt", text);
+  EXPECT_EQ(read_captions_file(path).size(), 1'000'000u);
+  folder.file("c.txt", text + "b");
+  EXPECT_EQ(fault_of([&] { read_captions_file(path); }), path + ": holds more than 1000000 captions, and so many are the most");
+}
+
 TEST_F(Query, FindsTheSameWhateverTheBatch) {
   const std::vector<std::string> queries{"a red square", "green"};
   const Found one = find_images(searcher(1), queries, *images(), 5), all = find_images(searcher(64), queries, *images(), 5);
@@ -176,6 +186,12 @@ TEST_F(Query, ALongTextIsCutAndANoteSaysSo) {
   ASSERT_EQ(notes_.size(), 1u);
   EXPECT_EQ(notes_[0], "\"1234567 and more\" is longer than the 8 tokens that the model reads: its end is not searched for");
   for (int64_t p = 0; p < 6; ++p) EXPECT_EQ(cut.data<float>()[p], front.data<float>()[p]);
+}
+
+TEST_F(Query, LongTextsAreCountedInOneNote) {
+  text_features(searcher(3), {"red", "1234567 and more", "blue", "7654321 and more", "0000000 and more"});
+  EXPECT_EQ(notes_, std::vector<std::string>{"\"1234567 and more\" and 2 more are longer than the 8 tokens that the model reads: "
+                                             "their ends are not searched for"});
 }
 
 TEST_F(Query, ScoresThatAreNoNumbersAreTold) {
