@@ -61,7 +61,7 @@ test_search() {
   expect "a dual encoder learns colours" 0 "done" train --data colours --model.image_size 16 --model.patch 8 --model.width 32 --model.depth 2 \
     --model.heads 2 --moe.experts 4 --moe.hidden 32 --text.depth 2 --text.moe_layers every:2 --text.width 32 --text.heads 2 --text.context 8 --retrieval.projection 16 \
     --train.batch 4 --train.steps 120 --optim.lr 3e-3 --out colourful
-  expect "a step names a block of the text tower as the log does" 0 "^step 1/1 .* \(text_block1, expert [0-9]+\)" train --data colours \
+  expect "a step names a block of the text tower as the log does" 0 "^step 1/1 .* \(text block 1, expert [0-9]+\)" train --data colours \
     --model.image_size 16 --model.patch 8 --model.width 32 --model.depth 2 --model.heads 2 --moe.layers none --moe.experts 32 --moe.hidden 32 \
     --text.depth 2 --text.moe_layers every:2 --text.width 32 --text.heads 2 --text.context 8 --retrieval.projection 16 --train.batch 4 \
     --train.steps 1 --train.log_every 1 --out lopsided

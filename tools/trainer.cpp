@@ -21,6 +21,14 @@ constexpr double told_wait_share = 0.01;  // waiting for data that the user shou
 
 double images_per_second(int64_t images, double seconds) { return seconds > 0 ? static_cast<double>(images) / seconds : 0; }
 
+/// "text_block1" of the logs as people read it: "text block 1".
+std::string spaced(const std::string& name) {
+  const size_t digits = std::min(name.find_first_of("0123456789"), name.size());
+  std::string text = name.substr(0, digits) + " " + name.substr(digits);
+  std::ranges::replace(text, '_', ' ');
+  return text;
+}
+
 /// With `comm` of all ranks' images, which all ask then; without, of this rank's.
 StepLoad load_of(const ExecContext& ctx, const std::vector<RoutingRecord>& routes, Communicator* comm) {
   StepLoad load;
@@ -243,7 +251,7 @@ void Trainer::show(const SessionStep& step, double loss, const StepLoad& load) {
   if (wait_seconds_ > told_wait_share * seconds_) state.data_wait_share = wait_seconds_ / seconds_;
   if (!step.report.routes.empty()) {
     state.load_max_mean = load.max_over_mean;
-    state.loaded_block = session_->objective().block_name(load.block);
+    state.loaded_block = spaced(session_->objective().block_name(load.block));
     state.loaded_expert = load.expert;
     state.gini = load.gini;
   }
