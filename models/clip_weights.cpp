@@ -12,6 +12,8 @@
 namespace ermoe {
 namespace {
 
+constexpr double usual_norm_eps = 1e-5;
+
 /// How their tensor becomes ours.
 enum class Fit { as_it_is, transposed };
 
@@ -209,7 +211,7 @@ void settle_image(const Sizes& sizes, VitConfig& image) {
   if (image.image_size == 0) image.image_size = grid * image.patch;
   image.pre_norm = sizes.has("image.norm_pre.weight");  // OpenCLIP can do without (no_ln_pre)
   image.patch_bias = PatchBias::off;
-  image.norm_eps = 1e-5;
+  image.norm_eps = usual_norm_eps;
   image.pool = Pool::token;
   image.positions = Positions::learned;
 }
@@ -238,7 +240,6 @@ void check_form(const SafetensorsFile& file, const DualConfig& config) {
   std::vector<std::string> other;
   if (own.pre_norm != clip.pre_norm) other.push_back(fmt::format("--model.pre_norm {}", clip.pre_norm));
   if (own.patch_bias != clip.patch_bias) other.emplace_back("--model.patch_bias off");
-  if (own.norm_eps != clip.norm_eps) other.push_back(fmt::format("--model.norm_eps {}", clip.norm_eps));
   if (own.pool != clip.pool) other.emplace_back("--model.pool token");
   if (own.positions != clip.positions) other.emplace_back("--model.positions learned");
   check_input(other.empty(), "{}: a CLIP model computes otherwise than these settings say; give {}", file.path(), fmt::join(other, " "));
@@ -341,6 +342,9 @@ LoadReport load_clip_weights(const ExecContext& ctx, const std::string& path, Du
   const SafetensorsFile file = SafetensorsFile::open(path);
   check_form(file, model.config());
   LoadReport report;
+  // The file does not tell, and this engine's own towers go out into such files with what they have.
+  if (const double eps = model.config().image.norm_eps; eps != usual_norm_eps)
+    report.adapted.push_back(fmt::format("model.norm_eps stays {}, where CLIP's own models have {}", eps, usual_norm_eps));
   for (const Move& move : plan(file, model, report)) {
     const Tensor& to = move.slice.part;
     const auto& names = move.source.names;

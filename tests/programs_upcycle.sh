@@ -73,7 +73,9 @@ EOP
     expect "from $names's names" 0 "$made" train "${towers[@]}" "${form[@]}" "${own[@]}" "${experts[@]}" "${still[@]}" --init $names.safetensors --out $names
     check "whose first evaluation is the dense one's last" begins_as $names towers
   done
-  refused "settings that are not CLIP's" "give --model.pre_norm true --model.patch_bias off --model.norm_eps 1e-05" \
+  expect "another epsilon is told" 0 "model.norm_eps stays 1e-06, where CLIP's own models have 1e-05" train "${towers[@]}" "${form[@]}" "${own[@]}" \
+    "${still[@]}" --moe.layers none --model.norm_eps 1e-6 --init open_clip.safetensors --out epsilon
+  refused "settings that are not CLIP's" "give --model.pre_norm true --model.patch_bias off" \
     "${towers[@]}" "${own[@]}" --moe.layers none --init open_clip.safetensors
 }
 

@@ -152,7 +152,7 @@ TEST_P(FromClip, ASettingThatDoesNotFitIsNamed) {
   refused([](DualConfig& c) { c.text.vocabulary = 40; }, {"text.vocabulary is 40", "29"});
   refused([](DualConfig& c) { c.text.context = 9; }, {"text.context is 9", "7"});
   refused([](DualConfig& c) { c.retrieval.projection = 7; }, {"retrieval.projection is 7", "6"});
-  refused([](DualConfig& c) { c.image.pre_norm = false, c.image.norm_eps = 1e-6; }, {"give --model.pre_norm true --model.norm_eps 1e-05"});
+  refused([](DualConfig& c) { c.image.pre_norm = false; }, {"give --model.pre_norm true"});
   refused([](DualConfig& c) { c.image.patch_bias = PatchBias::on, c.image.pool = Pool::average; },
           {"give --model.patch_bias off --model.pool token"});
   give_experts(config_, "1", "none");

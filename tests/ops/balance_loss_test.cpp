@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 namespace ermoe::testing {
 namespace {
@@ -104,6 +105,18 @@ TEST(BalanceLoss, AGroupOfPaddingCostsNothing) {
               1e-12);
   EXPECT_NEAR(value_of(load_loss(bench.ctx, Variable(x), Variable(x), 2, 1, 2, weights)),
               value_of(load_loss(bench.ctx, Variable(first), Variable(first), 2, 1, 1)) / 2, 1e-12);
+  using Loss = std::function<Variable(const ExecContext&, const Variable&)>;
+  const Loss losses[] = {[&](const ExecContext& c, const Variable& v) { return importance_loss(c, v, 2, weights); },
+                         [&](const ExecContext& c, const Variable& v) { return load_loss(c, v, Variable(x), 2, 1, 2, weights); }};
+  for (const Loss& loss : losses) {
+    Tape tape;
+    const ExecContext ctx = bench.ctx.with_tape(&tape);
+    const Variable leaf = tape.leaf(x);
+    tape.backward(ctx, loss(ctx, leaf));
+    const std::vector<double> slope = to_doubles(tape.grad(leaf));
+    EXPECT_GT(std::abs(slope[0]), 0);
+    for (size_t i = 12; i < slope.size(); ++i) EXPECT_EQ(slope[i], 0) << i;
+  }
 }
 
 double value(const Variable& v) { return to_doubles(v.value)[0]; }
