@@ -27,6 +27,8 @@
 #include "ops/softmax.h"
 #include "tools/bench/op_bench.h"
 
+#include <algorithm>
+
 namespace ermoe {
 namespace {
 
@@ -262,7 +264,8 @@ class Cases {
          {StiefelMethod::newton_schulz, StiefelMethod::gram_schmidt, StiefelMethod::cholesky_qr, StiefelMethod::cayley})
       if (wanted("stiefel_step")) stiefel_case(method);
     if (wanted("project_off")) {
-      const Tensor basis = columns_of_identity(1, D, E * R).reshape({D, E * R});
+      const int64_t columns = std::min(E * R, D);  // of a tiny model not all experts have a basis of their own
+      const Tensor basis = columns_of_identity(1, D, columns).reshape({D, columns});
       compute_case("project_off", fmt::format("{} x ({}, {}) off {} columns", E, D, D - R, R),
                    2 * static_cast<double>(E) * product(D, R, D - R), 0, {random_master({E, D, D - R})},
                    [basis](const ExecContext& c, In x) {
@@ -272,8 +275,9 @@ class Cases {
     }
   }
 
-  /// (count, rows, columns) f32 with orthonormal columns.
+  /// (count, rows, columns) f32 with orthonormal columns, rows at most.
   Tensor columns_of_identity(int64_t count, int64_t rows, int64_t columns) const {
+    check(columns <= rows, "[op_cases] {} columns of {} rows cannot be orthonormal", columns, rows);
     const Tensor q = Tensor::zeros(*engine_.host_ctx().allocator, {count, rows, columns}, DType::f32, "benchmark");
     for (int64_t e = 0; e < count; ++e)
       for (int64_t i = 0; i < columns; ++i) q.data<float>()[(e * rows + i) * columns + i] = 1;
