@@ -8,6 +8,7 @@
 #include "ops/project_off.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 namespace ermoe {
@@ -170,15 +171,15 @@ void ExpertBank::init(const ExecContext& ctx, RngKey key) {
 /// Every expert starts as the thin SVD of a Kaiming-normal matrix, the r largest singular values kept. With a shared
 /// basis, its columns replace the first R of V1 (an orthonormal completion keeps the rest orthogonal to them).
 void ExpertBank::init_from_svd(const ExecContext& ctx, RngKey key) {
-  const auto draw = [&](Parameter& U, Parameter& s, const Tensor& V, int64_t fan_in) {
-    init_factors(ctx, U.value, s.value, V, std::sqrt(2.0 / static_cast<double>(fan_in)), key_of(key, U.name));
-  };
-  draw(factors_.U2, factors_.s2, factors_.V2.value, dims_.hidden);
-  if (shared_basis_ == nullptr) return draw(factors_.U1, factors_.s1, factors_.V1.value, dims_.width);
-
   const int64_t E = dims_.experts, D = dims_.width, r = dims_.rank, R = dims_.basis_rank;
-  const Tensor full = ctx.empty({dims_.all(), D, r}, factors_.U1.value.dtype(), "experts");
-  draw(factors_.U1, factors_.s1, full, D);
+  const bool shared = shared_basis_ != nullptr;
+  const Tensor full = shared ? ctx.empty({dims_.all(), D, r}, factors_.U1.value.dtype(), "experts") : factors_.V1.value;
+  const auto draw = [&](const Parameter& U, const Parameter& s, const Tensor& V, int64_t fan_in) {
+    return FactorDraw{
+        .U = U.value, .s = s.value, .V = V, .deviation = std::sqrt(2.0 / static_cast<double>(fan_in)), .key = key_of(key, U.name)};
+  };
+  init_factors(ctx, std::array{draw(factors_.U1, factors_.s1, full, D), draw(factors_.U2, factors_.s2, factors_.V2.value, dims_.hidden)});
+  if (!shared) return;
   dispatch_float(full.dtype(), "experts", [&](auto tag) {
     using T = decltype(tag);
     for (int64_t row = 0; row < E * D; ++row) std::copy_n(full.data<T>() + row * r + R, r - R, factors_.V1.value.data<T>() + row * (r - R));

@@ -23,25 +23,28 @@ void draw(std::vector<double>& G, int64_t size, double deviation, RngKey key) {
   for (int64_t i = 0; i < size; ++i) G[static_cast<size_t>(i)] = deviation * normal(key, static_cast<uint64_t>(i));
 }
 
-}  // namespace
-
-void init_factors(const ExecContext&, const Tensor& U, const Tensor& s, const Tensor& V, double deviation, RngKey key) {
-  const int64_t E = U.shape()[0], m = U.shape()[1], r = U.shape()[2], n = V.shape()[1];
-  const int64_t k = std::min(m, n);
-  dispatch_float(U.dtype(), "init_factors", [&](auto tag) {
+void init_expert(const FactorDraw& factors, int64_t e) {
+  const int64_t m = factors.U.shape()[1], r = factors.U.shape()[2], n = factors.V.shape()[1], k = std::min(m, n);
+  std::vector<double> G, u, sigma, vt;
+  draw(G, m * n, factors.deviation, factors.key.fold(static_cast<uint64_t>(e)));
+  svd(m, n, G, u, sigma, vt);
+  dispatch_float(factors.U.dtype(), "init_factors", [&](auto tag) {
     using T = decltype(tag);
-#pragma omp parallel for schedule(dynamic)
-    for (int64_t e = 0; e < E; ++e) {
-      std::vector<double> G, u, sigma, vt;
-      draw(G, m * n, deviation, key.fold(static_cast<uint64_t>(e)));
-      svd(m, n, G, u, sigma, vt);
-      for (int64_t i = 0; i < r; ++i) {
-        s.data<T>()[e * r + i] = static_cast<T>(sigma[static_cast<size_t>(i)]);
-        for (int64_t row = 0; row < m; ++row) U.data<T>()[(e * m + row) * r + i] = static_cast<T>(u[static_cast<size_t>(row * k + i)]);
-        for (int64_t row = 0; row < n; ++row) V.data<T>()[(e * n + row) * r + i] = static_cast<T>(vt[static_cast<size_t>(i * n + row)]);
-      }
+    T *U = factors.U.data<T>() + e * m * r, *s = factors.s.data<T>() + e * r, *V = factors.V.data<T>() + e * n * r;
+    for (int64_t i = 0; i < r; ++i) {
+      s[i] = static_cast<T>(sigma[static_cast<size_t>(i)]);
+      for (int64_t row = 0; row < m; ++row) U[row * r + i] = static_cast<T>(u[static_cast<size_t>(row * k + i)]);
+      for (int64_t row = 0; row < n; ++row) V[row * r + i] = static_cast<T>(vt[static_cast<size_t>(i * n + row)]);
     }
   });
+}
+
+}  // namespace
+
+void init_factors(const ExecContext&, std::span<const FactorDraw> draws) {
+  const int64_t E = draws[0].U.shape()[0], count = std::ssize(draws) * E;
+#pragma omp parallel for schedule(dynamic)
+  for (int64_t i = 0; i < count; ++i) init_expert(draws[static_cast<size_t>(i / E)], i % E);
 }
 
 std::optional<SingularTriplets> singular_triplets(const Tensor& W) {

@@ -4,13 +4,21 @@
 #include "core/context.h"
 
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace ermoe {
 
-/// For each expert e: draws G (m, n) with normal entries of the given deviation and writes its r largest singular
-/// triplets, G ≈ U diag(s) Vᵀ, sorted by s: U (E, m, r), s (E, r), V (E, n, r), on the host.
-void init_factors(const ExecContext& ctx, const Tensor& U, const Tensor& s, const Tensor& V, double deviation, RngKey key);
+/// What becomes the factors of one of the experts' matrices: U (E, m, r), s (E, r), V (E, n, r), on the host.
+struct FactorDraw {
+  Tensor U, s, V;
+  double deviation = 1;
+  RngKey key;
+};
+
+/// For each draw and expert: makes G (m, n) with normal entries of the draw's deviation and writes its r largest singular triplets,
+/// G ≈ U diag(s) Vᵀ, sorted by s. All of them at once, a thread each: of large experts one takes seconds.
+void init_factors(const ExecContext& ctx, std::span<const FactorDraw> draws);
 
 /// W = U diag(s) Vᵀ of one matrix (m, n), rows side by side; s descends.
 struct SingularTriplets {
