@@ -136,10 +136,9 @@ double subspace_overlap(const Tensor& packed) {
   return sum / (static_cast<double>(E * (E - 1)) / 2);
 }
 
-RoutingCollector::RoutingCollector(Model& model) : RoutingCollector(model.experts(), model.moe_layers()) {}
-
-RoutingCollector::RoutingCollector(const MoeConfig& settings, const std::vector<MoeLayer*>& layers) {
-  for (MoeLayer* moe : layers) {
+RoutingCollector::RoutingCollector(Model& model) {
+  const MoeConfig& settings = model.experts();
+  for (MoeLayer* moe : model.moe_layers()) {
     layers_.emplace_back().moe = moe;
     layers_.back().has_floor = settings.router == RouterKind::ermoe && settings.combine == Combine::normalized;
     layers_.back().counts.resize(static_cast<size_t>(moe->dims().all()));

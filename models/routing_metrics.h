@@ -48,8 +48,6 @@ double gini_of(std::span<const double> values);
 class RoutingCollector {
  public:
   explicit RoutingCollector(Model& model);
-  /// Of these layers, whose experts have these settings.
-  RoutingCollector(const MoeConfig& settings, const std::vector<MoeLayer*>& layers);
 
   /// Adds one pass over samples with these numbers in the data set: images, captions, or pairs of both. `routes` are those of all layers,
   /// or of the layers of one tower, each layer once; a layer's tokens are as many of each sample, and padding among them counts nowhere.

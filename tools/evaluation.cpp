@@ -1,5 +1,6 @@
 #include "tools/evaluation.h"
 
+#include "core/flat.h"
 #include "core/gather.h"
 #include "models/config_rules.h"
 
@@ -102,6 +103,14 @@ std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const P
     one.split = split;
   }
   return all;
+}
+
+Tensor floats_on_host(const ExecContext& ctx, const Tensor& t) {
+  const Tensor here = on_host(ctx, t);
+  if (here.dtype() == DType::f32) return here;
+  const Tensor floats = Tensor::empty(here.allocator(), here.shape(), DType::f32, "host copy");
+  convert(here, floats);
+  return floats;
 }
 
 Evaluation evaluate(const ExecContext& outer, Vit& model, Pipeline& pipeline, const LossConfig& loss, int64_t batch,

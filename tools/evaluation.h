@@ -60,6 +60,9 @@ ForEachBatch statistics_batches(const ExecContext& ctx, Pipeline& pipeline, int6
 std::vector<AgePrediction> age_predictions(const Evaluation& evaluation, const Pipeline& pipeline, const DataConfig& data,
                                            const std::string& split);
 
+/// In f32 and on the host, whatever the model computes in: `t` itself where it is so already.
+Tensor floats_on_host(const ExecContext& ctx, const Tensor& t);
+
 enum class ExpertOrder { own, shuffled };
 
 /// Runs the whole evaluation split. `previous` (may be null) is the collector of the last evaluation of the same images.

@@ -103,8 +103,8 @@ class ImagesAndCaptions final : public Objective {
   }
   Evaluation evaluate(int64_t batch, const EvaluationProgress& progress) override {
     PairEvaluation result = evaluate_pairs(engine_.ctx, model_, pipeline_, {.images = batch, .loss = pair_batches(config_.train).loss},
-                                           last_, ExpertOrder::own, progress);
-    last_ = result.routing;
+                                           last_.get(), ExpertOrder::own, progress);
+    last_ = result.evaluation.collector;
     return std::move(result.evaluation);
   }
 
@@ -131,7 +131,7 @@ class ImagesAndCaptions final : public Objective {
   const RunConfig& config_;
   DualEncoder& model_;
   Pipeline& pipeline_;
-  PairRouting last_;
+  std::shared_ptr<RoutingCollector> last_;
 };
 
 }  // namespace

@@ -16,11 +16,9 @@ struct FeatureRows {
   std::vector<float> values;  // (N, P)
 
   void add(const ExecContext& ctx, const Tensor& features, std::span<const int64_t> of) {
-    const Tensor here = on_host(ctx, features);
-    const Tensor wide = Tensor::empty(here.allocator(), here.shape(), DType::f32);
-    convert(here, wide);
+    const Tensor floats = floats_on_host(ctx, features);
     keys.insert(keys.end(), of.begin(), of.end());
-    values.insert(values.end(), wide.data<float>(), wide.data<float>() + wide.numel());
+    values.insert(values.end(), floats.data<float>(), floats.data<float>() + floats.numel());
   }
 
   /// Those of all ranks, by their keys; equal keys stay in the order in which one rank had them.
@@ -54,12 +52,7 @@ struct FeatureRows {
 class PairCollector {
  public:
   PairCollector(const ExecContext& ctx, DualEncoder& model, int64_t rows, ExpertOrder order)
-      : ctx_(ctx),
-        model_(model),
-        rows_(rows),
-        order_(order),
-        routing_{.image = std::make_shared<RoutingCollector>(model.experts(), model.image().moe_layers()),
-                 .text = std::make_shared<RoutingCollector>(model.experts(), model.text().moe_layers())} {}
+      : ctx_(ctx), model_(model), rows_(rows), order_(order), routing_(std::make_shared<RoutingCollector>(model)) {}
 
   void add(const EvaluationBatch& in) {
     add_images(in);
@@ -77,9 +70,8 @@ class PairCollector {
     for (int64_t& owner : all.owners) owner = std::ranges::lower_bound(all.samples, owner) - all.samples.begin();
     return all;
   }
-  PairRouting routing() {
-    routing_.image->gather(*ctx_.comm);
-    routing_.text->gather(*ctx_.comm);
+  std::shared_ptr<RoutingCollector> routing() {
+    routing_->gather(*ctx_.comm);
     return routing_;
   }
 
@@ -105,7 +97,7 @@ class PairCollector {
       return;
     }
     images_.add(ctx_, model_.image_features(ctx_, Variable(in.input.images), own).value, in.indices);
-    routing_.image->add(own.routes, {}, in.indices);
+    routing_->add(own.routes, {}, in.indices);
   }
 
   /// Of the batch's captions those from `first` up to `last`, none included.
@@ -118,7 +110,7 @@ class PairCollector {
     }
     const auto owners = std::span(in.owners).subspan(static_cast<size_t>(first), static_cast<size_t>(last - first));
     captions_.add(ctx_, model_.text_features(ctx_, in.input.tokens.slice(first, last), own).value, owners);
-    routing_.text->add(own.routes, {}, owners);
+    routing_->add(own.routes, {}, owners);
   }
 
   ExecContext ctx_;
@@ -126,7 +118,7 @@ class PairCollector {
   int64_t rows_;  // captions at a time
   ExpertOrder order_;
   FeatureRows images_, captions_;  // by sample
-  PairRouting routing_;
+  std::shared_ptr<RoutingCollector> routing_;
 };
 
 /// Rows of a tensor (N, P) on the host, on the context's device.
@@ -167,7 +159,7 @@ double loss_of(const ExecContext& outer, CachingAllocator& host, DualEncoder& mo
 PairBatches pair_batches(const TrainConfig& train) { return {.images = evaluation_batch(train), .loss = train.batch / train.accumulate}; }
 
 PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipeline& pipeline, const PairBatches& batches,
-                              const PairRouting& previous, ExpertOrder order, const EvaluationProgress& progress) {
+                              const RoutingCollector* previous, ExpertOrder order, const EvaluationProgress& progress) {
   ExecContext ctx = outer.with_tape(nullptr);
   ctx.mode = Mode::eval;
   CachingAllocator& host = ctx.host != nullptr ? *ctx.host : *ctx.allocator;
@@ -177,14 +169,14 @@ PairEvaluation evaluate_pairs(const ExecContext& outer, DualEncoder& model, Pipe
     collector.add(in);
     if (progress) progress(std::ssize(collector.images().keys));
   });
-  PairEvaluation result{.evaluation = {}, .features = collector.features(host), .routing = collector.routing()};
+  PairEvaluation result{.evaluation = {}, .features = collector.features(host)};
   Evaluation& e = result.evaluation;
   e.images = std::ssize(result.features.samples);
   check_input(e.images > 0, "not one image to evaluate on could be read");
   e.retrieval = retrieval_report(result.features.image, result.features.text, result.features.owners);
   e.loss = loss_of(ctx, host, model, result.features, batches.loss);
-  e.routing = result.routing.image->metrics(previous.image.get());
-  for (RoutingMetrics& m : result.routing.text->metrics(previous.text.get())) e.routing.push_back(std::move(m));
+  e.collector = collector.routing();
+  e.routing = e.collector->metrics(previous);
   return result;
 }
 

@@ -18,15 +18,9 @@ struct PairFeatures {
   std::vector<int64_t> owners;   // (C) row of `image` that each belongs to
 };
 
-/// The routing that evaluations saw: for the next one's churn.
-struct PairRouting {
-  std::shared_ptr<RoutingCollector> image, text;
-};
-
 struct PairEvaluation {
   Evaluation evaluation;  // `loss` is the training loss of batches as equal as can be, each image with its first caption
   PairFeatures features;
-  PairRouting routing;
 };
 
 /// How many images an evaluation takes at a time: through the towers, as memory allows; and into the loss, since a caption is harder to
@@ -42,7 +36,7 @@ PairBatches pair_batches(const TrainConfig& train);
 /// at once. Of several ranks all call it, and all return the same. `shuffled` sends every token, of images and texts, to the experts next
 /// to its own. Throws InputError where not one image could be read.
 PairEvaluation evaluate_pairs(const ExecContext& ctx, DualEncoder& model, Pipeline& pipeline, const PairBatches& batches,
-                              const PairRouting& previous = {}, ExpertOrder order = ExpertOrder::own,
+                              const RoutingCollector* previous = nullptr, ExpertOrder order = ExpertOrder::own,
                               const EvaluationProgress& progress = {});
 
 /// What each caption found: CSV with a line a caption: image, caption, rank (of its own image), top_image. `pipeline` is the one evaluated.

@@ -2,7 +2,6 @@
 
 #include "core/error.h"
 #include "core/file_io.h"
-#include "core/flat.h"
 #include "data/caption_text.h"
 #include "data/text/caption.h"
 #include "tools/evaluation.h"
@@ -25,15 +24,6 @@ ExecContext evaluation_context(const Engine& engine) {
   return ctx;
 }
 
-/// (B, P) f32 on the host.
-Tensor host_features(const Engine& engine, const Variable& features) {
-  const Tensor read = on_host(engine.ctx, features.value);
-  if (read.dtype() == DType::f32) return read;
-  const Tensor floats = Tensor::empty(*engine.host_ctx().allocator, read.shape(), DType::f32, "features");
-  convert(read, floats);
-  return floats;
-}
-
 /// Rows of `rows` (B, P) to those of `all` from `first` on.
 void put_rows(const Tensor& rows, const Tensor& all, int64_t first) {
   std::memcpy(all.data<float>() + first * all.shape()[1], rows.data<float>(), rows.bytes());
@@ -45,7 +35,7 @@ int64_t image_features(const Searcher& searcher, const ImageDataset& images,
   return for_each_given_batch(searcher.engine, searcher.config, images, searcher.threads, searcher.note,
                               [&](const std::vector<int64_t>& samples, const Variable& batch) {
                                 ForwardPass pass;
-                                fn(samples, host_features(searcher.engine, searcher.model.image_features(ctx, batch, pass)));
+                                fn(samples, floats_on_host(ctx, searcher.model.image_features(ctx, batch, pass).value));
                               });
 }
 
@@ -105,7 +95,7 @@ Tensor text_features(const Searcher& searcher, const std::vector<std::string>& t
     const Tensor tokens = Tensor::empty(*host.allocator, {here, searcher.tokenizer.length()}, DType::i32, "tokens");
     searcher.tokenizer.encode_batch(views, tokens.data<int32_t>());
     ForwardPass pass;
-    put_rows(host_features(searcher.engine, searcher.model.text_features(ctx, on_device_of(ctx, tokens), pass)), all, first);
+    put_rows(floats_on_host(ctx, searcher.model.text_features(ctx, on_device_of(ctx, tokens), pass).value), all, first);
   }
   return all;
 }

@@ -7,8 +7,8 @@
 #include "models/task_loss.h"
 #include "models/train_step.h"
 #include "models/vit.h"
-#include "ops/contrastive_loss.h"
 #include "tests/bench.h"
+#include "tools/model_choice.h"
 
 #include <gtest/gtest.h>
 
@@ -81,10 +81,7 @@ std::set<std::string> ops_of_a_step(PairLoss loss) {
   config.text.moe_layers = "every:2";
   config.retrieval.loss = loss;
   testing::TestBench bench;
-  DualEncoder model(config, [](const ExecContext& ctx, const Pairs& p) {
-    if (p.bias.defined()) return sigmoid_pair_loss(ctx, p.image, p.text, p.log_scale, p.bias);
-    return contrastive_loss(ctx, p.image, p.text, p.log_scale);
-  });
+  DualEncoder model(config, pair_loss(loss));
   const Tensor tokens = bench.ctx.empty({4, 4}, DType::i32);
   std::ranges::copy(std::vector{1, 2, 8, 0, 3, 4, 5, 8, 1, 8, 8, 0, 6, 7, 7, 8}, tokens.data<int32_t>());
   return ops_of_a_step(bench, model, {.images = some_images(bench.ctx), .targets = {}, .allow = {}, .tokens = tokens});

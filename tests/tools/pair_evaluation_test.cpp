@@ -28,7 +28,7 @@ class PairEvaluationTest : public ::testing::Test {
 
   static constexpr int64_t loss_batch = 4;
 
-  PairEvaluation evaluate(int64_t batch, ExpertOrder order = ExpertOrder::own, const PairRouting& previous = {}) {
+  PairEvaluation evaluate(int64_t batch, ExpertOrder order = ExpertOrder::own, const RoutingCollector* previous = nullptr) {
     return evaluate_pairs(bench.ctx, *model, *pipeline, {.images = batch, .loss = loss_batch}, previous, order);
   }
 
@@ -134,7 +134,7 @@ TEST_F(PairEvaluationTest, RoutingIsThatOfBothTowers) {
   EXPECT_EQ(first.evaluation.routing[0].block, 1);
   EXPECT_EQ(first.evaluation.routing[1].block, 3);  // block 1 of the text tower, behind two of the image tower
   EXPECT_EQ(first.evaluation.routing[0].churn, -1);
-  const PairEvaluation second = evaluate(3, ExpertOrder::own, first.routing);
+  const PairEvaluation second = evaluate(3, ExpertOrder::own, first.evaluation.collector.get());
   for (const RoutingMetrics& m : second.evaluation.routing) EXPECT_EQ(m.churn, 0);
   const PairEvaluation shuffled = evaluate(4, ExpertOrder::shuffled);
   const std::vector<double> own = to_doubles(first.features.image), other = to_doubles(shuffled.features.image);

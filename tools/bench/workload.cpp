@@ -3,7 +3,7 @@
 #include "core/enum_names.h"
 #include "models/config_rules.h"
 #include "models/task_loss.h"
-#include "ops/contrastive_loss.h"
+#include "tools/model_choice.h"
 
 #include <algorithm>
 #include <iterator>
@@ -76,8 +76,7 @@ BenchTask task_of_classes(const Engine& engine, const VitConfig& config, int64_t
 }
 
 BenchTask task_of_pairs(const Engine& engine, const DualConfig& config, int64_t images) {
-  auto model = std::make_unique<DualEncoder>(
-      config, [](const ExecContext& ctx, const Pairs& p) { return contrastive_loss(ctx, p.image, p.text, p.log_scale); });
+  auto model = std::make_unique<DualEncoder>(config, pair_loss(config.retrieval.loss));
   const ModelSummary cost = summarize(*model);
   return {.model = std::move(model),
           .cost = cost,
